@@ -1,0 +1,182 @@
+"""The content-addressed folder: an OCI image layout of blobs, and action-key -> result entries.
+
+Layout (https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md):
+`oci-layout`, `blobs/sha256/<hex>`; beside it `results/<hex>.json` and `unpacked/<hex>/`.
+A blob is written to `tmp/`, synced and renamed, so whatever has a final name is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from builder import canonical, oci
+from builder.errors import BuilderError
+
+_CHUNK = 1 << 20
+
+
+def default_root(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return $PLATELINE_STORE, or `plateline/store` under the user's cache folder."""
+    if chosen := environ.get("PLATELINE_STORE"):
+        return Path(chosen)
+    cache = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "plateline" / "store"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The store at `root`. Several processes may use one store at the same time."""
+
+    root: Path
+
+    @staticmethod
+    def open(root: Path | None = None) -> Store:
+        """Make the folders where they are missing; raises BuilderError where that fails."""
+        store = Store(root or default_root())
+        try:
+            for name in ("blobs/sha256", "results", "unpacked", "tmp"):
+                (store.root / name).mkdir(parents=True, exist_ok=True)
+            marker = store.root / "oci-layout"
+            if not marker.exists():
+                marker.write_text('{"imageLayoutVersion":"1.0.0"}')
+        except OSError as error:
+            raise BuilderError(
+                f"the store {store.root} cannot be written ({error.strerror}); "
+                "point PLATELINE_STORE at a folder that can be"
+            ) from error
+        return store
+
+    def path(self, digest: str) -> Path:
+        """Return where the blob `digest` is, or would be."""
+        if not oci.is_digest(digest):
+            raise BuilderError(f"not a sha256 digest: {digest!r}")
+        return self.root / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+    def has(self, descriptor: oci.Descriptor) -> bool:
+        """Tell whether the blob is there with the size it should have (its hash is not read)."""
+        try:
+            return self.path(descriptor.digest).stat().st_size == descriptor.size
+        except FileNotFoundError:
+            return False
+
+    @contextmanager
+    def writing(self) -> Iterator[tuple[BinaryIO, Callable[[str], None]]]:
+        """Yield a temporary file and `keep(digest)`, which syncs it and gives it its final name.
+
+        The file is gone afterwards unless kept. The caller vouches for the digest, having hashed
+        what it wrote.
+        """
+        try:
+            handle, name = tempfile.mkstemp(dir=self.root / "tmp")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            with os.fdopen(handle, "wb") as stream:
+
+                def keep(digest: str) -> None:
+                    stream.flush()
+                    os.fchmod(stream.fileno(), 0o644)
+                    os.fsync(stream.fileno())
+                    Path(name).replace(self.path(digest))
+
+                yield cast("BinaryIO", stream), keep
+        except OSError as error:
+            raise self._unwritable(error) from error
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def _unwritable(self, error: OSError) -> BuilderError:
+        return BuilderError(
+            f"writing to the store {self.root} failed ({error.strerror or error}); "
+            "free some space there or point PLATELINE_STORE elsewhere"
+        )
+
+    def add(self, data: bytes, media_type: str = "application/octet-stream") -> oci.Descriptor:
+        """Keep `data` and return its descriptor."""
+        descriptor = oci.describe(media_type, data)
+        if not self.has(descriptor):
+            with self.writing() as (stream, keep):
+                stream.write(data)
+                keep(descriptor.digest)
+        return descriptor
+
+    def read(self, digest: str) -> bytes:
+        """Return a whole blob, checked against its digest (for documents, not for layers).
+
+        Raises BuilderError where it is missing or damaged; a damaged blob is removed, so that the
+        next build makes it again.
+        """
+        try:
+            data = self.path(digest).read_bytes()
+        except FileNotFoundError:
+            raise BuilderError(
+                f"the store {self.root} has no blob {digest}; run `invoke build-images`"
+            ) from None
+        self._check(digest, hashlib.sha256(data).hexdigest())
+        return data
+
+    def verify(self, digest: str) -> None:
+        """Read a blob of any size through and check it; raises as `read` does."""
+        seen = hashlib.sha256()
+        try:
+            with self.path(digest).open("rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    seen.update(chunk)
+        except FileNotFoundError:
+            raise BuilderError(
+                f"the store {self.root} has no blob {digest}; run `invoke build-images`"
+            ) from None
+        self._check(digest, seen.hexdigest())
+
+    def _check(self, digest: str, found: str) -> None:
+        if found != digest.removeprefix("sha256:"):
+            self.path(digest).unlink(missing_ok=True)
+            raise BuilderError(
+                f"the blob {digest} in the store {self.root} was damaged (its content hashes to "
+                f"{found[:12]}) and has been removed; run `invoke build-images` to make it again"
+            )
+
+    def put_result(self, key: str, document: Mapping[str, Any]) -> None:
+        """Remember `document` as the result of the action `key` (64 hexadecimal digits)."""
+        data = canonical.dumps(
+            {"result": document, "sha256": canonical.sha256(canonical.dumps(document))}
+        )
+        try:
+            handle, name = tempfile.mkstemp(dir=self.root / "tmp")
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).replace(self.root / "results" / f"{key}.json")
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def get_result(self, key: str) -> dict[str, Any] | None:
+        """Return what was remembered for `key`, or None; a damaged entry counts as none."""
+        try:
+            entry = json.loads((self.root / "results" / f"{key}.json").read_bytes())
+            document: dict[str, Any] = entry["result"]
+            if entry["sha256"] == canonical.sha256(canonical.dumps(document)):
+                return document
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            pass
+        return None
+
+    def add_image(self, documents: Mapping[str, bytes]) -> None:
+        """Keep an image's config and manifest, as `oci.assemble` returns them."""
+        for digest, data in documents.items():
+            assert self.add(data).digest == digest
+
+    def image(self, digest: str) -> oci.Image:
+        """Return the image whose manifest has `digest`; raises BuilderError where it is missing."""
+        manifest = self.read(digest)
+        config = self.read(json.loads(manifest)["config"]["digest"])
+        return oci.parse(manifest, config)

@@ -1,0 +1,69 @@
+"""File trees as data: what a layer holds before it is a tar."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from builder.errors import BuilderError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file, directory, symbolic link or hard link of a layer.
+
+    `path` is relative to the image's root, with `/` between parts, none at either end. `mode` holds
+    permission bits only. `content` is the bytes of a file, or the path on disk that has them;
+    `target` is what a link points at (for a hard link, a `path` of the same layer).
+    """
+
+    path: str
+    kind: Literal["file", "dir", "symlink", "hardlink"]
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    content: bytes | Path | None = None
+    target: str = ""
+
+    def open(self) -> BinaryIO:
+        """Open a file's content for reading."""
+        if isinstance(self.content, bytes):
+            return io.BytesIO(self.content)
+        if self.content is None:
+            raise BuilderError(f"{self.path}: a {self.kind} has no content")
+        return self.content.open("rb")
+
+
+def check_path(path: str, source: str) -> str:
+    """Return `path` normalised, refusing what would leave the tree.
+
+    `source` names the wheel, deb or layer for the message. Raises BuilderError for absolute paths,
+    `..`, empty names and NUL.
+    """
+    if path.startswith("/") or "\0" in path or "\\" in path:
+        raise BuilderError(f"{source}: refused the entry {path!r}: not a relative path")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts:
+        raise BuilderError(f"{source}: refused the entry {path!r}: it leaves the tree")
+    return "/".join(parts)
+
+
+def arrange(entries: Iterable[Entry]) -> list[Entry]:
+    """Sort `entries` by path, parents first, and add the parents that are missing.
+
+    A later entry replaces an earlier one of the same path. Added parents are directories of mode
+    0755 that belong to root.
+    """
+    by_path: dict[str, Entry] = {}
+    for entry in entries:
+        by_path[entry.path] = entry
+    for path in list(by_path):
+        parts = path.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            parent = "/".join(parts[:depth])
+            if parent not in by_path:
+                by_path[parent] = Entry(path=parent, kind="dir", mode=0o755)
+    return sorted(by_path.values(), key=lambda entry: entry.path.split("/"))
