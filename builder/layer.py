@@ -69,8 +69,10 @@ def write_tar(entries: Iterable[Entry], sink: BinaryIO, mtime: int = EPOCH) -> N
             sink.write(header(entry, 0, mtime).tobuf(tarfile.PAX_FORMAT))
             continue
         with entry.open() as content:
-            size = content.seek(0, 2)
-            content.seek(0)
+            size = entry.size
+            if size is None:
+                size = content.seek(0, 2)
+                content.seek(0)
             sink.write(header(entry, size, mtime).tobuf(tarfile.PAX_FORMAT))
             written = 0
             while chunk := content.read(min(_CHUNK, size - written + 1)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -16,8 +16,9 @@ class Entry:
     """A file, directory, symbolic link or hard link of a layer.
 
     `path` is relative to the image's root, with `/` between parts, none at either end. `mode` holds
-    permission bits only. `content` is the bytes of a file, or the path on disk that has them;
-    `target` is what a link points at (for a hard link, a `path` of the same layer).
+    permission bits only. `content` is the bytes of a file, the path on disk that has them, or what
+    opens them (then `size` is known beforehand); `target` is what a link points at (for a hard
+    link, a `path` of the same layer).
     """
 
     path: str
@@ -25,8 +26,9 @@ class Entry:
     mode: int = 0o644
     uid: int = 0
     gid: int = 0
-    content: bytes | Path | None = None
+    content: bytes | Path | Callable[[], BinaryIO] | None = None
     target: str = ""
+    size: int | None = None
 
     def open(self) -> BinaryIO:
         """Open a file's content for reading."""
@@ -34,6 +36,8 @@ class Entry:
             return io.BytesIO(self.content)
         if self.content is None:
             raise BuilderError(f"{self.path}: a {self.kind} has no content")
+        if not isinstance(self.content, Path):
+            return self.content()
         return self.content.open("rb")
 
 

@@ -1,0 +1,409 @@
+"""What each image will be made of, and the keys that follow from it; nothing is made here."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder import bytecode, canonical, copying, debian, download, layer, oci, recipe, wheels
+from builder.context import LayerPlan
+from builder.errors import BuilderError
+from builder.store import Store
+from builder.tree import Entry
+from builder.workspace import Target, Workspace
+
+# Part of every key: a change in how images are made changes all of them.
+FORMAT = "image-1"
+CREATED = "2020-01-01T00:00:00Z"
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStep:
+    """A layer to be, with its key and the line of the recipe that asks for it."""
+
+    key: str
+    plan: LayerPlan
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """An image to be: `needs` are the images that its layers copy from."""
+
+    name: str
+    key: str
+    base: ImagePlan | None
+    needs: tuple[ImagePlan, ...]
+    layers: tuple[LayerStep, ...]
+    config: Mapping[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """Return what the key was made of, for a later build to be compared with."""
+        return {
+            "base": self.base.key if self.base else "",
+            "layers": [[s.created_by, s.plan.name, s.plan.inputs] for s in self.layers],
+            "config": self.config,
+        }
+
+
+ImageOf = Callable[[ImagePlan], tuple[Store, oci.Image]]
+
+
+class Planner:
+    """Plans the targets of a workspace, each once; `image_of` builds what is copied from."""
+
+    def __init__(self, workspace: Workspace, downloads: Path, image_of: ImageOf) -> None:
+        self._workspace = workspace
+        self._downloads = downloads
+        self._image_of = image_of
+        self._plans: dict[str, ImagePlan] = {}
+        self._hashes: dict[Path, str] = {}
+
+    def targets(self, names: Sequence[str] = ()) -> dict[str, ImagePlan]:
+        """Return the plans of the targets `names`, or of all."""
+        chosen = names or list(self._workspace.targets)
+        return {name: self.target(name) for name in chosen}
+
+    def target(self, name: str, chain: tuple[str, ...] = ()) -> ImagePlan:
+        """Return the plan of one target; raises BuilderError where targets need each other."""
+        if name in chain:
+            raise BuilderError(f"targets need each other: {' -> '.join((*chain, name))}")
+        if name not in self._plans:
+            target = self._workspace.target(name)
+            self._plans[name] = _Recipe(self, target, (*chain, name)).plan()
+        return self._plans[name]
+
+    def interpreter(self, plan: ImagePlan) -> bytecode.Interpreter:
+        """Return the Python of the image `plan`, to be run only where something must be compiled."""
+
+        def run(script: str, stdin: bytes) -> bytes:
+            from builder.sandbox.compiler import run_python
+
+            return run_python(*self._image_of(plan), script, stdin)
+
+        return bytecode.Interpreter(key=plan.key, run=run)
+
+    def hash(self, path: Path) -> str:
+        """Return a file's SHA-256, read once a build."""
+        if path not in self._hashes:
+            self._hashes[path] = download.sha256_file(path)
+        return self._hashes[path]
+
+
+class _Recipe:
+    """The evaluation of one Dockerfile, stage after stage."""
+
+    def __init__(self, planner: Planner, target: Target, chain: tuple[str, ...]) -> None:
+        self.planner = planner
+        self.target = target
+        self.chain = chain
+        self.aliases: dict[str, ImagePlan] = {}
+        self.arguments: dict[str, str] = {}
+        for instruction in target.recipe.arguments:
+            self.arguments |= recipe.pairs(instruction, target.recipe.path, self.arguments)
+
+    def plan(self) -> ImagePlan:
+        """Return the plan of the last stage."""
+        found = None
+        for index, stage in enumerate(self.target.recipe.stages):
+            found = _Stage(self, stage).plan()
+            for name in (stage.alias, str(index)):
+                if name:
+                    self.aliases[name] = found
+        assert found is not None
+        return found
+
+    def image(self, name: str, line: int) -> ImagePlan:
+        """Return the plan of the image `name`: an earlier stage or a target."""
+        if name.lower() in self.aliases:
+            return self.aliases[name.lower()]
+        if name in self.planner._workspace.targets:
+            return self.planner.target(name, self.chain)
+        known = ", ".join([*self.aliases, *self.planner._workspace.targets])
+        raise recipe.refuse(
+            self.target.recipe.path, line,
+            f"{name!r} is no target and no earlier stage of this recipe; there are {known}",
+        )  # fmt: skip
+
+
+class _Stage:
+    """The evaluation of what follows one FROM."""
+
+    def __init__(self, outer: _Recipe, stage: recipe.BuildStage) -> None:
+        self.outer, self.stage, self.path = outer, stage, outer.target.recipe.path
+        base = recipe.expand(stage.base, outer.arguments)
+        self.base = None if base == "scratch" else outer.image(base, stage.line)
+        config: Mapping[str, Any] = self.base.config if self.base else {}
+        self.config: dict[str, Any] = dict(config.get("config", {"Env": [_PATH]}))
+        self.history: list[dict[str, Any]] = list(config.get("history", []))
+        self.variables: dict[str, str] = dict(e.split("=", 1) for e in self.config.get("Env", []))
+        self.needs: list[ImagePlan] = []
+        self.layers: list[LayerStep] = []
+        self.folders = {copying.normal(self.workdir), ""}
+
+    @property
+    def workdir(self) -> str:
+        return str(self.config.get("WorkingDir") or "/")
+
+    def plan(self) -> ImagePlan:
+        for instruction in self.stage.instructions:
+            try:
+                self._evaluate(instruction)
+            except BuilderError as error:
+                if str(error).startswith((self.path + ":", "/")):
+                    raise
+                raise recipe.refuse(self.path, instruction.line, str(error)) from None
+        return self._image_plan()
+
+    def _image_plan(self) -> ImagePlan:
+        config = {
+            "architecture": "amd64",
+            "os": "linux",
+            "created": CREATED,
+            "config": dict(self.config),
+            "history": list(self.history),
+        }
+        key = _key(
+            {
+                "base": self.base.key if self.base else "",
+                "layers": [step.key for step in self.layers],
+                "config": config,
+            }
+        )
+        name = self.outer.target.name
+        return ImagePlan(name, key, self.base, tuple(self.needs), tuple(self.layers), config)
+
+    def _evaluate(self, instruction: recipe.Instruction) -> None:
+        name = "_add_file" if instruction.name == "ADD" else "_" + instruction.name.lower()
+        getattr(self, name)(instruction)
+
+    def _add(self, plan: LayerPlan, line: str) -> None:
+        key = _key({"layer": plan.inputs, "line": line, "format": layer.FORMAT})
+        self.layers.append(LayerStep(key, plan, line))
+        self.history.append({"created": CREATED, "created_by": line})
+
+    def _words(self, instruction: recipe.Instruction) -> list[str]:
+        return recipe.words(instruction, self.path, self.variables)
+
+    def _text(self, instruction: recipe.Instruction) -> str:
+        return recipe.expand(instruction.value, self.variables)
+
+    # Each method is an instruction's meaning.
+
+    def _arg(self, instruction: recipe.Instruction) -> None:
+        for name, value in recipe.pairs(instruction, self.path, self.variables).items():
+            known = self.outer.arguments.get(name, "")
+            if name not in {entry.partition("=")[0] for entry in self.config.get("Env", [])}:
+                self.variables[name] = value or known
+
+    def _env(self, instruction: recipe.Instruction) -> None:
+        env = dict(entry.split("=", 1) for entry in self.config.get("Env", []))
+        env |= recipe.pairs(instruction, self.path, self.variables)
+        self.variables |= env
+        self.config["Env"] = [f"{name}={value}" for name, value in env.items()]
+
+    def _label(self, instruction: recipe.Instruction) -> None:
+        labels = recipe.pairs(instruction, self.path, self.variables)
+        self.config["Labels"] = {**self.config.get("Labels", {}), **labels}
+
+    def _workdir(self, instruction: recipe.Instruction) -> None:
+        path = posixpath.normpath(posixpath.join(self.workdir, self._text(instruction)))
+        self.config["WorkingDir"] = path
+        inner = copying.normal(path)
+        if inner not in self.folders:
+            self.folders.add(inner)
+            entry = Entry(inner, "dir", 0o755)
+            plan = LayerPlan(name=f"folder {path}", inputs=_describe([entry], {}),
+                             entries=lambda: [entry])  # fmt: skip
+            self._add(plan, f"WORKDIR {path}")
+
+    def _user(self, instruction: recipe.Instruction) -> None:
+        self.config["User"] = self._text(instruction)
+
+    def _cmd(self, instruction: recipe.Instruction) -> None:
+        self.config["Cmd"] = _command(instruction)
+
+    def _entrypoint(self, instruction: recipe.Instruction) -> None:
+        self.config["Entrypoint"] = _command(instruction)
+        self.config.pop("Cmd", None)
+
+    def _stopsignal(self, instruction: recipe.Instruction) -> None:
+        self.config["StopSignal"] = self._text(instruction)
+
+    def _expose(self, instruction: recipe.Instruction) -> None:
+        ports: dict[str, Any] = {
+            p if "/" in p else f"{p}/tcp": {} for p in self._text(instruction).split()
+        }
+        self.config["ExposedPorts"] = {**self.config.get("ExposedPorts", {}), **ports}
+
+    def _volume(self, instruction: recipe.Instruction) -> None:
+        volumes: dict[str, Any] = {word: {} for word in self._words(instruction)}
+        self.config["Volumes"] = {**self.config.get("Volumes", {}), **volumes}
+
+    def _healthcheck(self, instruction: recipe.Instruction) -> None:
+        kind, _, rest = instruction.value.partition(" ")
+        if kind.upper() == "NONE":
+            self.config["Healthcheck"] = {"Test": ["NONE"]}
+            return
+        if kind.upper() != "CMD" or not rest:
+            raise BuilderError("HEALTHCHECK is `HEALTHCHECK CMD command` or `HEALTHCHECK NONE`")
+        words = recipe.exec_words(rest.strip())
+        check: dict[str, Any] = {"Test": ["CMD", *words] if words else ["CMD-SHELL", rest.strip()]}
+        names = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod"}
+        for flag, name in names.items():
+            if flag in instruction.flags:
+                check[name] = _nanoseconds(instruction.flags[flag])
+        if "retries" in instruction.flags:
+            check["Retries"] = int(instruction.flags["retries"])
+        self.config["Healthcheck"] = check
+
+    def _add_file(self, instruction: recipe.Instruction) -> None:
+        raise BuilderError(f"ADD of {instruction.value!r} is not supported yet; use COPY")
+
+    def _copy(self, instruction: recipe.Instruction) -> None:
+        words = self._words(instruction)
+        if len(words) < 2:
+            raise BuilderError("COPY needs a source and a destination")
+        *sources, destination = words
+        flags = instruction.flags
+        line = f"COPY {' '.join(f'--{n}={v}' for n, v in flags.items())} {' '.join(words)}"
+        line = " ".join(line.split())
+        origin = recipe.expand(flags.get("from", ""), self.variables)
+        if origin in ("wheels", "debian"):
+            self._context(origin, sources, destination, line)
+            return
+        copy = _Copy(
+            tuple(sources), destination, self.workdir,
+            lambda path: path in self.folders, _owner(flags), _mode(flags),
+        )  # fmt: skip
+        if destination.endswith("/") or destination in (".", "./"):
+            self.folders.add(copying.normal(posixpath.join(self.workdir, destination)))
+        if origin:
+            self._from_image(self.outer.image(origin, instruction.line), copy, line)
+        else:
+            entries = copy(self.outer.planner._workspace.entries)
+            inputs = _describe(
+                entries, {e.path: self._hash(e) for e in entries if e.kind == "file"}
+            )
+            plan = LayerPlan(name=" ".join(sources), inputs=inputs, entries=lambda: entries)
+            self._add(plan, line)
+
+    def _hash(self, entry: Entry) -> str:
+        assert isinstance(entry.content, Path)
+        return self.outer.planner.hash(entry.content)
+
+    def _from_image(self, image: ImagePlan, copy: _Copy, line: str) -> None:
+        self.needs.append(image)
+        image_of = self.outer.planner._image_of
+
+        def entries() -> Iterable[Entry]:
+            from builder.sandbox.unpack import image_entries
+
+            found = image_entries(*image_of(image))
+            return copy(
+                lambda top: [e for e in found if not top or f"{e.path}/".startswith(top + "/")]
+            )
+
+        inputs = {"from": image.key, "sources": list(copy.sources), "workdir": copy.workdir,
+                  "destination": copy.destination, "owner": copy.owner, "mode": copy.mode,
+                  "folders": sorted(self.folders)}  # fmt: skip
+        self._add(LayerPlan(name=line, inputs=inputs, entries=entries), line)
+
+    def _library(self, where: str) -> None:
+        """Add the byte-code of the Python library that the packages so far brought, if any."""
+        packages = debian.read_lock(self.outer.target.folder)
+        if not any(package.name.startswith("libpython3") for package in packages):
+            return
+        so_far = self._image_plan()
+        interpreter = self.outer.planner.interpreter(so_far)
+        image_of = self.outer.planner._image_of
+
+        def entries() -> Iterable[Entry]:
+            from builder.sandbox.unpack import image_entries
+
+            return debian.library_bytecode(image_entries(*image_of(so_far)), where, interpreter)
+
+        inputs = {"library": so_far.key, "destination": where, "format": bytecode.FORMAT}
+        plan = LayerPlan(name="byte-code of the library", inputs=inputs, entries=entries)
+        self._add(plan, "byte-code of the Python library")
+
+    def _context(self, name: str, sources: list[str], destination: str, line: str) -> None:
+        if sources != ["/"]:
+            raise BuilderError(f"only the whole context can be copied: COPY --from={name} / …")
+        folder, planner = self.outer.target.folder, self.outer.planner
+        where = posixpath.join(self.workdir, destination)
+        if name == "debian":
+            for plan in debian.plan(folder, planner._downloads, where):
+                self._add(plan, line)
+            self._library(where)
+            return
+        if self.base is None:
+            # Pure data such as the test wheels: byte-code comes from the target called base.
+            interpreter = planner.interpreter(planner.target("base", self.outer.chain))
+        else:
+            interpreter = planner.interpreter(self.base)
+        for plan in wheels.plan(folder, planner._downloads, where, interpreter):
+            self._add(plan, f"{line} # {plan.name}")
+
+
+@dataclass(frozen=True)
+class _Copy:
+    sources: tuple[str, ...]
+    destination: str
+    workdir: str
+    is_folder: Callable[[str], bool]
+    owner: tuple[int, int] | None
+    mode: int | None
+
+    def __call__(self, lister: copying.Lister) -> list[Entry]:
+        return copying.copy(
+            self.sources, self.destination, lister,
+            workdir=self.workdir, is_folder=self.is_folder, owner=self.owner, mode=self.mode,
+        )  # fmt: skip
+
+
+def _key(value: Mapping[str, Any]) -> str:
+    return canonical.sha256(canonical.dumps({"format": FORMAT, **value})).removeprefix("sha256:")
+
+
+def _describe(entries: Sequence[Entry], hashes: Mapping[str, str]) -> dict[str, Any]:
+    rows = [[e.path, e.kind, e.mode, e.uid, e.gid, e.target or hashes.get(e.path, "")]
+            for e in sorted(entries, key=lambda entry: entry.path)]  # fmt: skip
+    return {"entries": rows}
+
+
+def _command(instruction: recipe.Instruction) -> list[str]:
+    words = recipe.exec_words(instruction.value)
+    return words if words is not None else ["/bin/sh", "-c", instruction.value]
+
+
+def _owner(flags: Mapping[str, str]) -> tuple[int, int] | None:
+    if "chown" not in flags:
+        return None
+    user, _, group = flags["chown"].partition(":")
+    if not user.isdigit() or (group and not group.isdigit()):
+        raise BuilderError(f"--chown={flags['chown']} must be numbers, for example 65532:65532")
+    return int(user), int(group or user)
+
+
+def _mode(flags: Mapping[str, str]) -> int | None:
+    if "chmod" not in flags:
+        return None
+    try:
+        return int(flags["chmod"], 8) & 0o7777
+    except ValueError:
+        raise BuilderError(
+            f"--chmod={flags['chmod']} is not an octal number such as 0755"
+        ) from None
+
+
+def _nanoseconds(text: str) -> int:
+    units = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+    for unit, factor in units.items():
+        if text.endswith(unit) and text.removesuffix(unit).replace(".", "", 1).isdigit():
+            return int(float(text.removesuffix(unit)) * factor)
+    raise BuilderError(f"{text!r} is not a duration such as 30s")

@@ -1,0 +1,201 @@
+"""Images as processes by bubblewrap: no daemon, no root, one overlay entry a layer.
+
+Options: https://github.com/containers/bubblewrap/blob/v0.11.0/bwrap.xml.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from builder.errors import BuilderError
+from builder.sandbox.process import Exit, Process
+from builder.sandbox.unpack import unpacked
+from builder.store import Store
+
+_NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
+
+
+def program() -> str:
+    """Return bwrap: that of the virtual environment first, since it has --overlay-src."""
+    beside = Path(sys.executable).parent / "bwrap"
+    found = str(beside) if beside.exists() else shutil.which("bwrap")
+    if not found:
+        raise BuilderError("bubblewrap is not installed; run ./invoke, which installs it")
+    return found
+
+
+def free_port() -> int:
+    """Return a TCP port of loopback that nothing listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Bubblewrap:
+    """Runs images out of `store`."""
+
+    store: Store
+    name: str = "bubblewrap"
+
+    def start(
+        self, process: Process, stdout: BinaryIO | int | None = None, stdin: bytes = b""
+    ) -> BubblewrapProcess:
+        """Start `process`; raises BuilderError where an image's layer is missing or damaged."""
+        ports = {port: free_port() for port in process.ports}
+        env = process.environment()
+        env |= {name: str(ports[port]) for port, name in process.ports.items()}
+        points = Path(tempfile.mkdtemp(dir=self.store.root / "tmp"))
+        command = self._command(process, points, env)
+        try:
+            started = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=subprocess.STDOUT if stdout is not None else None,
+                start_new_session=True,
+                env={},
+            )
+        except BaseException:
+            shutil.rmtree(points, ignore_errors=True)
+            raise
+        return BubblewrapProcess(started, process.timeout, points, ports, stdin)
+
+    def _command(self, process: Process, points: Path, env: Mapping[str, str]) -> list[str]:
+        user, _, group = (
+            process.user or process.image.config["config"].get("User") or "0"
+        ).partition(":")
+        user = user if user.isdigit() else "65532"
+        options = ["--unshare-all", "--die-with-parent", "--clearenv", "--uid", user,
+                   "--gid", group if group.isdigit() else user]  # fmt: skip
+        mounts = [(m.source.resolve(), m.target, m.writable) for m in process.mounts]
+        if process.network:
+            options += ["--share-net"]
+            mounts += [(Path(p), p, False) for p in _NETWORK_FILES if Path(p).exists()]
+        for folder in ("proc", "dev", "tmp"):
+            (points / folder).mkdir(exist_ok=True)
+        for source, target, _ in mounts:
+            point = points / target.strip("/")
+            if source.is_dir():
+                point.mkdir(parents=True, exist_ok=True)
+            else:
+                point.parent.mkdir(parents=True, exist_ok=True)
+                point.touch()
+        layers = [unpacked(self.store, layer) for layer in process.image.layers]
+        for layer in (*layers, points):
+            options += ["--overlay-src", str(layer)]
+        options += ["--ro-overlay", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
+        for source, target, writable in sorted(mounts, key=lambda mount: mount[1]):
+            options += ["--bind" if writable else "--ro-bind", str(source), target]
+        options += [
+            "--chdir",
+            process.workdir or process.image.config["config"].get("WorkingDir") or "/",
+        ]
+        for name, value in env.items():
+            options += ["--setenv", name, value]
+        return [program(), *options, "--", *process.words()]
+
+
+class BubblewrapProcess:
+    """A process that bubblewrap started; ends with its whole process tree."""
+
+    def __init__(
+        self,
+        started: subprocess.Popen[bytes],
+        timeout: float | None,
+        points: Path,
+        ports: Mapping[int, int],
+        stdin: bytes,
+    ) -> None:
+        self.ports = ports
+        self._process = started
+        self._timeout = timeout
+        self._points = points
+        self._began = time.monotonic()
+        self._timed_out = False
+        self._exit: Exit | None = None
+        if stdin:
+            threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
+
+    def _feed(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(data)
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+
+    def wait(self) -> Exit:
+        """Wait for the end and return how it came."""
+        if self._exit is not None:
+            return self._exit
+        timer = None
+        if self._timeout is not None:
+            left = max(0.0, self._timeout - (time.monotonic() - self._began))
+            timer = threading.Timer(left, self._expire)
+            timer.daemon = True
+            timer.start()
+        try:
+            _, status, usage = os.wait4(self._process.pid, 0)
+        finally:
+            if timer:
+                timer.cancel()
+        code = os.waitstatus_to_exitcode(status)
+        self._process.returncode = code
+        shutil.rmtree(self._points, ignore_errors=True)
+        # bwrap says 128 + signal, as a shell does; a negative code is a signal to bwrap itself.
+        number = -code if code < 0 else code - 128 if 128 < code < 160 else None
+        self._exit = Exit(
+            code=code if code >= 0 else 128 - code,
+            signal=number,
+            timed_out=self._timed_out,
+            max_rss=usage.ru_maxrss * 1024,
+            seconds=time.monotonic() - self._began,
+        )
+        return self._exit
+
+    def _expire(self) -> None:
+        self._timed_out = True
+        self._kill()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    def stop(self, grace: float = 10.0) -> Exit:
+        """Send SIGTERM to what runs inside, and kill the tree after `grace` seconds."""
+        if self._exit is None and grace:
+            for child in _children(self._process.pid):
+                for inner in _children(child):
+                    with suppress(ProcessLookupError):
+                        os.kill(inner, signal.SIGTERM)
+            timer = threading.Timer(grace, self._kill)
+            timer.daemon = True
+            timer.start()
+            try:
+                return self.wait()
+            finally:
+                timer.cancel()
+        if self._exit is None:
+            self._kill()
+        return self.wait()
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]

@@ -1,0 +1,113 @@
+"""What to run in an image, and how it ended, as data; and the protocol of what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from builder import oci
+from builder.errors import BuilderError
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A host folder or file seen at the absolute path `target` inside."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A command in an image: read-only root, private /tmp, and no network unless asked.
+
+    An empty `command` is the image's own; `user`, `workdir` and `env` default to (or add to) the
+    image's. `timeout` in seconds. `ports` maps a port that a server listens on to the environment
+    variable that moves it, for sandboxes that share the host's loopback.
+    """
+
+    image: oci.Image
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    workdir: str = ""
+    user: str = ""
+    network: bool = False
+    timeout: float | None = None
+    ports: Mapping[int, str] = field(default_factory=dict)
+
+    def words(self) -> list[str]:
+        """Return the command to execute; raises BuilderError where there is none."""
+        config = self.image.config.get("config", {})
+        own = [*(config.get("Entrypoint") or []), *(self.command or config.get("Cmd") or [])]
+        if not own:
+            raise BuilderError(f"the image {self.image.digest} has no command; give one")
+        return own
+
+    def environment(self) -> dict[str, str]:
+        """Return the image's environment with the process's own on top."""
+        image = dict(e.split("=", 1) for e in self.image.config.get("config", {}).get("Env") or [])
+        return {**image, **self.env}
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: its exit code, or the signal that killed it, or that time ran out.
+
+    `max_rss` is the peak resident size in bytes where the sandbox sees it.
+    """
+
+    code: int
+    signal: int | None = None
+    timed_out: bool = False
+    max_rss: int | None = None
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        if self.timed_out:
+            return f"stopped after its time limit, {self.seconds:.0f} s"
+        if self.signal:
+            return f"killed by signal {self.signal}"
+        return f"exit code {self.code}"
+
+
+class Running(Protocol):
+    """A process that was started."""
+
+    @property
+    def ports(self) -> Mapping[int, int]:
+        """The loopback ports of this machine that lead to the process's own."""
+
+    def wait(self) -> Exit:
+        """Wait for the end (or the time limit) and return how it came."""
+
+    def stop(self, grace: float = 10.0) -> Exit:
+        """Ask it to end with SIGTERM, and kill it after `grace` seconds."""
+
+
+class Sandbox(Protocol):
+    """Runs processes in images: bubblewrap or a Docker Engine."""
+
+    @property
+    def name(self) -> str:
+        """What `--engine` calls it."""
+
+    def start(
+        self, process: Process, stdout: BinaryIO | int | None = None, stdin: bytes = b""
+    ) -> Running:
+        """Start `process`; both its output streams go to `stdout`."""
+
+
+def run(
+    sandbox: Sandbox, process: Process, stdout: BinaryIO | int | None = None, stdin: bytes = b""
+) -> Exit:
+    """Run `process` to its end; it is killed where the caller is interrupted."""
+    running = sandbox.start(process, stdout, stdin)
+    try:
+        return running.wait()
+    except BaseException:
+        running.stop(grace=0)
+        raise

@@ -1,0 +1,128 @@
+"""Layers as folders, each unpacked once for all images that have it."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from isal import igzip
+
+from builder import oci
+from builder.errors import BuilderError
+from builder.store import Store
+from builder.tree import Entry, check_path
+
+
+def unpacked(store: Store, layer: oci.Layer) -> Path:
+    """Return the folder with the layer's files, unpacking it at first use.
+
+    The blob is checked before; the folder gets its name when it is whole. Owners are not kept: the
+    files are the user's own. Raises BuilderError for a damaged blob, and for entries that leave the
+    folder, devices, and whiteouts.
+    """
+    # Short names: an overlay's options must fit a page of memory.
+    folder = store.root / "unpacked" / layer.diff_id.removeprefix("sha256:")[:24]
+    if folder.exists():
+        return folder
+    store.verify(layer.blob.digest)
+    temporary = Path(tempfile.mkdtemp(dir=store.root / "tmp"))
+    try:
+        for entry in read(store, layer):
+            _place(temporary, entry)
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.exists():  # another process was faster otherwise
+                raise
+    except OSError as error:
+        raise BuilderError(
+            f"unpacking {layer.blob.digest} below {store.root} failed ({error.strerror})"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def read(store: Store, layer: oci.Layer) -> Iterator[Entry]:
+    """Yield the entries of a layer in the order of its tar; contents must be read at once."""
+    source = f"layer {layer.blob.digest[:19]}"
+    try:
+        with (
+            igzip.open(  # type: ignore[no-untyped-call]
+                store.path(layer.blob.digest), "rb"
+            ) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as archive,
+        ):
+            for member in archive:
+                if member.name in (".", "./", "/"):
+                    continue
+                yield _entry(archive, member, source)
+    except FileNotFoundError:
+        raise BuilderError(
+            f"the store {store.root} has no blob {layer.blob.digest}; run `invoke build-images`"
+        ) from None
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise BuilderError(f"{source} cannot be unpacked ({error})") from error
+
+
+def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, source: str) -> Entry:
+    name = check_path(member.name.removeprefix("./"), source)
+    owner = (member.uid, member.gid)
+    mode = member.mode & 0o7777
+    if posixpath.basename(name).startswith(".wh."):
+        raise BuilderError(f"{source} deletes {name}; flatten that image before building on it")
+    if member.isdir():
+        return Entry(name, "dir", mode, *owner)
+    if member.issym():
+        return Entry(name, "symlink", 0o777, *owner, target=member.linkname)
+    if member.islnk():
+        return Entry(name, "hardlink", mode, *owner, target=check_path(member.linkname, source))
+    if not member.isreg():
+        raise BuilderError(f"{source}: refused the entry {name}: a device or other special file")
+    stream = archive.extractfile(member)
+    assert stream is not None
+    return Entry(
+        name, "file", mode, *owner, content=lambda: cast("BinaryIO", stream), size=member.size
+    )
+
+
+def _place(root: Path, entry: Entry) -> None:
+    path = root / entry.path
+    parent = path.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    if not parent.resolve().is_relative_to(root.resolve()):
+        raise BuilderError(f"refused the entry {entry.path}: it is behind a link that leaves")
+    if entry.kind == "dir":
+        path.mkdir(exist_ok=True)
+        path.chmod(entry.mode | 0o700)
+        return
+    path.unlink(missing_ok=True)
+    if entry.kind == "symlink":
+        path.symlink_to(entry.target)
+    elif entry.kind == "hardlink":
+        os.link(root / entry.target, path, follow_symlinks=False)
+    else:
+        with path.open("wb") as sink, entry.open() as stream:
+            shutil.copyfileobj(stream, sink, 1 << 20)
+        path.chmod(entry.mode & 0o1777)
+
+
+def image_entries(store: Store, image: oci.Image) -> list[Entry]:
+    """Return all of an image's entries, upper layers over lower ones, contents on disk."""
+    merged: dict[str, Entry] = {}
+    for layer in image.layers:
+        folder = unpacked(store, layer)
+        for entry in read(store, layer):
+            on_disk = entry.content is not None
+            merged[entry.path] = Entry(
+                entry.path, entry.kind, entry.mode, entry.uid, entry.gid,
+                content=folder / entry.path if on_disk else None, target=entry.target,
+            )  # fmt: skip
+    return sorted(merged.values(), key=lambda entry: entry.path.split("/"))

@@ -1,0 +1,235 @@
+"""The context `wheels`: pinned wheels, downloaded by pip, unpacked by pypa/installer."""
+
+from __future__ import annotations
+
+import configparser
+import posixpath
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from builder import bytecode, download
+from builder.context import LayerPlan
+from builder.debian import check_fresh
+from builder.errors import BuilderError
+from builder.tree import Entry, check_path
+
+PYTHON = "3.13"
+LOCK = "requirements.linux-amd64.lock"
+SITE = f"lib/python{PYTHON}/site-packages"
+# A wheel of this many bytes or more is a layer of its own; the others of a recipe share one.
+OWN_LAYER = 1 << 20
+FORMAT = "wheels-1"
+# Debian trixie has glibc 2.41; a wheel for any older one fits.
+PLATFORMS = (
+    *(f"manylinux_2_{minor}_x86_64" for minor in range(41, 4, -1)),
+    *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"),
+)
+LINE = re.compile(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})  # (\d+) bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """One pinned wheel; `size` in bytes."""
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+
+
+def read_lock(folder: Path) -> list[Wheel]:
+    """Read the lock in `folder`; raises BuilderError where it is missing, stale or not well-formed.
+
+    It is a pip requirements file with exactly one sha256 a line.
+    """
+    path = folder / LOCK
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BuilderError(f"{path} is not there; run `invoke lock {folder.name}`") from None
+    check_fresh(folder, "requirements.in", LOCK, text)
+    wheels = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        match = LINE.fullmatch(line)
+        if not match:
+            raise BuilderError(
+                f"{path}:{number}: not `name==version --hash=sha256:<64 hex>  # N bytes`: {line!r}; "
+                f"run `invoke lock {folder.name}`"
+            )
+        wheels.append(Wheel(match[1], match[2], match[3], int(match[4])))
+    return wheels
+
+
+def pip_platform() -> list[str]:
+    """Return pip's options that choose wheels for the image instead of for this machine."""
+    options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={PYTHON}"]
+    options += [f"--abi={abi}" for abi in ("cp313", "abi3", "none")]
+    return options + [f"--platform={platform}" for platform in PLATFORMS]
+
+
+def pip(arguments: Sequence[str], what: str) -> str:
+    """Run pip as the host has it configured and return what it printed.
+
+    Raises BuilderError with pip's last words.
+    """
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = " ".join(errors or done.stderr.strip().splitlines()[-2:])
+        raise BuilderError(f"{what} failed: {reason}")
+    return done.stdout
+
+
+def plan(
+    folder: Path, cache: Path, destination: str, interpreter: bytecode.Interpreter
+) -> list[LayerPlan]:
+    """Plan the layers of the wheels in `folder`'s lock, unpacked under `destination`."""
+    wheels = read_lock(folder)
+    prefix = destination.strip("/")
+    small = [wheel for wheel in wheels if wheel.size < OWN_LAYER]
+    groups = [(f"{w.name} {w.version}", [w]) for w in wheels if w.size >= OWN_LAYER]
+    if small:
+        groups.insert(0, (f"{len(small)} small wheels", small))
+
+    def layer(name: str, group: list[Wheel]) -> LayerPlan:
+        def entries() -> Iterator[Entry]:
+            paths = fetch(group, cache, f"{folder.name}/{LOCK}")
+            for path in paths:
+                yield from unpack(path, prefix, interpreter)
+
+        inputs = {
+            "wheels": [[wheel.name, wheel.version, wheel.sha256] for wheel in group],
+            "destination": destination,
+            "bytecode": interpreter.key,
+            "format": FORMAT,
+        }
+        return LayerPlan(name=name, inputs=inputs, entries=entries)
+
+    return [layer(name, group) for name, group in groups]
+
+
+def fetch(wheels: Sequence[Wheel], cache: Path, lock: str) -> list[Path]:
+    """Return where the wheels are, those that are missing downloaded by pip and checked."""
+    found = {wheel.sha256: next((cache / wheel.sha256).glob("*.whl"), None) for wheel in wheels}
+    missing = [
+        wheel
+        for wheel in wheels
+        if (path := found[wheel.sha256]) is None or download.sha256_file(path) != wheel.sha256
+    ]
+    if missing:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as name:
+            folder = Path(name)
+            lines = [f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in missing]
+            (folder / "requirements.txt").write_text("".join(lines))
+            pip(
+                ["download", "--no-deps", "--require-hashes", *pip_platform(),
+                 "-d", name, "-r", str(folder / "requirements.txt")],
+                f"downloading the wheels of {lock}",
+            )  # fmt: skip
+            for path in folder.glob("*.whl"):
+                sha256 = download.sha256_file(path)
+                download.keep(path, sha256, cache / sha256 / path.name, "pip")
+                found[sha256] = cache / sha256 / path.name
+    paths = [found[wheel.sha256] for wheel in wheels]
+    assert all(paths)
+    return [path for path in paths if path]
+
+
+@dataclass
+class LayerDestination:
+    """A destination of pypa/installer that collects entries instead of writing files."""
+
+    wheel: str
+    prefix: str
+    entries: list[Entry] = field(default_factory=list)
+
+    def place(self, scheme: str, path: str) -> str:
+        """Return where a file of a scheme goes in the image."""
+        folders = {"purelib": SITE, "platlib": SITE, "scripts": "bin", "data": "",
+                   "headers": "include"}  # fmt: skip
+        return check_path(posixpath.join(self.prefix, folders[scheme], path), self.wheel)
+
+    def write_file(
+        self,
+        scheme: str,
+        path: str,
+        stream: BinaryIO,
+        is_executable: bool,
+    ) -> None:
+        """Collect one file."""
+        data = stream.read()
+        if scheme == "scripts" and data.startswith(b"#!python"):
+            data = self.shebang() + data.partition(b"\n")[2]
+        mode = 0o755 if is_executable or scheme == "scripts" else 0o644
+        self.entries.append(Entry(self.place(scheme, path), "file", mode, content=data))
+
+    def shebang(self) -> bytes:
+        """Return the first line of the scripts."""
+        return f"#!/{posixpath.join(self.prefix, 'bin/python3')}\n".encode()
+
+    def write_script(self, name: str, module: str, attribute: str) -> None:
+        """Collect the console script `name`."""
+        start = attribute.partition(".")[0]
+        text = (f"import sys\nfrom {module} import {start}\n"
+                f"if __name__ == '__main__':\n    sys.exit({attribute}())\n")  # fmt: skip
+        content = self.shebang() + text.encode()
+        self.entries.append(Entry(self.place("scripts", name), "file", 0o755, content=content))
+
+
+def unpack(path: Path, prefix: str, interpreter: bytecode.Interpreter) -> Iterable[Entry]:
+    """Return the entries of a wheel installed under `prefix`, its byte-code included.
+
+    Raises BuilderError for what is no wheel, and for names that leave the prefix.
+    """
+    from installer.sources import WheelFile
+
+    try:
+        with WheelFile.open(path) as source:
+            destination = LayerDestination(path.name, prefix)
+            data_folder = f"{source.distribution}-{source.version}.data/"
+            for (name, _hash, _size), stream, executable in source.get_contents():
+                scheme = "purelib"
+                inner = name
+                if name.startswith(data_folder):
+                    scheme, _, inner = name.removeprefix(data_folder).partition("/")
+                if inner.endswith(".dist-info/RECORD"):
+                    continue
+                destination.write_file(scheme, inner, stream, executable)
+            for script in _console_scripts(source):
+                destination.write_script(*script)
+    except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError) as error:
+        raise BuilderError(f"{path.name}: not a wheel that can be unpacked ({error})") from None
+    entries = destination.entries
+    sources = {
+        e.path: e.content for e in entries if e.path.endswith(".py") and f"{SITE}/" in e.path
+    }
+    compiled = bytecode.compile_sources(
+        {name: data for name, data in sources.items() if isinstance(data, bytes)}, interpreter
+    )
+    return entries + [
+        Entry(bytecode.cache_path(name), "file", content=data) for name, data in compiled.items()
+    ]
+
+
+def _console_scripts(source: Any) -> Iterator[tuple[str, str, str]]:
+    if "entry_points.txt" not in source.dist_info_filenames:
+        return
+    parser = configparser.ConfigParser(delimiters=("=",), strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(source.read_dist_info("entry_points.txt"))
+    for name, value in (
+        parser["console_scripts"] if parser.has_section("console_scripts") else {}
+    ).items():
+        module, _, attribute = value.partition("[")[0].strip().partition(":")
+        yield name, module.strip(), attribute.strip()

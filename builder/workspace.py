@@ -1,0 +1,89 @@
+"""The repository as the builder sees it: its targets, and the files a recipe may copy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder import recipe
+from builder.dockerignore import Ignore
+from builder.errors import BuilderError
+from builder.tree import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One image the workspace can build: the folder that holds its Dockerfile gives the name."""
+
+    name: str
+    folder: Path
+    recipe: recipe.Recipe
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The repository at `root` with its targets by name."""
+
+    root: Path
+    targets: Mapping[str, Target]
+    ignore: Ignore
+
+    @staticmethod
+    def load(root: Path) -> Workspace:
+        """Find and parse every `stages/**/Dockerfile`.
+
+        Raises BuilderError for a recipe that is refused, and for two targets of one name.
+        """
+        targets: dict[str, Target] = {}
+        for dockerfile in sorted(root.glob("stages/**/Dockerfile")):
+            folder = dockerfile.parent
+            shown = dockerfile.relative_to(root).as_posix()
+            name = folder.name
+            if name in targets:
+                raise BuilderError(
+                    f"{shown}: the target {name} is in {targets[name].folder} already; "
+                    "rename one of the folders"
+                )
+            targets[name] = Target(name, folder, recipe.load(dockerfile, shown))
+        if not targets:
+            raise BuilderError(f"{root} has no stages/*/Dockerfile; is it the repository's root?")
+        return Workspace(root, targets, Ignore.load(root))
+
+    def target(self, name: str) -> Target:
+        """Return a target by name; raises BuilderError that lists the names there are."""
+        if name not in self.targets:
+            raise BuilderError(
+                f"there is no target {name!r}; the targets are {', '.join(self.targets)}"
+            )
+        return self.targets[name]
+
+    def entries(self, start: str) -> Iterator[Entry]:
+        """Yield `start` (relative to the root) and all below it, sorted, ignored ones left out.
+
+        Modes are 0755 for folders and executables, 0644 otherwise, so that a umask cannot reach a
+        digest. Raises BuilderError for links that leave the repository and for special files.
+        """
+        path = self.root / start
+        if start and self.ignore.hides(start):
+            return
+        if path.is_symlink():
+            yield self._link(path, start)
+        elif path.is_dir():
+            if start:
+                yield Entry(path=start, kind="dir", mode=0o755)
+            for name in sorted(item.name for item in path.iterdir()):
+                yield from self.entries(f"{start}/{name}" if start else name)
+        elif path.is_file():
+            executable = path.stat().st_mode & 0o100
+            yield Entry(path=start, kind="file", mode=0o755 if executable else 0o644, content=path)
+        elif path.exists():
+            raise BuilderError(f"{start}: not a file, folder or link; move it out of the context")
+
+    def _link(self, path: Path, shown: str) -> Entry:
+        target = str(path.readlink())
+        inside = os.path.normpath(os.path.join(os.path.dirname(shown), target))  # noqa: PTH118, PTH120
+        if not target.startswith("/") and inside.startswith(".."):
+            raise BuilderError(f"{shown}: the link leaves the repository, to {target}")
+        return Entry(path=shown, kind="symlink", mode=0o777, target=target)
