@@ -92,7 +92,7 @@ def mirror(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> s
 
 
 def plan(folder: Path, cache: Path, destination: str) -> list[LayerPlan]:
-    """Plan the one layer of `folder/debian.lock`: packages, dpkg status and what scripts would do."""
+    """Plan the one layer of `folder/debian.lock`: packages, dpkg status, and what scripts do."""
     packages = read_lock(folder)
     prefix = destination.strip("/")
 

@@ -54,7 +54,7 @@ ImageOf = Callable[[ImagePlan], tuple[Store, oci.Image]]
 
 
 class Planner:
-    """Plans the targets of a workspace, each once; `image_of` builds what is copied from."""
+    """Plans a workspace's targets, each once; `image_of` builds those copied from."""
 
     def __init__(self, workspace: Workspace, downloads: Path, image_of: ImageOf) -> None:
         self._workspace = workspace
@@ -342,10 +342,8 @@ class _Stage:
             self._library(where)
             return
         if self.base is None:
-            # Pure data such as the test wheels: byte-code comes from the target called base.
-            interpreter = planner.interpreter(planner.target("base", self.outer.chain))
-        else:
-            interpreter = planner.interpreter(self.base)
+            raise BuilderError("wheels need a Python to compile for; begin with FROM base")
+        interpreter = planner.interpreter(self.base)
         for plan in wheels.plan(folder, planner._downloads, where, interpreter):
             self._add(plan, f"{line} # {plan.name}")
 

@@ -45,7 +45,7 @@ class Wheel:
 
 
 def read_lock(folder: Path) -> list[Wheel]:
-    """Read the lock in `folder`; raises BuilderError where it is missing, stale or not well-formed.
+    """Read the lock in `folder`; raises BuilderError where it is missing, stale or bad.
 
     It is a pip requirements file with exactly one sha256 a line.
     """

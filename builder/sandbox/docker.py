@@ -75,6 +75,7 @@ class Docker:
                 environment=dict(process.env),
                 user=user,
                 working_dir=process.workdir or None,
+                init=True,  # a first process would ignore signals that it sends itself
                 read_only=True,
                 tmpfs={"/tmp": "exec,mode=1777"},  # noqa: S108
                 network_mode=None if process.network or process.ports else "none",

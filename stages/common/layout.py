@@ -65,7 +65,7 @@ def names() -> list[str]:
 
 
 def load(layout: str | Path, plate: Path | None = None) -> Layout:
-    """Return the layout of that name, in that file (also relative to `plate`), or of that TOML text.
+    """Return the layout of that name, in that file (also relative to `plate`), or of that text.
 
     Raises StageError where there is none or it cannot be understood.
     """

@@ -41,7 +41,7 @@ def open_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS) -> Image.
         raise StageError(f"{name} is no readable PNG, TIFF or BMP image; copy it again") from None
     except StageError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever their input provokes
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their input provokes
         raise StageError(
             f"{name} is damaged or truncated ({error or type(error).__name__}); copy it again"
         ) from None
@@ -132,9 +132,7 @@ def tile_well(
     return compose(fit(signal, target), fit(dna, target))
 
 
-def tile_picture(
-    data: bytes, name: str = "the image", most_pixels: int = MOST_PIXELS
-) -> Picture:
+def tile_picture(data: bytes, name: str = "the image", most_pixels: int = MOST_PIXELS) -> Picture:
     """Return the tiles of one RGB picture file (R = 0, G = signal, B = DNA), as sent to be served.
 
     A 256 x 256 picture is its own tile. Raises StageError where it is not an 8-bit RGB picture.
