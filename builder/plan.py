@@ -78,7 +78,7 @@ class Planner:
         return self._plans[name]
 
     def interpreter(self, plan: ImagePlan) -> bytecode.Interpreter:
-        """Return the Python of the image `plan`, to be run only where something must be compiled."""
+        """Return the Python of the image `plan`; it runs only where something is compiled."""
 
         def run(script: str, stdin: bytes) -> bytes:
             from builder.sandbox.compiler import run_python

@@ -67,11 +67,12 @@ class Docker:
             if mount.writable and not os.geteuid() and mount.source.is_dir():
                 number, _, group = user.partition(":")
                 os.chown(mount.source, int(number), int(group or number))
+        words = process.words()
         try:
             container = self.client.containers.create(
                 self.load(process.image),
-                process.words(),
-                entrypoint=[],
+                words[1:],
+                entrypoint=words[:1],
                 environment=dict(process.env),
                 user=user,
                 working_dir=process.workdir or None,

@@ -24,7 +24,7 @@ class Mount:
 class Process:
     """A command in an image: read-only root, private /tmp, and no network unless asked.
 
-    An empty `command` is the image's own; `user`, `workdir` and `env` default to (or add to) the
+    A `command` replaces the image's entry point and command, as in Kubernetes; `user`, `workdir` and `env` default to (or add to) the
     image's. `timeout` in seconds. `ports` maps a port that a server listens on to the environment
     variable that moves it, for sandboxes that share the host's loopback.
     """
@@ -42,7 +42,8 @@ class Process:
     def words(self) -> list[str]:
         """Return the command to execute; raises BuilderError where there is none."""
         config = self.image.config.get("config", {})
-        own = [*(config.get("Entrypoint") or []), *(self.command or config.get("Cmd") or [])]
+        own = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+        own = list(self.command) or own
         if not own:
             raise BuilderError(f"the image {self.image.digest} has no command; give one")
         return own
