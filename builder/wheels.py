@@ -62,7 +62,7 @@ def read_lock(folder: Path) -> list[Wheel]:
         match = LINE.fullmatch(line)
         if not match:
             raise BuilderError(
-    """Read the lock in `folder`; raises BuilderError where it is absent, stale or bad.
+                f"{path}:{number}: not `name==version --hash=sha256:<hex>  # N bytes`: {line!r}; "
                 f"run `invoke lock {folder.name}`"
             )
         wheels.append(Wheel(match[1], match[2], match[3], int(match[4])))
