@@ -24,10 +24,10 @@ class Mount:
 class Process:
     """A command in an image: read-only root, private /tmp, and no network unless asked.
 
-    A `command` replaces the image's entry point and command, as in Kubernetes; `user`, `workdir` and
-    `env` default to (or add to) the image's. `timeout` in seconds. `ports` maps a port that a server
-    listens on to the environment variable that moves it, for sandboxes that share the host's
-    loopback.
+    A `command` replaces the image's entry point and command, as in Kubernetes; `user`, `workdir`
+    and `env` default to (or add to) the image's. `timeout` in seconds. `ports` maps a port that a
+    server listens on to the environment variable that moves it, for sandboxes that share the
+    host's loopback.
     """
 
     image: oci.Image
