@@ -158,7 +158,8 @@ def check(plate: Plate) -> None:
         if len(plate.problems) > 10:
             shown.append(f"… and {len(plate.problems) - 10} more")
         raise StageError(
-            f"the plate {plate.folder} cannot be used: " + "; ".join(shown)
+            f"the plate {plate.folder} cannot be used: "
+            + "; ".join(shown)
             + ". See it with `invoke check-plate`."
         )
 
