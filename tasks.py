@@ -140,6 +140,30 @@ def lock(_: Context, targets: str = "", upgrade: bool = False) -> None:
         _facts({}, rows if changes else [("nothing changed",)], as_json=False)
 
 
+@task(
+    help={
+        "stage": "a target that has a folder tests/",
+        "pytest": "pytest's arguments, for example '-k name'",
+        "engine": "auto, bubblewrap or docker",
+    }
+)
+def test_stage(_: Context, stage: str, pytest: str = "", engine: str = "bubblewrap") -> None:
+    """Run a stage's tests inside its image; what passed and has not changed is not run again."""
+    with _errors():
+        from builder.sandbox import choose
+        from builder.stage_tests import run_tests
+        from builder.store import Store
+        from builder.workspace import Workspace
+
+        store = Store.open()
+        tested = run_tests(
+            Workspace.load(ROOT), store, choose(engine, store), stage, pytest.split(), output=1
+        )
+        how = "cached" if tested.cached else "passed" if not tested.code else "failed"
+        print(f"{stage}: {how} ({tested.seconds:.1f} s)", file=sys.stderr)
+        raise SystemExit(tested.code)
+
+
 @task(help={"slow": "run the tests marked slow as well", "pytest": "further pytest arguments"})
 def test(_: Context, slow: bool = False, pytest: str = "") -> None:
     """Run the tests."""
