@@ -1,0 +1,179 @@
+"""Running a compiled package on this machine, in the very images it pins."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from builder import oci
+from builder.errors import BuilderError
+from builder.sandbox import choose
+from builder.store import Store
+from pipeline.errors import PipelineError
+from pipeline.run import page, values
+from pipeline.run.cache import Cache
+from pipeline.run.container import Surroundings, Volume, claim_name, secret_name
+from pipeline.run.graph import Graph, Outcome
+from pipeline.run.package import Package, image_digest, load
+from pipeline.run.record import Record, Result, Step
+
+__all__ = ["Package", "Result", "Step", "Volume", "load", "run"]
+
+_HAD_HERE = {"pvcMount", "secretAsVolume", "secretAsEnv", "activeDeadlineSeconds",
+             "imagePullPolicy"}  # fmt: skip
+
+
+def run(
+    package: Package,
+    store: Store,
+    *,
+    parameters: Mapping[str, Any],
+    volumes: Mapping[str, Volume],
+    secrets: Mapping[str, Path],
+    runs: Path,
+    engine: str = "auto",
+    jobs: int = 2,
+    network: bool = True,
+    use_cache: bool = True,
+    find_image: Callable[[str], oci.Image | None] = lambda _: None,
+    progress: Callable[[Step], None] = lambda _: None,
+) -> Result:
+    """Execute `package` and return what came of it; a step that fails is in the result.
+
+    `find_image` brings an image that the store lacks (from a registry). Raises PipelineError before
+    anything runs for a wrong parameter, a missing image, claim or secret, and KeyboardInterrupt
+    after every container has been stopped and the page written.
+    """
+    given = _arguments(package, parameters)
+    images = _images(package, store, find_image)
+    notes = _notes(package, given, volumes, secrets)
+    began, name = time.time(), time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = _folder(runs, f"{name}-{package.digest.removeprefix('sha256:')[:12]}")
+    record = Record(progress)
+    around = Surroundings(
+        folder=folder, sandbox=choose(engine, store), store=store, images=images,
+        kubernetes=package.kubernetes, volumes=volumes, secrets=secrets, network=network,
+        facts={
+            "pipeline_job_name": folder.name, "pipeline_job_uuid": folder.name,
+            "pipeline_job_resource_name": f"runs/{folder.name}", "pipeline_root": "/kfp",
+            "pipeline_job_create_time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+            "pipeline_job_schedule_time_utc":
+                time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        },
+        cache=Cache(store.root.parent / "steps") if use_cache else None,
+        slots=threading.Semaphore(jobs), record=record,
+    )  # fmt: skip
+    ends: list[Outcome] = []
+    thread = threading.Thread(target=lambda: ends.append(Graph(package.spec, around).root(given)))
+    interrupted = False
+    thread.start()
+    while thread.is_alive():
+        try:
+            thread.join(0.1)
+        except KeyboardInterrupt:
+            interrupted = True
+            around.stop_all()
+    end = ends[0] if ends else Outcome("failed", error="the run ended by a defect; see above")
+    result = Result(
+        state="stopped" if interrupted else end.state, folder=folder, page=folder / "index.html",
+        package_digest=package.digest, steps=dict(record.steps), outputs=end.parameters,
+        artifacts=end.artifacts, parameters=given, notes=notes, seconds=time.time() - began,
+        error=end.error,
+    )  # fmt: skip
+    result.page.write_text(page.render(package.name, result))
+    (folder / "run.json").write_text(json.dumps(page.document(result), indent=1))
+    if interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+def _folder(runs: Path, name: str) -> Path:
+    for number in range(1, 1000):
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise PipelineError(f"making {folder} failed ({error.strerror})") from None
+        return folder.resolve()
+    raise PipelineError(f"{runs} has too many runs called {name}")
+
+
+def _arguments(package: Package, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    declared = package.spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    unknown = [name for name in parameters if name not in declared]
+    if unknown:
+        raise PipelineError(
+            f"the package has no parameter {unknown[0]!r}; it has {', '.join(sorted(declared))}"
+        )
+    found = {}
+    for name, definition in declared.items():
+        if name in parameters:
+            value = parameters[name]
+        elif "defaultValue" in definition:
+            value = definition["defaultValue"]
+        elif definition.get("isOptional"):
+            continue
+        else:
+            raise PipelineError(f"the parameter {name!r} is missing; give it with --param {name}=…")
+        found[name] = values.coerce(value, definition["parameterType"], name)
+    return found
+
+
+def _images(
+    package: Package, store: Store, find_image: Callable[[str], oci.Image | None]
+) -> dict[str, oci.Image]:
+    images = {}
+    for reference in set(package.images().values()):
+        digest = image_digest(reference)
+        image: oci.Image | None
+        try:
+            image = store.image(digest)
+            if not all(store.has(layer.blob) for layer in image.layers):
+                image = None
+        except BuilderError:
+            image = None
+        image = image or find_image(reference)
+        if image is None or image.digest != digest:
+            raise PipelineError(
+                f"the image {reference} is neither in the store {store.root} nor in a registry; "
+                "run `invoke build-images`, or compile the package again"
+            )
+        images[reference] = image
+    return images
+
+
+def _notes(
+    package: Package,
+    given: Mapping[str, Any],
+    volumes: Mapping[str, Volume],
+    secrets: Mapping[str, Path],
+) -> tuple[str, ...]:
+    """Check that claims are there; return what the package asks that cannot be had here."""
+    notes = set()
+    for label, settings in package.kubernetes.items():
+        for mount in settings.get("pvcMount", []):
+            claim = claim_name(mount, given)
+            if claim and claim not in volumes:
+                raise PipelineError(
+                    f"{label} mounts the claim {claim}; give a folder with --volume {claim}=DIR"
+                )
+            folder = volumes[claim].folder if claim else Path("/")
+            if not folder.is_dir():
+                raise PipelineError(f"the folder {folder} for the claim {claim} is not there")
+        for secret in [*settings.get("secretAsVolume", []), *settings.get("secretAsEnv", [])]:
+            name = secret_name(secret)
+            if name not in secrets and not secret.get("optional"):
+                notes.add(f"the secret {name} was not given (--secret {name}=DIR)")
+        notes |= {
+            f"{key} has no effect on this machine" for key in settings if key not in _HAD_HERE
+        }
+    for executor in package.spec["deploymentSpec"].get("executors", {}).values():
+        if executor.get("container", {}).get("resources", {}).get("accelerator"):
+            notes.add("accelerators are not used on this machine")
+    return tuple(sorted(notes))

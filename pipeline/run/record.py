@@ -1,0 +1,81 @@
+"""What is known about a run and its steps, as data, and where it is collected."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+DONE = ("succeeded", "cached")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One container of a run.
+
+    `state` is waiting, running, succeeded, cached, failed, skipped or stopped.
+    """
+
+    name: str
+    state: str = "waiting"
+    image: str = ""
+    after: tuple[str, ...] = ()
+    started: float = 0.0
+    seconds: float = 0.0
+    error: str = ""
+    max_rss: int | None = None
+    attempts: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A whole run: `state` is succeeded, failed or stopped; `folder` holds everything it left."""
+
+    state: str
+    folder: Path
+    page: Path
+    package_digest: str
+    steps: Mapping[str, Step]
+    outputs: Mapping[str, Any]
+    artifacts: Mapping[str, list[dict[str, Any]]]
+    parameters: Mapping[str, Any]
+    notes: tuple[str, ...]
+    seconds: float
+    error: str = ""
+
+    def path(self, uri: str) -> Path:
+        """Return where the artifact with `uri` lies on this machine."""
+        return host_path(self.folder, uri)
+
+
+def host_path(folder: Path, uri: str) -> Path:
+    """Return the host's path of an artifact: /kfp/<step>/<name> lies in steps/<step>/out/<name>."""
+    if not uri.startswith("/kfp/"):
+        return Path(uri.removeprefix("file://"))
+    step, _, name = uri.removeprefix("/kfp/").partition("/")
+    return folder / "steps" / step / "out" / name
+
+
+class Record:
+    """The steps of a run; threads update it, `progress` hears of every change."""
+
+    def __init__(self, progress: Callable[[Step], None]) -> None:
+        self.steps: dict[str, Step] = {}
+        self._progress = progress
+        self._lock = threading.Lock()
+
+    def update(self, name: str, **changes: Any) -> Step:
+        """Change the step `name`, which is made where it is new."""
+        with self._lock:
+            step = self.steps.get(name) or Step(name)
+            if changes.get("state") == "running" and not step.started:
+                changes["started"] = time.time()
+            self.steps[name] = step = replace(step, **changes)
+            self._progress(step)
+        return step

@@ -1,0 +1,233 @@
+"""A compiled package runs here as it would on a cluster."""
+
+import pytest
+from kfp import dsl
+
+from pipeline.errors import PipelineError
+from pipeline.run import Volume
+
+
+@pytest.fixture
+def parts(image):
+    @dsl.container_component
+    def say(text: str, said: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'echo -n "$0" > "$1"'], [text, said])
+
+    @dsl.container_component
+    def number(value: int, doubled: dsl.OutputPath(int)):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'echo $(($0 * 2)) > "$1"'], [value, doubled])
+
+    @dsl.container_component
+    def make(text: str, made: dsl.Output[dsl.Dataset]):
+        return dsl.ContainerSpec(
+            image, ["sh", "-c", 'mkdir "$1" && echo "$0" > "$1/f"'], [text, made.path]
+        )
+
+    @dsl.container_component
+    def read(one: dsl.Input[dsl.Dataset], said: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'cat "$0/f" > "$1"'], [one.path, said])
+
+    @dsl.container_component
+    def script(code: str):
+        return dsl.ContainerSpec(image, ["sh", "-c"], [code])
+
+    class Parts:
+        pass
+
+    for function in (say, number, make, read, script):
+        setattr(Parts, function.name, function)
+    return Parts
+
+
+def test_parameters_and_artifacts_flow(parts, execute):
+    @dsl.pipeline(name="flow")
+    def flow(text: str = "hello", n: int = 3) -> str:
+        parts.number(value=n)
+        return parts.read(one=parts.make(text=text).outputs["made"]).outputs["said"]
+
+    result = execute(flow, n="5")
+    assert result.state == "succeeded", result.error
+    assert result.outputs == {"Output": "hello\n"}
+    assert result.steps["number"].outputs == {"doubled": 10}
+    assert "succeeded" in result.page.read_text()
+
+
+@pytest.mark.parametrize(("text", "state"), [("go", "succeeded"), ("stay", "skipped")])
+def test_a_condition_decides(parts, execute, text, state):
+    @dsl.pipeline(name="choice")
+    def choice(text: str):
+        with dsl.If(text == "go"):
+            parts.say(text="went")
+
+    result = execute(choice, text=text)
+    assert result.state == "succeeded"
+    assert any(step.state == state for step in result.steps.values())
+
+
+def test_else_gives_the_other_value(parts, execute):
+    @dsl.pipeline(name="either")
+    def either(n: int) -> str:
+        doubled = parts.number(value=n)
+        with dsl.If(doubled.output > 5):
+            big = parts.say(text="big")
+        with dsl.Else():
+            small = parts.say(text="small")
+        return dsl.OneOf(big.output, small.output)
+
+    assert execute(either, n=3).outputs == {"Output": "big"}
+    assert execute(either, n=2).outputs == {"Output": "small"}
+
+
+def test_a_loop_is_collected_in_order(parts, execute, image):
+    @dsl.container_component
+    def join(texts: list, found: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'echo -n "$0" > "$1"'], [texts, found])
+
+    @dsl.pipeline(name="loop")
+    def loop(items: list = ["a", "b", "c"]) -> str:  # noqa: B006
+        with dsl.ParallelFor(items) as item:
+            said = parts.say(text=item)
+        return join(texts=dsl.Collected(said.output)).output
+
+    assert execute(loop).outputs == {"Output": '["a", "b", "c"]'}
+
+
+@pytest.mark.parametrize(("code", "state"), [("exit 0", "SUCCEEDED"), ("exit 1", "FAILED")])
+def test_the_exit_task_always_runs_and_knows(parts, execute, image, code, state):
+    @dsl.container_component
+    def last(status: dsl.PipelineTaskFinalStatus, said: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'echo -n "$0" > "$1"'], ["{{$}}", said])
+
+    @dsl.pipeline(name="exits")
+    def exits():
+        with dsl.ExitHandler(last()):
+            parts.script(code=code)
+
+    result = execute(exits)
+    assert result.state == ("succeeded" if state == "SUCCEEDED" else "failed")
+    assert f'"state": "{state}"' in result.steps["last"].outputs["said"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("exit 1", "exit code 1"), ("exit 77", "exit code 77"), ("kill -9 $$", "signal 9"),
+     ("kill -11 $$", "signal 11")],
+)  # fmt: skip
+def test_a_step_that_fails_fails_the_run(parts, execute, code, words):
+    @dsl.pipeline(name="fails")
+    def fails():
+        parts.say(text="never").after(parts.script(code=code))
+
+    result = execute(fails)
+    assert result.state == "failed"
+    assert words in result.error
+    assert result.steps["say"].state == "skipped"
+
+
+def test_a_missing_output_and_broken_json_fail(execute, image):
+    @dsl.container_component
+    def nothing(said: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(image, ["sh", "-c", "true"], [said])
+
+    @dsl.container_component
+    def broken():
+        return dsl.ContainerSpec(
+            image, ["sh", "-c", 'echo "{" > "$0"'], ["{{$.outputs.output_file}}"]
+        )
+
+    @dsl.pipeline(name="missing")
+    def missing():
+        nothing()
+
+    @dsl.pipeline(name="breaks")
+    def breaks():
+        broken()
+
+    assert "wrote no output parameter 'said'" in execute(missing).error
+    assert "not the JSON" in execute(breaks).error
+
+
+def test_a_retry_can_succeed(execute, parts, tmp_path):
+    from kfp import kubernetes
+
+    folder = tmp_path / "claim"
+    folder.mkdir()
+    folder.chmod(0o777)
+
+    @dsl.pipeline(name="again")
+    def again():
+        task = parts.script(code="test -e /claim/f || { echo > /claim/f; exit 1; }")
+        task.set_retry(num_retries=1, backoff_duration="0s")
+        kubernetes.mount_pvc(task, "c", "/claim")
+
+    result = execute(again, volumes={"c": Volume(folder, writable=True)})
+    assert result.state == "succeeded", result.error
+    assert result.steps["script"].attempts == 2
+
+
+def test_a_time_limit_ends_a_step(execute, parts):
+    from kfp import kubernetes
+
+    @dsl.pipeline(name="slow")
+    def slow():
+        kubernetes.set_timeout(parts.script(code="sleep 60"), 1)
+
+    result = execute(slow)
+    assert "time limit" in result.error
+    assert result.seconds < 10
+
+
+def test_the_cache_knows_content(execute, parts, tmp_path):
+    from kfp import kubernetes
+
+    plate = tmp_path / "plate"
+    plate.mkdir()
+    (plate / "f").write_text("1")
+
+    @dsl.pipeline(name="cached")
+    def cached():
+        task = parts.script(code="cat /plate/f")
+        kubernetes.mount_pvc(task, "plate", "/plate")
+
+    volumes = {"plate": Volume(plate)}
+    states = [execute(cached, cache=True, volumes=volumes).steps["script"].state for _ in "12"]
+    (plate / "f").write_text("2")
+    states.append(execute(cached, cache=True, volumes=volumes).steps["script"].state)
+    assert states == ["succeeded", "cached", "succeeded"]
+
+
+def test_what_cannot_run_is_refused_before_anything_runs(execute, parts, tmp_path):
+    from kfp import kubernetes
+
+    @dsl.pipeline(name="claims")
+    def claims(n: int):
+        kubernetes.mount_pvc(parts.script(code="exit 0"), "absent", "/x")
+
+    for words, parameters in {
+        "--volume absent=DIR": {"n": 1},
+        "is missing; give it": {},
+        "not of its type": {"n": "x"},
+        "has no parameter": {"n": 1, "m": 2},
+    }.items():
+        with pytest.raises(PipelineError, match=words):
+            execute(claims, **parameters)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_image_that_is_nowhere_is_named(execute):
+    @dsl.container_component
+    def ghost():
+        return dsl.ContainerSpec("localhost/ghost@sha256:" + "0" * 64, ["x"])
+
+    @dsl.container_component
+    def loose():
+        return dsl.ContainerSpec("busybox:latest", ["x"])
+
+    for component, words in ((ghost, "neither in the store"), (loose, "not pinned")):
+
+        @dsl.pipeline(name="p")
+        def p():
+            component()  # noqa: B023
+
+        with pytest.raises(PipelineError, match=words):
+            execute(p)
