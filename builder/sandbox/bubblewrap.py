@@ -122,6 +122,7 @@ class BubblewrapProcess:
         self._began = time.monotonic()
         self._timed_out = False
         self._exit: Exit | None = None
+        self._waiting = threading.Lock()  # one thread waits, another may stop
         if stdin:
             threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
 
@@ -135,6 +136,10 @@ class BubblewrapProcess:
 
     def wait(self) -> Exit:
         """Wait for the end and return how it came."""
+        with self._waiting:
+            return self._wait()
+
+    def _wait(self) -> Exit:
         if self._exit is not None:
             return self._exit
         timer = None

@@ -104,6 +104,7 @@ class DockerProcess:
         self._timeout = process.timeout
         self._began = time.monotonic()
         self._exit: Exit | None = None
+        self._waiting = threading.Lock()  # one thread waits, another may stop
         container.reload()
         found = container.attrs["NetworkSettings"]["Ports"] or {}
         self.ports: Mapping[int, int] = {
@@ -121,6 +122,10 @@ class DockerProcess:
 
     def wait(self) -> Exit:
         """Wait for the end and return how it came: the engine's own record of the exit code."""
+        with self._waiting:
+            return self._wait()
+
+    def _wait(self) -> Exit:
         import requests
 
         if self._exit is not None:
@@ -146,7 +151,10 @@ class DockerProcess:
     def stop(self, grace: float = 10.0) -> Exit:
         """Ask the container to end, and kill it after `grace` seconds."""
         if self._exit is None:
-            self._container.stop(timeout=int(grace))
+            if grace:
+                self._container.stop(timeout=max(1, int(grace)))
+            else:
+                self._container.kill()
         return self.wait()
 
 

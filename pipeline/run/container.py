@@ -229,7 +229,8 @@ def _result(task: Task, message: Mapping[str, Any], out: Path) -> dict[str, Any]
             assert isinstance(described, dict)
         except (ValueError, AttributeError, AssertionError) as error:
             raise PipelineError(
-                f"{task.name}: its executor output is not the JSON it should be ({error}); see {path}"
+                f"{task.name}: its executor output is not the JSON it should be ({error}); "
+                f"see {path}"
             ) from None
     definitions = task.component.get("outputDefinitions", {})
     parameters = {}

@@ -1,0 +1,186 @@
+"""What goes wrong in a run is said, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from kfp import compiler, dsl
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def script(image):
+    @dsl.container_component
+    def script(code: str):
+        return dsl.ContainerSpec(image, ["sh", "-c"], [code])
+
+    return script
+
+
+@pytest.fixture
+def docker_engine():
+    import docker
+
+    try:
+        docker.from_env().ping()
+    except docker.errors.DockerException:
+        pytest.skip("no Docker Engine answers; start dockerd")
+
+
+@pytest.mark.parametrize("engine", ["bubblewrap", "docker"])
+def test_both_engines_give_the_same(execute, image, engine, request):
+    if engine == "docker":
+        request.getfixturevalue("docker_engine")
+
+    @dsl.container_component
+    def who(said: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'echo -n "$(id -u) $PATH" > "$0"'], [said])
+
+    @dsl.container_component
+    def bad(code: int):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'exit "$0"'], [code])
+
+    @dsl.pipeline(name="same")
+    def same() -> str:
+        bad(code=3)
+        return who().output
+
+    result = execute(same, engine=engine)
+    assert result.outputs == {"Output": "65532 /bin"}
+    assert "exit code 3" in result.error
+
+
+def test_fifty_failures_of_fifty_are_failures(execute, script):
+    @dsl.pipeline(name="fifty")
+    def fifty():
+        with dsl.ParallelFor(list(range(50))) as item:
+            script(code=f"exit 1 # {item}")
+
+    result = execute(fifty)
+    states = [step.state for step in result.steps.values() if step.name.endswith("script")]
+    assert states == ["failed"] * 50
+
+
+def test_an_image_is_read_only_and_outputs_stay_in_their_place(execute, script):
+    @dsl.pipeline(name="outside")
+    def outside():
+        script(code="echo x > /bin/x && exit 0; echo x > /kfp/x && exit 0; exit 5")
+
+    assert "exit code 5" in execute(outside).error
+
+
+def test_a_hundred_megabytes_of_output_are_kept_in_the_log_and_cut_on_the_page(execute, script):
+    @dsl.pipeline(name="loud")
+    def loud():
+        script(code="dd if=/dev/zero bs=1048576 count=100; exit 1")
+
+    result = execute(loud)
+    log = result.folder / "steps" / "script" / "log.txt"
+    size = log.stat().st_size
+    log.unlink()
+    assert size >= 100 * 2**20
+    assert result.page.stat().st_size < 1_000_000
+
+
+def test_an_interrupt_stops_everything_and_what_was_done_comes_from_the_cache(
+    store, script, tmp_path
+):
+    @dsl.pipeline(name="long")
+    def long():
+        first = script(code="exit 0")
+        script(code="sleep 4242").after(first)
+
+    path = tmp_path / "package.yaml"
+    compiler.Compiler().compile(long, str(path))
+    code = (
+        "import sys; from pathlib import Path; from builder.store import Store\n"
+        "from pipeline import run; from pipeline.run.progress import lines\n"
+        "run.run(run.load(Path(sys.argv[1])), Store.open(Path(sys.argv[2])), parameters={},\n"
+        "  volumes={}, secrets={}, runs=Path(sys.argv[3]), engine='bubblewrap',\n"
+        "  progress=lines(sys.stdout))"
+    )
+    for expected in ("script: succeeded", "script: cached"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, path, store.root, tmp_path / "runs"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if line.startswith("script-2: running"):
+                time.sleep(0.3)
+                os.kill(process.pid, signal.SIGINT)
+        errors = process.communicate(timeout=20)[1]
+        assert process.returncode != 0
+        assert "KeyboardInterrupt" in errors
+        assert any(line.startswith(expected) for line in seen), (seen, errors)
+        assert any(line.startswith("script-2: stopped") for line in seen), (seen, errors)
+    commands = []
+    for found in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            commands.append(found.read_bytes())
+        except OSError:
+            continue
+    assert not [command for command in commands if command == b"sleep\x004242\x00"]
+
+
+def test_a_damaged_cache_entry_is_not_used(execute, image, store):
+    @dsl.container_component
+    def say(said: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'echo -n damaged? > "$0"'], [said])
+
+    @dsl.pipeline(name="damage")
+    def damage() -> str:
+        return say().output
+
+    execute(damage, cache=True)
+    for entry in (store.root.parent / "steps").glob("*/out/.parameters/said"):
+        entry.write_text("wrong")
+    again = execute(damage, cache=True)
+    assert again.steps["say"].state == "succeeded"
+    assert again.outputs == {"Output": "damaged?"}
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_fits_a_browser(execute, image, width):
+    import shutil
+
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("chromium and chromedriver are missing; apt-get install chromium-driver")
+    from selenium import webdriver
+
+    @dsl.container_component
+    def report(page: dsl.Output[dsl.HTML]):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'echo "<h1>report</h1>" > "$0"'], [page.path])
+
+    @dsl.pipeline(name="page")
+    def pages():
+        report()
+
+    result = execute(pages)
+    options = webdriver.ChromeOptions()
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
+    )
+    try:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get(result.page.as_uri())
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width
+        assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+        browser.switch_to.frame(0)
+        assert "report" in browser.page_source
+    finally:
+        browser.quit()
