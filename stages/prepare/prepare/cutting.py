@@ -1,0 +1,157 @@
+"""One plate to tiles.npy: wells are read, checked, measured and cut in worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from common import tiling
+from common.errors import StageError
+from common.layout import Layout
+from common.plate import Place, Plate
+from numpy.typing import NDArray
+from PIL import Image
+
+from prepare.quality import Quality, measure
+
+THUMBNAIL = 64  # pixels, the longer side
+
+
+@dataclass(frozen=True)
+class Job:
+    """One field of a well: two files and where its tiles go."""
+
+    well: str
+    field: int
+    files: Mapping[str, tuple[str, str]]  # meaning -> path, name within the plate
+    size: tuple[int, int]
+    bits: int
+    target: tuple[int, int]
+    output: str
+    offset: int  # bytes
+
+
+@dataclass(frozen=True)
+class Field:
+    """What came out of one field of a well."""
+
+    well: str
+    field: int
+    hashes: Mapping[str, str]
+    quality: Quality
+    thumbnail: NDArray[np.uint8]  # [h, w, 2]: signal, DNA
+
+
+def _read(path: str, name: str, job: Job) -> tuple[Image.Image, str]:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise StageError(f"cannot read {name}: {error.strerror or error}") from None
+    image = tiling.grey(data, name, job.bits)
+    if image.size != job.size:
+        raise StageError(
+            f"{name} is {image.width} x {image.height} pixels, the layout says "
+            f"{job.size[0]} x {job.size[1]}; check the file, or files.size in the layout"
+        )
+    return image, hashlib.sha256(data).hexdigest()
+
+
+def cut_field(job: Job) -> Field:
+    """Read, check and measure one field; write its tiles at their place in tiles.npy."""
+    images, hashes = {}, {}
+    for meaning, (path, name) in job.files.items():
+        images[meaning], hashes[name] = _read(path, name, job)
+    signal, dna = images["signal"], images["dna"]
+    tiles = tiling.tile_well(signal, dna, job.target)
+    scale = THUMBNAIL / max(job.size)
+    small = (max(1, round(job.size[0] * scale)), max(1, round(job.size[1] * scale)))
+    thumbnails = [np.asarray(i.resize(small, Image.Resampling.BOX)) for i in (signal, dna)]
+    try:
+        with Path(job.output).open("r+b", buffering=0) as file:
+            file.seek(job.offset)
+            left = memoryview(tiles).cast("B")
+            while left:
+                left = left[file.write(left) :]
+    except OSError as error:
+        raise StageError(
+            f"cannot write {job.output}: {error.strerror or error}; make room"
+        ) from None
+    return Field(job.well, job.field, hashes, measure(signal, dna), np.stack(thumbnails, axis=-1))
+
+
+def cut_plate(
+    plate: Plate,
+    layout: Layout,
+    output: Path,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Field], str]:
+    """Write `output` (tiles.npy) and return its fields, in the order of its tiles, and its sha256.
+
+    Memory: one field a worker. Raises StageError for the first image that cannot be used.
+    """
+    target = layout.target or tiling.default_target(*layout.size)
+    count = (target[0] // tiling.TILE) * (target[1] // tiling.TILE)
+    places = [(name, number) for name in layout.wells for number in range(layout.fields)]
+    header = _header(count * len(places))
+    size = count * tiling.TILE * tiling.TILE * 3
+    jobs = [
+        Job(
+            well=name,
+            field=number,
+            files={
+                meaning: (str(path), plate.relative(path))
+                for meaning in ("signal", "dna")
+                for path in [plate.images[Place(name, number, meaning)]]
+            },
+            size=layout.size,
+            bits=layout.bits,
+            target=target,
+            output=str(output),
+            offset=len(header) + size * position,
+        )
+        for position, (name, number) in enumerate(places)
+    ]
+    try:
+        output.write_bytes(header)
+    except OSError as error:
+        raise StageError(f"cannot write {output}: {error.strerror or error}") from None
+    processes = workers or len(os.sched_getaffinity(0))
+    fields: list[Field] = []
+    total = hashlib.sha256(header)
+    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork"))
+    try:
+        with output.open("rb") as file:
+            file.seek(len(header))
+            for field in pool.map(cut_field, jobs):
+                fields.append(field)
+                for _ in range(count):
+                    total.update(file.read(size // count))
+                if progress is not None:
+                    progress(len(fields), len(jobs))
+    except BrokenProcessPool:
+        raise StageError(
+            f"a worker was killed after {len(fields)} of {len(jobs)} fields, most likely for want "
+            "of memory; give the task more memory"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return fields, total.hexdigest()
+
+
+def _header(tiles: int) -> bytes:
+    stream = BytesIO()
+    shape = (tiles, tiling.TILE, tiling.TILE, 3)
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue()

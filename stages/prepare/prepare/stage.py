@@ -1,0 +1,158 @@
+"""The prepare stage: a plate's images to tiles, an index and a summary."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common import digest, plate, tiling
+from common import layout as layouts
+from common.errors import StageError
+from common.layout import Layout
+from common.stage_io import StageIO
+from common.tiles import CLASSES, Tile, write_index, write_plate
+from common.workspace import with_checkpoint
+
+from prepare.cutting import Field, cut_plate
+from prepare.quality import flags
+from prepare.summary import summary_html
+
+
+def images_root() -> Path:
+    """Return where the volume with the plates is mounted."""
+    return Path(os.environ.get("PLATELINE_IMAGES", "/mnt/images"))
+
+
+def prepare(task: StageIO) -> None:
+    """Run the stage as Kubeflow Pipelines asks."""
+
+    def compute() -> None:
+        folder = images_root() / task.parameter("plate_path", str, "").lstrip("/")
+        layout = layouts.load(task.parameter("plate_layout", str), folder)
+        document = prepare_plate(
+            folder,
+            layout,
+            task.output("tiles"),
+            task.output("summary"),
+            expected=task.parameter("plate_digest", str, ""),
+            progress=_print_progress,
+        )
+        task.set_parameter("plate_digest", document["plate_digest"])
+        task.set_parameter("folds", document["folds"])
+
+    with_checkpoint(
+        task, "prepare", restore=task.parameter("checkpoint", bool, default=False), compute=compute
+    )
+
+
+def _print_progress(done: int, total: int) -> None:
+    if done % max(1, total // 8) == 0 or done == total:
+        print(f"prepare: {done} of {total} wells", flush=True)
+
+
+def prepare_plate(
+    folder: Path,
+    layout: Layout,
+    tiles: Path,
+    summary: Path,
+    *,
+    expected: str = "",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write the tiles folder and the summary of the plate in `folder`; return plate.json.
+
+    `expected` is the plate's digest where the run names one. Raises StageError for anything that
+    cannot be used; `tiles` is then removed, so nothing half-written is taken for whole.
+    """
+    found = plate.match(folder, layout)
+    plate.check(found)
+    for note in found.notes:
+        print(f"prepare: {note}", flush=True)
+    try:
+        tiles.mkdir(parents=True, exist_ok=True)
+        fields, sha256 = cut_plate(
+            found, layout, tiles / "tiles.npy", workers=workers, progress=progress
+        )
+        plate_digest = digest.of_hashes(
+            {name: value for field in fields for name, value in field.hashes.items()}
+        )
+        if expected and plate_digest != expected:
+            raise StageError(
+                f"the plate {folder} has the digest {plate_digest}, the run asks for {expected}; "
+                "an image was changed, or plate_digest belongs to another plate"
+            )
+        document = _write(tiles, layout, fields, sha256, plate_digest)
+        summary.write_text(summary_html(layout, document, fields), encoding="utf-8")
+    except OSError as error:
+        shutil.rmtree(tiles, ignore_errors=True)
+        raise StageError(f"cannot write {tiles}: {error.strerror or error}; make room") from None
+    except BaseException:
+        shutil.rmtree(tiles, ignore_errors=True)
+        raise
+    return document
+
+
+def _write(
+    tiles: Path, layout: Layout, fields: list[Field], sha256: str, plate_digest: str
+) -> dict[str, Any]:
+    marks = flags([field.quality for field in fields])
+    across, down = (n // tiling.TILE for n in layout.target or tiling.default_target(*layout.size))
+    index, by_well = [], {}
+    for field, mark in zip(fields, marks, strict=True):
+        well = layout.wells[field.well]
+        entry = by_well.setdefault(
+            well.name, {"well": well.name, **asdict(well), "flags": "", "fields": []}
+        )
+        entry["flags"] = " ".join(sorted({*entry["flags"].split(), *mark.split()}))
+        entry["fields"].append({"field": field.field, "flags": mark, **asdict(field.quality)})
+        index += [
+            Tile(
+                well=well.name,
+                row=well.row,
+                column=well.column,
+                field=field.field,
+                y=y,
+                x=x,
+                compound=well.compound,
+                dose=well.dose,
+                unit=well.unit,
+                role=well.role,
+                fold=well.fold,
+                label=well.label,
+                flags=mark,
+            )
+            for y in range(down)
+            for x in range(across)
+        ]
+    for entry in by_well.values():
+        del entry["name"]
+    write_index(tiles / "tiles.csv", index)
+    document = {
+        "layout": {
+            "name": layout.name,
+            "title": layout.title,
+            "source": layout.source,
+            "digest": layout.digest,
+            "rows": layout.rows,
+            "columns": layout.columns,
+            "size": list(layout.size),
+            "target": [across * tiling.TILE, down * tiling.TILE],
+            "fields": layout.fields,
+        },
+        "plate_digest": plate_digest,
+        "folds": list(layout.folds),
+        "classes": list(CLASSES),
+        "tile": tiling.TILE,
+        "wells": list(by_well.values()),
+        "files": {
+            "tiles.npy": sha256,
+            "tiles.csv": digest.file_sha256(tiles / "tiles.csv"),
+        },
+    }
+    write_plate(tiles, document)
+    return document
