@@ -33,7 +33,7 @@ def main() -> None:
         reference = f"localhost/x@{image.digest}"
 
         @dsl.container_component
-        def nothing():  # noqa: ANN202
+        def nothing():
             return dsl.ContainerSpec(reference, ["sh", "-c", "exit 0"])
 
         @dsl.pipeline(name="chain")

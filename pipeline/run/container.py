@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -150,7 +151,7 @@ def run(task: Task, around: Surroundings) -> dict[str, Any]:
             process = Process(
                 image=image, command=tuple(words[0] + words[1]), env=env,
                 mounts=(Mount(out, f"/kfp/{task.name}", writable=True), *mounts),
-                network=around.network, timeout=_timeout(settings),
+                network=around.network, timeout=_timeout(settings), user=_user(mounts, around),
             )  # fmt: skip
             found = _attempts(task, process, message, around)
             if cache:
@@ -210,6 +211,15 @@ def _once(name: str, process: Process, around: Surroundings) -> Exit:
             return running.wait()
         finally:
             del around.running[name]
+
+
+def _user(mounts: list[Mount], around: Surroundings) -> str:
+    """Return the caller where a container of an engine writes to what belongs to the caller.
+
+    bubblewrap maps the image's user to the caller by itself; "" leaves the image's user.
+    """
+    shared = any(mount.writable for mount in mounts)
+    return f"{os.geteuid()}:{os.getegid()}" if shared and around.sandbox.name == "docker" else ""
 
 
 def _timeout(settings: Mapping[str, Any]) -> float | None:

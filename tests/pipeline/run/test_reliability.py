@@ -184,3 +184,39 @@ def test_the_page_fits_a_browser(execute, image, width):
         assert "report" in browser.page_source
     finally:
         browser.quit()
+
+
+@pytest.mark.parametrize("engine", ["bubblewrap", "docker"])
+def test_a_writable_claim_belongs_to_the_caller(execute, script, tmp_path, engine, request):
+    if engine == "docker":
+        request.getfixturevalue("docker_engine")
+    from kfp import kubernetes
+
+    from pipeline.run import Volume
+
+    folder = tmp_path / "claim" / "inner"
+    folder.mkdir(parents=True)
+
+    @dsl.pipeline(name="writes")
+    def writes():
+        task = script(code="echo x > /claim/inner/f")
+        kubernetes.mount_pvc(task, "c", "/claim")
+
+    result = execute(writes, engine=engine, volumes={"c": Volume(folder.parent, writable=True)})
+    assert result.state == "succeeded", result.error
+    assert (folder / "f").stat().st_uid == os.geteuid()
+
+
+def test_the_store_is_there_for_a_local_repository(execute, image):
+    @dsl.container_component
+    def look(repo: str):
+        return dsl.ContainerSpec(
+            image, ["sh", "-c", 'test -e "$PLATELINE_STORE/oci-layout"'], [repo]
+        )
+
+    @dsl.pipeline(name="local")
+    def local(repo: str):
+        look(repo=repo)
+
+    assert execute(local, repo="localhost/x").state == "succeeded"
+    assert execute(local, repo="elsewhere/x").state == "failed"
