@@ -93,7 +93,8 @@ def fit(image: Image.Image, target: tuple[int, int] | None = None) -> Image.Imag
     width, height = image.size
     across, down = target or default_target(width, height)
     scale = max(across / width, down / height)
-    left, top = (width - across / scale) / 2, (height - down / scale) / 2
+    left = max(0.0, (width - across / scale) / 2)  # rounding can fall just below 0
+    top = max(0.0, (height - down / scale) / 2)
     if scale == 1:
         return image.crop((int(left), int(top), int(left) + across, int(top) + down))
     return image.resize(

@@ -193,7 +193,10 @@ def lock(folder: Path) -> Iterator[None]:
     path = folder.with_name(f".{folder.name}.lock")
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(error.errno, "it is a file") from None
         try:
             _create(path, owner)
         except FileExistsError:

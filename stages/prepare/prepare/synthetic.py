@@ -8,8 +8,12 @@ Each well has its own random stream, so a well's pixels depend on the seed and i
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,17 +102,22 @@ def write_plate(
     picked = [well for name, well in layout.wells.items() if wells is None or name in wells]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for done, well in enumerate(picked, start=1):
-            number = (ord(well.row) - ord("A")) * layout.columns + well.column
-            pair = draw_well(well, layout.size, seed)
-            for channel, image in enumerate(pair, start=1):
-                name = f"Channel {channel}-{number:02d}-{well.row}-{well.column:02d}-00.Bmp"
-                image.save(folder / name, "BMP")
-            if progress is not None:
-                progress(done, len(picked))
+        context = multiprocessing.get_context("fork")
+        draw = partial(_write_well, folder, layout, seed)
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:
+            for done, _ in enumerate(pool.map(draw, picked), start=1):
+                if progress is not None:
+                    progress(done, len(picked))
     except OSError as error:
         raise StageError(f"cannot write {folder}: {error.strerror or error}; make room") from None
     return 2 * len(picked)
+
+
+def _write_well(folder: Path, layout: Layout, seed: int, well: Well) -> None:
+    number = (ord(well.row) - ord("A")) * layout.columns + well.column
+    for channel, image in enumerate(draw_well(well, layout.size, seed), start=1):
+        name = f"Channel {channel}-{number:02d}-{well.row}-{well.column:02d}-00.Bmp"
+        image.save(folder / name, "BMP")
 
 
 def main() -> None:

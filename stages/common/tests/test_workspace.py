@@ -1,0 +1,214 @@
+"""Claims about checkpoints, locks and the end of a run."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from common import summary, workspace
+from common.errors import StageError
+from common.stage_io import StageIO
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    folder = tmp_path / "arbeit ö"
+    folder.mkdir()
+    monkeypatch.setenv("PLATELINE_WORKSPACE", str(folder))
+    monkeypatch.setenv("PLATELINE_IMAGE", "localhost/plateline/train@sha256:1")
+    return folder
+
+
+def stage(tmp_path, run, **parameters) -> StageIO:
+    source = tmp_path / "input"
+    source.mkdir(exist_ok=True)
+    if not (source / "a").exists():
+        (source / "a").write_text("one")
+    artifact = {"name": "tiles", "uri": str(source)}
+    out = tmp_path / run
+    return StageIO(
+        {
+            "inputs": {
+                "parameterValues": {"workspace_name": "w", "epochs": 3.0, **parameters},
+                "artifacts": {"tiles": {"artifacts": [artifact]}},
+            },
+            "outputs": {
+                "outputFile": str(out / "o.json"),
+                "artifacts": {"model": {"artifacts": [{"name": "model", "uri": str(out / "m")}]}},
+            },
+        }
+    )
+
+
+def compute(task):
+    def work():
+        folder = task.output("model")
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub" / "model.onnx").write_bytes(b"weights")
+        task.set_parameter("passed", True)
+        task.set_metadata("model", {"auc": 0.5})
+
+    return work
+
+
+def never():
+    raise AssertionError("it computed")
+
+
+def save(tmp_path, **parameters):
+    task = stage(tmp_path, "one", **parameters)
+    workspace.with_checkpoint(task, "train", variant="A-D", restore=False, compute=compute(task))
+    return task
+
+
+def restore(tmp_path, **parameters):
+    task = stage(tmp_path, "two", checkpoint=True, **parameters)
+    workspace.with_checkpoint(task, "train", variant="A-D", restore=True, compute=never)
+    return task
+
+
+def refusal(tmp_path, **parameters) -> str:
+    with pytest.raises(StageError) as error:
+        restore(tmp_path, **parameters)
+    return str(error.value)
+
+
+def test_a_checkpoint_gives_back_files_parameters_and_metadata(tmp_path):
+    save(tmp_path)
+    task = restore(tmp_path)
+    assert (task.output("model") / "sub" / "model.onnx").read_bytes() == b"weights"
+    assert task.output_parameters() == {"passed": True}
+    assert task.output_metadata() == {"model": {"auc": 0.5}}
+
+
+def test_a_second_run_replaces_the_first_and_leaves_nothing_beside_it(tmp_path, root):
+    save(tmp_path)
+    task = stage(tmp_path, "three")
+    workspace.with_checkpoint(task, "train", variant="A-D", restore=False, compute=compute(task))
+    assert [p.name for p in (root / "w").iterdir()] == ["train-A-D"]
+
+
+def test_a_missing_checkpoint_says_so(tmp_path):
+    assert "there is no checkpoint at" in refusal(tmp_path)
+
+
+def test_other_parameters_inputs_or_images_do_not_fit(tmp_path, monkeypatch):
+    save(tmp_path)
+    assert "epochs = 3.0 and are now 4.0" in refusal(tmp_path, epochs=4.0)
+    (tmp_path / "input" / "a").write_text("two")
+    assert "its inputs were tiles" in refusal(tmp_path)
+    (tmp_path / "input" / "a").write_text("one")
+    monkeypatch.setenv("PLATELINE_IMAGE", "localhost/plateline/train@sha256:2")
+    assert "its image were" in refusal(tmp_path)
+
+
+def test_one_changed_byte_is_noticed(tmp_path, root):
+    save(tmp_path)
+    (root / "w/train-A-D/outputs/model/sub/model.onnx").write_bytes(b"weightS")
+    assert "was changed after it was saved (model/sub/model.onnx)" in refusal(tmp_path)
+
+
+def test_a_damaged_manifest_is_an_error(tmp_path, root):
+    save(tmp_path)
+    path = root / "w/train-A-D/manifest.json"
+    path.write_text(path.read_text()[:50])
+    assert "cannot read the checkpoint" in refusal(tmp_path)
+
+
+def test_a_stage_that_fails_keeps_the_older_checkpoint_and_frees_the_lock(tmp_path, root):
+    save(tmp_path)
+
+    def fail():
+        raise StageError("no")
+
+    with pytest.raises(StageError, match="no"):
+        workspace.with_checkpoint(
+            stage(tmp_path, "three"), "train", variant="A-D", restore=False, compute=fail
+        )
+    restore(tmp_path)
+    assert not list((root / "w").glob(".*"))
+
+
+def test_a_workspace_that_another_run_writes_is_refused_with_owner_and_age(tmp_path, root):
+    with workspace.lock(root / "w" / "train-A-D"):
+        message = None
+        with pytest.raises(StageError) as error:
+            save(tmp_path)
+        message = str(error.value)
+    assert f"process {os.getpid()} on " in message
+    assert "for 0 minutes" in message
+
+
+def test_the_lock_of_a_dead_process_or_a_silent_host_is_taken_over(tmp_path, root):
+    path = root / "w" / ".train-A-D.lock"
+    path.parent.mkdir()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    import socket
+
+    owner = {"host": socket.gethostname(), "pid": gone.pid, "since": time.time()}
+    path.write_text(json.dumps(owner))
+    save(tmp_path)
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": 0}))
+    os.utime(path, (1, 1))
+    workspace_task = stage(tmp_path, "three")
+    workspace.with_checkpoint(
+        workspace_task, "train", variant="A-D", restore=False, compute=compute(workspace_task)
+    )
+
+
+def test_a_workspace_that_cannot_be_written_fails_before_the_work(tmp_path, root):
+    (root / "w").write_text("a file where the folder belongs")
+    with pytest.raises(StageError, match="cannot be written"):
+        workspace.with_checkpoint(
+            stage(tmp_path, "one"), "train", restore=False, compute=never
+        )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; run as another user")
+def test_a_read_only_workspace_fails_before_the_work(tmp_path, root):
+    root.chmod(0o555)
+    with pytest.raises(StageError, match="cannot be written"):
+        workspace.with_checkpoint(
+            stage(tmp_path, "one"), "train", restore=False, compute=never
+        )
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(tmp_path, root, monkeypatch):
+    save(tmp_path)
+
+    def full(*_args, **_keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(workspace.shutil, "copytree", full)
+    with pytest.raises(StageError, match="No space left on device; make room"):
+        task = stage(tmp_path, "three")
+        workspace.with_checkpoint(
+            task, "train", variant="A-D", restore=False, compute=compute(task)
+        )
+    monkeypatch.undo()
+    assert [p.name for p in (root / "w").iterdir()] == ["train-A-D"]
+
+
+def test_without_a_workspace_it_computes_and_a_checkpoint_is_refused(tmp_path, root):
+    task = stage(tmp_path, "one", workspace_name="")
+    workspace.with_checkpoint(task, "train", restore=False, compute=compute(task))
+    assert list(root.iterdir()) == []
+    assert "workspace_name is empty" in refusal(tmp_path, workspace_name="")
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "/etc", "a..b"])
+def test_a_workspace_name_cannot_leave_the_volume(tmp_path, name):
+    with pytest.raises(StageError, match="cannot name a folder"):
+        save(tmp_path, workspace_name=name)
+
+
+def test_the_summary_tells_state_and_error():
+    status = {"state": "FAILED", "pipelineTaskName": "run", "error": {"code": 9, "message": "oh"}}
+    for given in (status, json.dumps(status)):
+        text = summary.describe({"status": given, "plate": "p"})
+        assert text.startswith("# Run failed")
+        assert "error 9: oh" in text
+        assert "- plate: `p`" in text
