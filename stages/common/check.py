@@ -36,13 +36,17 @@ def check_plate(folder: Path, layout: str | Path) -> Check:
     digest = "" if plate.problems else plates.plate_digest(folder, known)
     lines = [
         f"{known.title}",
-        f"{len(plate.images)} images of {len(known.wells)} wells, {known.fields} field(s) a well, "
-        f"{known.size[0]} x {known.size[1]} pixels; folds {', '.join(known.folds)}",
+        (
+            f"{len(plate.images)} images of {len(known.wells)} wells, {known.fields} field(s) a well, "
+            f"{known.size[0]} x {known.size[1]} pixels; folds {', '.join(known.folds)}"
+        ),
         "",
         *_picture(known, plate),
         "",
-        "+ positive  - negative  o empty  s sample   upper line: role and label; lower: dose   "
-        "! image missing  . no such well",
+        (
+            "+ positive  - negative  o empty  s sample   upper line: role and label; lower: dose   "
+            "! image missing  . no such well"
+        ),
         *_series(known),
     ]
     return Check("\n".join(lines), tuple(plate.problems), tuple(plate.notes), digest)

@@ -1,4 +1,4 @@
-"""Checkpoints on the workspace volume: a stage's outputs, saved whole or not at all, and re-emitted.
+"""Checkpoints on the workspace volume: a stage's outputs, saved whole or not at all.
 
     <root>/<workspace_name>/<stage>[-<variant>]/manifest.json, outputs/<artifact>[/…]
 
@@ -246,7 +246,7 @@ def _refuse_or_clear(path: Path, folder: Path) -> None:
         return
     raise StageError(
         f"another run writes {folder}: process {pid} on {host}, for {(time.time() - since) / 60:.0f} "
-        f"minutes, last heard of {silent:.0f} s ago; wait for it, or use another workspace_name"
+        f"minutes, last seen {silent:.0f} s ago; wait for it, or use another workspace_name"
     )
 
 

@@ -115,7 +115,7 @@ def test_pixels_are_counted_before_they_are_decoded():
 
 
 def test_formats_that_no_microscope_writes_are_refused():
-    with pytest.raises(StageError, match="no readable PNG, TIFF or BMP"):
+    with pytest.raises(StageError, match=r"no readable PNG, TIFF or BMP"):
         tiling.grey(encode(GREY, "GIF"), "a")
 
 

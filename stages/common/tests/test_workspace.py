@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from common import summary, workspace
@@ -162,18 +161,14 @@ def test_the_lock_of_a_dead_process_or_a_silent_host_is_taken_over(tmp_path, roo
 def test_a_workspace_that_cannot_be_written_fails_before_the_work(tmp_path, root):
     (root / "w").write_text("a file where the folder belongs")
     with pytest.raises(StageError, match="cannot be written"):
-        workspace.with_checkpoint(
-            stage(tmp_path, "one"), "train", restore=False, compute=never
-        )
+        workspace.with_checkpoint(stage(tmp_path, "one"), "train", restore=False, compute=never)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; run as another user")
 def test_a_read_only_workspace_fails_before_the_work(tmp_path, root):
     root.chmod(0o555)
     with pytest.raises(StageError, match="cannot be written"):
-        workspace.with_checkpoint(
-            stage(tmp_path, "one"), "train", restore=False, compute=never
-        )
+        workspace.with_checkpoint(stage(tmp_path, "one"), "train", restore=False, compute=never)
 
 
 def test_a_full_disk_leaves_no_half_checkpoint(tmp_path, root, monkeypatch):
@@ -183,8 +178,8 @@ def test_a_full_disk_leaves_no_half_checkpoint(tmp_path, root, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(workspace.shutil, "copytree", full)
+    task = stage(tmp_path, "three")
     with pytest.raises(StageError, match="No space left on device; make room"):
-        task = stage(tmp_path, "three")
         workspace.with_checkpoint(
             task, "train", variant="A-D", restore=False, compute=compute(task)
         )

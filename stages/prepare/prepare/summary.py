@@ -55,8 +55,10 @@ def summary_html(layout: Layout, document: Mapping[str, Any], fields: Sequence[F
     table = (
         f"<table><tr><th>Well<th>Flags{lines}</table>" if flagged else "<p>No well is flagged.</p>"
     )
-    roles = {role: sum(w["role"] == role for w in document["wells"]) for role in
-             ("positive", "negative", "sample", "empty")}
+    roles = {
+        role: sum(w["role"] == role for w in document["wells"])
+        for role in ("positive", "negative", "sample", "empty")
+    }
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width,initial-scale=1'>"

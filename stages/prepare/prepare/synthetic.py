@@ -34,7 +34,7 @@ def translocation(dose: float, halfway: float) -> float:
 
 
 def draw_well(well: Well, size: tuple[int, int], seed: int) -> tuple[Image.Image, Image.Image]:
-    """Return the signal and DNA images of one simulated well, 8-bit grey, (width, height) `size`."""
+    """Return a simulated well's signal and DNA images, grey, (width, height) `size`."""
     random = np.random.default_rng([seed, ord(well.row), well.column])
     radius, ratio, bright, halfway = _LINES.get(well.compound, _LINES["MCF7"])
     share = translocation(well.dose or 0.0, halfway)
