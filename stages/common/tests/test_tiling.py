@@ -89,7 +89,7 @@ def test_16_bit_images_lose_their_low_bits_and_only_when_the_layout_says_so(form
 def test_a_colour_image_is_refused():
     colour = np.zeros((8, 8, 3), np.uint8)
     colour[..., 0] = 9
-    with pytest.raises(StageError, match="a.png is a colour image"):
+    with pytest.raises(StageError, match=r"a\.png is a colour image"):
         tiling.grey(encode(colour), "a.png")
 
 
