@@ -37,7 +37,7 @@ def check_plate(folder: Path, layout: str | Path) -> Check:
     lines = [
         f"{known.title}",
         (
-            f"{len(plate.images)} images of {len(known.wells)} wells, {known.fields} fields a well, "
+            f"{len(plate.images)} images of {len(known.wells)} wells, {known.fields} fields each, "
             f"{known.size[0]} x {known.size[1]} pixels; folds {', '.join(known.folds)}"
         ),
         "",

@@ -245,8 +245,8 @@ def _refuse_or_clear(path: Path, folder: Path) -> None:
         path.unlink(missing_ok=True)
         return
     raise StageError(
-        f"another run writes {folder}: process {pid} on {host}, for {(time.time() - since) / 60:.0f} "
-        f"minutes, last seen {silent:.0f} s ago; wait for it, or use another workspace_name"
+        f"another run writes {folder}: process {pid} on {host}, for "
+        f"{(time.time() - since) / 60:.0f} minutes, last seen {silent:.0f} s ago; wait for it, or use another workspace_name"
     )
 
 
