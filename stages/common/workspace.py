@@ -246,7 +246,8 @@ def _refuse_or_clear(path: Path, folder: Path) -> None:
         return
     raise StageError(
         f"another run writes {folder}: process {pid} on {host}, for "
-        f"{(time.time() - since) / 60:.0f} minutes, last seen {silent:.0f} s ago; wait for it, or use another workspace_name"
+        f"{(time.time() - since) / 60:.0f} minutes, "
+        f"last seen {silent:.0f} s ago; wait for it, or use another workspace_name"
     )
 
 
