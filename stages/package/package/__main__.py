@@ -1,0 +1,7 @@
+"""The entry point that KFP runs."""
+
+from common.stage_io import run_stage
+
+from .stage import package
+
+run_stage("package", package)
