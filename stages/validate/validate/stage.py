@@ -55,7 +55,7 @@ def _probabilities(path: Path, tiles: Tiles, rows: list[int]) -> Array:
             session.run(["probability"], {"tiles": tiles.array[rows[at : at + BATCH]]})[0]
             for at in range(0, len(rows), BATCH)
         ]
-    except Exception as error:  # onnxruntime's own exceptions share no public base
+    except Exception as error:  # noqa: BLE001 - onnxruntime's own exceptions share no public base
         raise StageError(f"onnxruntime cannot run {path}: {error}; train again") from None
     found = np.concatenate(parts).astype(np.float64).reshape(-1)
     if len(found) != len(rows) or not ((found >= 0) & (found <= 1)).all():
