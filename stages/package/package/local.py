@@ -12,7 +12,7 @@ from builder.tree import Entry
 
 
 def append(
-    store: Store, base: Reference, servable: Path, report_time: str = "2020-01-01T00:00:00Z"
+    store: Store, base: Reference, servable: Path, created: str = "2020-01-01T00:00:00Z"
 ) -> oci.Image:
     """Return the image of `base` with the folder `servable` at /models, kept in `store`.
 
@@ -38,7 +38,7 @@ def append(
     settings["Labels"] = {**(settings.get("Labels") or {}), **names}
     history = [
         *(config.get("history") or []),
-        {"created": report_time, "created_by": layer.created_by},
+        {"created": created, "created_by": layer.created_by},
     ]
     result, documents = oci.assemble(
         {**config, "config": settings, "history": history}, (*image.layers, layer), names

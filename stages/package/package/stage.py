@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from common.errors import StageError
+from common.stage_io import StageIO
+
 from builder.errors import BuilderError
 from builder.reference import Reference
 from builder.store import Store
-from common.errors import StageError
-from common.stage_io import StageIO
 
 from .local import append
 

@@ -19,7 +19,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
-class TooLarge(Exception):
+class TooLargeError(Exception):
     """A body is longer than MOST_BYTES."""
 
 
@@ -44,7 +44,7 @@ def classify(models: Models, body: bytes) -> dict[str, Any]:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """Return the body; raises TooLarge once it is longer than MOST_BYTES, whatever was declared."""
+    """Return the body; raises TooLargeError once it is longer than MOST_BYTES, whatever was declared."""
     pieces, size = [], 0
     while True:
         message = await receive()
@@ -53,7 +53,7 @@ async def read_body(receive: Receive) -> bytes:
         piece = message.get("body", b"")
         size += len(piece)
         if size > MOST_BYTES:
-            raise TooLarge
+            raise TooLargeError
         pieces.append(piece)
         if not message.get("more_body"):
             return b"".join(pieces)
@@ -86,7 +86,7 @@ def make(models: Models, pool: ThreadPoolExecutor) -> Any:
                 body = await read_body(receive)
                 loop = asyncio.get_running_loop()
                 await answer(send, 200, await loop.run_in_executor(pool, classify, models, body))
-            except TooLarge:
+            except TooLargeError:
                 await answer(send, 413, {"error": f"the body is longer than {MOST_BYTES} bytes"})
             except StageError as error:
                 await answer(send, 400, {"error": str(error)})
