@@ -44,7 +44,7 @@ def classify(models: Models, body: bytes) -> dict[str, Any]:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """Return the body; raises TooLargeError once it is longer than MOST_BYTES, whatever was declared."""
+    """Return the body; raises TooLargeError once it passes MOST_BYTES, whatever was declared."""
     pieces, size = [], 0
     while True:
         message = await receive()
