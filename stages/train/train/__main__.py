@@ -1,0 +1,12 @@
+"""`python3 -m train`: the train stage."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from common.stage_io import run_stage
+
+from train.stage import make_deterministic, train
+
+make_deterministic()
+run_stage("train", train)
