@@ -68,6 +68,7 @@ def test_the_model_file_takes_raw_tiles_and_judges_the_fold_it_never_saw(tmp_pat
     session = onnxruntime.InferenceSession(model / "model.onnx")
     (declared,) = session.get_inputs()
     assert (declared.name, declared.type) == ("tiles", "tensor(uint8)")
+    assert [output.name for output in session.get_outputs()] == ["probability"]
     (found,) = session.run(None, {"tiles": np.load(source / "tiles.npy")[:8]})
     assert ((found[:, 0] > 0.5) == [False, True] * 4).all()
     other = onnxruntime.InferenceSession(again / "model.onnx")

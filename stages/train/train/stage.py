@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import onnxruntime
 import tensorflow
 from common import digest
@@ -88,7 +89,9 @@ def train(task: StageIO) -> None:
         writer.writeheader()
         writer.writerows(asdict(epoch) for epoch in curves)
     facts = _facts(task, tiles, wells, held_back, scaling)
-    facts |= {"files": digest.file_hashes(folder), "seconds": round(time.monotonic() - started, 1)}
+    names = ("model.onnx", "model.keras", "curves.csv")
+    files = {name: digest.file_sha256(folder / name) for name in names}
+    facts |= {"files": files, "seconds": round(time.monotonic() - started, 1)}
     (folder / "model.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     last = min(curves, key=lambda epoch: epoch.validation_loss)
     task.set_metadata("metrics", {"validation_loss": last.validation_loss, "loss": last.loss})
@@ -100,12 +103,24 @@ def _export(model: keras.Model, sample: np.ndarray, folder: Path) -> None:
     signature = [keras.InputSpec(dtype="uint8", shape=(None, 256, 256, 3), name="tiles")]
     path = folder / "model.onnx"
     model.export(path, format="onnx", input_signature=signature, verbose=False)
+    _name_output(path, "probability")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     (found,) = session.run(None, {name: sample})
     apart = float(np.abs(found - np.asarray(model(sample))).max())
     if not apart <= _PARITY:
         raise StageError(f"the exported model differs from the trained one by {apart:.2g}")
+
+
+def _name_output(path: Path, name: str) -> None:
+    """Call the only output of an ONNX file `name`: Keras numbers it."""
+    model = onnx.load(path)
+    (output,) = model.graph.output
+    for node in model.graph.node:
+        node.output[:] = [name if made == output.name else made for made in node.output]
+    output.name = name
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
 
 
 def _facts(
