@@ -6,5 +6,5 @@ from __future__ import annotations
 class BuilderError(Exception):
     """What was being done, to what, what was found, and the next step, in one message.
 
-    `tasks.py` prints the message of this error and exits with 1; any other exception is a defect.
+    `tasks` prints the message of this error and exits with 1; any other exception is a defect.
     """

@@ -1,0 +1,105 @@
+"""The tasks about images: build, push, lock."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from invoke import Context, task
+
+from .printing import JOBS_HELP, JSON_HELP, ROOT, building, errors, facts, say
+
+
+def build(names: str, jobs: int) -> tuple[Any, Any]:
+    """Build the targets `names` (separated by commas; all without one) into the store."""
+    from builder.build import build as build_targets
+    from builder.store import Store
+    from builder.workspace import Workspace
+
+    store = Store.open()
+    chosen = [name for name in names.split(",") if name]
+    return store, build_targets(Workspace.load(ROOT), store, chosen, jobs=jobs, progress=building())
+
+
+@task(help={"targets": "names separated by commas (all)", "jobs": JOBS_HELP, "json": JSON_HELP})
+def build_images(_: Context, targets: str = "", jobs: int = 2, json: bool = False) -> None:
+    """Build the images into the local store; what has not changed is not made again."""
+    with errors():
+        started = time.monotonic()
+        _, built = build(targets, jobs)
+        rows = [("image", "digest", "size", "")]
+        rows += [
+            (b.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", "cached" if b.cached else "")
+            for b in built.values()
+        ]
+        found = {
+            name: {
+                "digest": b.image.digest, "key": b.key, "size": b.image.size, "cached": b.cached,
+            }
+            for name, b in built.items()
+        }  # fmt: skip
+        facts(found, rows, as_json=json)
+        say(f"{time.monotonic() - started:.2f} s")
+
+
+@task(
+    help={
+        "registry": "HOST/PREFIX, for example localhost:5000/plateline",
+        "targets": "names separated by commas (all)",
+        "insecure": "speak plain HTTP to a registry that is not on this machine",
+        "jobs": JOBS_HELP,
+        "json": JSON_HELP,
+    }
+)
+def push_images(
+    _: Context,
+    registry: str,
+    targets: str = "",
+    insecure: bool = False,
+    jobs: int = 4,
+    json: bool = False,
+) -> None:
+    """Build the images and push what the registry lacks."""
+    with errors():
+        from builder.push import push
+        from builder.registry import Registry
+
+        store, built = build(targets, jobs)
+        images = {name: (result.key, result.image) for name, result in built.items()}
+        with Registry(registry.partition("/")[0], insecure=insecure) as client:
+            pushed = push(store, images, registry.rstrip("/"), client, jobs=jobs)
+        rows = [("image", "uploaded", "mounted", "")]
+        rows += [
+            (str(p.reference), f"{p.uploaded / 1e6:.3f} MB", str(p.mounted_blobs),
+             "was there" if p.already else "")
+            for p in pushed.values()
+        ]  # fmt: skip
+        found = {
+            name: {"reference": str(p.reference), "uploaded": p.uploaded, "already": p.already}
+            for name, p in pushed.items()
+        }
+        facts(found, rows, as_json=json)
+
+
+@task(
+    help={
+        "targets": "names separated by commas (all)",
+        "upgrade": "take newer versions",
+        "json": JSON_HELP,
+    }
+)
+def lock(_: Context, targets: str = "", upgrade: bool = False, json: bool = False) -> None:
+    """Resolve debian.in and requirements.in into the lock files, and print what changed."""
+    with errors():
+        from builder.lock import lock as resolve
+        from builder.workspace import Workspace
+
+        names = [name for name in targets.split(",") if name]
+        say("resolving with pip; this takes a minute or two")
+        changes = resolve(Workspace.load(ROOT), names, upgrade=upgrade)
+        found = [
+            {"target": c.target, "package": c.package, "old": c.old, "new": c.new} for c in changes
+        ]
+        rows = [("target", "package", "old", "new")]
+        rows += [(c.target, c.package, c.old or "-", c.new or "-") for c in changes]
+        facts({"changes": found}, rows if changes else [("nothing changed",)], as_json=json)
