@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from builder.store import Store
+from tests import registries
 
 
 def missing(what: str, command: str) -> None:
@@ -33,34 +29,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def registry_host(tmp_path: Path) -> Iterator[str]:
     """Yield HOST:PORT of an empty registry of Debian's package, ended after the test."""
-    if not shutil.which("docker-registry"):
+    if not shutil.which(registries.PROGRAM):
         missing("docker-registry", "apt-get install docker-registry")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error}\n"
-        f"storage: {{filesystem: {{rootdirectory: {tmp_path / 'registry'}}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with (tmp_path / "registry.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["docker-registry", "serve", str(config)], stdout=log, stderr=log
-        )
-    try:
-        _wait(f"http://127.0.0.1:{port}/v2/")
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait(url: str) -> None:
-    for _ in range(100):
-        try:
-            urllib.request.urlopen(url, timeout=1).close()
-        except urllib.error.URLError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(f"{url} did not answer")
+    with registries.serve(tmp_path / "registry") as host:
+        yield host
