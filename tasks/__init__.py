@@ -10,9 +10,9 @@ from invoke import Collection
 # invoke puts this folder on the path, not the one that holds the floors.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from . import checks, images
+from . import checks, images, submission
 
 namespace = Collection()
-for _module in (images, checks):
+for _module in (images, checks, submission):
     for _task in Collection.from_module(_module).tasks.values():
         namespace.add_task(_task)

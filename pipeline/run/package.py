@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,40 +30,111 @@ class Package:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A part that is not what its protobuf says.
+
+    A field is unknown, and the rest was read; or one is of another type, and nothing was.
+    """
+
+    where: str
+    message: str
+    readable: bool
+
+
 def load(path: Path) -> Package:
     """Read a package; every part is parsed as its protobuf, so that a typo is an error.
 
     Raises PipelineError for a file that is missing or no compiled pipeline.
     """
+    package, faults = read(path)
+    for fault in faults:
+        raise PipelineError(
+            f"{path} is not a compiled pipeline ({fault.where}: {fault.message}); "
+            "make it by `invoke compile`"
+        )
+    return package
+
+
+def read(path: Path) -> tuple[Package, list[Fault]]:
+    """Return what can be read of a package, and the faults of those parts that cannot.
+
+    Parts: PipelineSpec, PlatformSpec, and the two that a compiler writes as a free-form Struct,
+    where nothing but this parses them: PipelineDeploymentConfig and, an executor,
+    KubernetesExecutorConfig. Raises PipelineError for a file that is missing or no package at all.
+    """
     import yaml
-    from google.protobuf import json_format
-    from kfp.pipeline_spec import pipeline_spec_pb2
 
     try:
         data = path.read_bytes()
-        documents = list(yaml.safe_load_all(data))
-        spec = json_format.MessageToDict(
-            json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
-        )
-        platform = json_format.MessageToDict(
-            json_format.ParseDict(
-                documents[1] if len(documents) > 1 else {}, pipeline_spec_pb2.PlatformSpec()
-            )
-        )
-        name = spec["pipelineInfo"]["name"]
+        # Only libyaml's loader is fast enough for packages of some thousand lines.
+        documents = list(yaml.load_all(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except OSError as error:
         raise PipelineError(
             f"reading the package {path} failed ({error.strerror}); make it by `invoke compile`"
         ) from None
-    except (yaml.YAMLError, json_format.ParseError, KeyError, IndexError, AttributeError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise PipelineError(
-            f"{path} is not a compiled pipeline ({first}); make it by `invoke compile`"
-        ) from None
-    spec.setdefault("deploymentSpec", {})
-    kubernetes = platform.get("platforms", {}).get("kubernetes", {})
-    settings = kubernetes.get("deploymentSpec", {}).get("executors", {})
-    return Package(canonical.sha256(data), name, spec, settings)
+    except yaml.YAMLError as error:
+        raise _no_package(path, str(error).splitlines()[0]) from None
+    if documents and isinstance(documents[0], dict) and "pipeline_spec" in documents[0]:
+        # As the API server gives a version back: both parts in one document.
+        documents = [documents[0]["pipeline_spec"], documents[0].get("platform_spec")]
+    if not documents or not isinstance(documents[0], dict):
+        raise _no_package(path, "it holds no mapping")
+    return _package(path, canonical.sha256(data), documents[0], (documents[1:] or [None])[0] or {})
+
+
+def _package(path: Path, digest: str, spec: Any, platform: Any) -> tuple[Package, list[Fault]]:
+    from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes
+    from kfp.pipeline_spec import pipeline_spec_pb2 as pb
+
+    faults: list[Fault] = []
+
+    def parsed(where: str, document: Any, message: Any) -> dict[str, Any]:
+        found, fault = _parse(document, message)
+        if fault:
+            faults.append(Fault(where, fault, readable=bool(found)))
+        return found
+
+    whole = parsed("the pipeline", spec, pb.PipelineSpec)
+    if "name" not in whole.get("pipelineInfo", {}) or "dag" not in whole.get("root", {}):
+        missing = "it has no pipelineInfo.name or no root.dag"
+        raise _no_package(path, faults[0].message if faults else missing)
+    whole["deploymentSpec"] = parsed(
+        "deploymentSpec", whole.get("deploymentSpec", {}), pb.PipelineDeploymentConfig
+    )
+    platforms = parsed("the platform part", platform, pb.PlatformSpec).get("platforms", {})
+    executors = platforms.get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+    settings = {
+        label: parsed(f"platforms.kubernetes.{label}", found, kubernetes.KubernetesExecutorConfig)
+        for label, found in executors.items()
+    }
+    return Package(digest, whole["pipelineInfo"]["name"], whole, settings), faults
+
+
+def _parse(document: Any, message: Any) -> tuple[dict[str, Any], str]:
+    """Return `document` as JSON of the protobuf `message`, and what is wrong with it."""
+    from google.protobuf import json_format
+
+    for lenient in (False, True):
+        try:
+            parsed = json_format.ParseDict(document, message(), ignore_unknown_fields=lenient)
+        except (json_format.ParseError, AttributeError, TypeError) as error:
+            fault = (str(error).splitlines() or ["unreadable"])[0]
+        else:
+            return json_format.MessageToDict(parsed), fault if lenient else ""
+    return {}, fault
+
+
+def _no_package(path: Path, why: str) -> PipelineError:
+    return PipelineError(f"{path} is not a compiled pipeline ({why}); make it by `invoke compile`")
+
+
+def dags(package: Package) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every component that is a DAG, `root` first."""
+    yield "root", package.spec["root"]
+    for name, component in package.spec.get("components", {}).items():
+        if "dag" in component:
+            yield name, component
 
 
 def image_digest(reference: str) -> str:
