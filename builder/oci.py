@@ -118,11 +118,13 @@ def assemble(
     config: Mapping[str, Any],
     layers: tuple[Layer, ...],
     annotations: Mapping[str, str] | None = None,
+    subject: Descriptor | None = None,
 ) -> tuple[Image, dict[str, bytes]]:
     """Make the image of `layers` under `config`; pure.
 
-    `config` is a config document without `rootfs`, which follows from the layers. Returns the image
-    and its two documents (config and manifest) by digest, ready to be stored or pushed.
+    `config` is a config document without `rootfs`, which follows from the layers; `subject` is what
+    the image refers to. Returns the image and its two documents (config and manifest) by digest,
+    ready to be stored or pushed.
     """
     document = {
         **config,
@@ -138,6 +140,8 @@ def assemble(
     }
     if annotations:
         manifest["annotations"] = dict(annotations)
+    if subject:
+        manifest["subject"] = subject.to_json()
     manifest_bytes = canonical.dumps(manifest)
     descriptor = describe(MANIFEST, manifest_bytes)
     image = Image(manifest=descriptor, config_blob=config_blob, config=document, layers=layers)
