@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from builder import layer, oci
+from builder import layer, oci, origin
 from builder.errors import BuilderError
 from builder.plan import ImagePlan, LayerStep, Planner
 from builder.store import Store, default_root
@@ -72,6 +72,11 @@ def build(
     return Builder(workspace, store, jobs, progress, cache, need_layers).build(names)
 
 
+def plans(workspace: Workspace, store: Store, names: Sequence[str] = ()) -> dict[str, ImagePlan]:
+    """Return what `build` would be about: the plans of the targets `names`, or of all."""
+    return Builder(workspace, store, 1, ignore, None, need_layers=True).plans(names)
+
+
 class Builder:
     """One build: remembers what it has made, so that no layer is made twice at the same time."""
 
@@ -89,15 +94,18 @@ class Builder:
         self._progress = progress
         self._cache = cache
         self._need_layers = need_layers
-        self._planner = Planner(workspace, downloads_folder(), self.image_of)
+        self._planner = Planner(workspace, downloads_folder(), store, self.image_of)
         self._lock = threading.Lock()
         self._layers: dict[str, Future[oci.Layer]] = {}
         self._images: dict[str, Built] = {}
 
+    def plans(self, names: Sequence[str]) -> dict[str, ImagePlan]:
+        """Return the plans of the targets `names`, or of all."""
+        return self._planner.targets(names)
+
     def build(self, names: Sequence[str]) -> dict[str, Built]:
         """Build `names` in order, each after what it stands on."""
-        plans = self._planner.targets(names)
-        return {name: self._image(plan) for name, plan in plans.items()}
+        return {name: self._image(plan) for name, plan in self.plans(names).items()}
 
     def image_of(self, plan: ImagePlan) -> tuple[Store, oci.Image]:
         """Return an image that a layer is made from, whole, with the store it is in."""
@@ -113,15 +121,19 @@ class Builder:
                 image = None
         if image is None and self._cache and (image := self._cache.find(plan.name, plan.key)):
             self._store.put_result(plan.key, {"manifest": image.digest})
-        if image and whole and not all(self._store.has(part.blob) for part in image.layers):
+        if image and whole and not origin.at_hand(self._store, image):
             return None
         return image
 
     def _image(self, plan: ImagePlan, *, whole: bool | None = None) -> Built:
         whole = self._need_layers if whole is None else whole
         with self._lock:
-            if (found := self._images.get(plan.key)) and (not whole or self._whole(found.image)):
+            if (found := self._images.get(plan.key)) and (
+                not whole or origin.at_hand(self._store, found.image)
+            ):
                 return found
+        if plan.pulled:
+            return Built(plan.name, plan.key, plan.pulled, cached=True, seconds=0.0)
         started = time.monotonic()
         image = self._known(plan, whole)
         cached = image is not None
@@ -133,9 +145,6 @@ class Builder:
         with self._lock:
             self._images[plan.key] = built
         return built
-
-    def _whole(self, image: oci.Image) -> bool:
-        return all(self._store.has(part.blob) for part in image.layers)
 
     def _make(self, plan: ImagePlan) -> oci.Image:
         base = self._image(plan.base, whole=True).image.layers if plan.base else ()

@@ -8,9 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder import bytecode, canonical, copying, debian, download, layer, oci, recipe, wheels
+from builder import (
+    bytecode,
+    canonical,
+    copying,
+    debian,
+    download,
+    layer,
+    oci,
+    origin,
+    recipe,
+    wheels,
+)
 from builder.context import LayerPlan
 from builder.errors import BuilderError
+from builder.reference import Reference
 from builder.store import Store
 from builder.tree import Entry
 from builder.workspace import Target, Workspace
@@ -32,7 +44,10 @@ class LayerStep:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """An image to be: `needs` are the images that its layers copy from."""
+    """An image to be: `needs` are the images that its layers copy from.
+
+    `pulled` is set for an image of a registry, which is there already.
+    """
 
     name: str
     key: str
@@ -40,6 +55,7 @@ class ImagePlan:
     needs: tuple[ImagePlan, ...]
     layers: tuple[LayerStep, ...]
     config: Mapping[str, Any]
+    pulled: oci.Image | None = None
 
     def record(self) -> dict[str, Any]:
         """Return what the key was made of, for a later build to be compared with."""
@@ -56,8 +72,11 @@ ImageOf = Callable[[ImagePlan], tuple[Store, oci.Image]]
 class Planner:
     """Plans a workspace's targets, each once; `image_of` builds those copied from."""
 
-    def __init__(self, workspace: Workspace, downloads: Path, image_of: ImageOf) -> None:
+    def __init__(
+        self, workspace: Workspace, downloads: Path, store: Store, image_of: ImageOf
+    ) -> None:
         self._workspace = workspace
+        self._store = store
         self._downloads = downloads
         self._image_of = image_of
         self._plans: dict[str, ImagePlan] = {}
@@ -75,6 +94,24 @@ class Planner:
         if name not in self._plans:
             target = self._workspace.target(name)
             self._plans[name] = _Recipe(self, target, (*chain, name)).plan()
+        return self._plans[name]
+
+    def pinned(self, name: str) -> ImagePlan:
+        """Return the plan of the image `name` of a registry, which must name its digest.
+
+        Its documents are fetched where the store lacks them; its key is its digest alone, whichever
+        registry has it.
+        """
+        if name not in self._plans:
+            reference = Reference.parse(name)
+            if not reference.digest:
+                raise BuilderError(
+                    f"{name!r} can be another image tomorrow; pin it: "
+                    f"{reference.host}/{reference.repository}@sha256:…"
+                )
+            image = origin.image(self._store, reference)
+            key = _key({"image": image.digest})
+            self._plans[name] = ImagePlan(name, key, None, (), (), image.config, pulled=image)
         return self._plans[name]
 
     def interpreter(self, plan: ImagePlan) -> bytecode.Interpreter:
@@ -118,15 +155,21 @@ class _Recipe:
         return found
 
     def image(self, name: str, line: int) -> ImagePlan:
-        """Return the plan of the image `name`: an earlier stage or a target."""
+        """Return the plan of the image `name`: an earlier stage, a target, or by digest."""
         if name.lower() in self.aliases:
             return self.aliases[name.lower()]
         if name in self.planner._workspace.targets:
             return self.planner.target(name, self.chain)
+        if "/" in name or "@" in name:
+            try:
+                return self.planner.pinned(name)
+            except BuilderError as error:
+                raise recipe.refuse(self.target.recipe.path, line, str(error)) from None
         known = ", ".join([*self.aliases, *self.planner._workspace.targets])
         raise recipe.refuse(
             self.target.recipe.path, line,
-            f"{name!r} is no target and no earlier stage of this recipe; there are {known}",
+            f"{name!r} is no target and no earlier stage of this recipe; there are {known}, and "
+            "images of registries as host/repository@sha256:…",
         )  # fmt: skip
 
 
@@ -138,9 +181,9 @@ class _Stage:
         base = recipe.expand(stage.base, outer.arguments)
         self.base = None if base == "scratch" else outer.image(base, stage.line)
         config: Mapping[str, Any] = self.base.config if self.base else {}
-        self.config: dict[str, Any] = dict(config.get("config", {"Env": [_PATH]}))
-        self.history: list[dict[str, Any]] = list(config.get("history", []))
-        self.variables: dict[str, str] = dict(e.split("=", 1) for e in self.config.get("Env", []))
+        self.config: dict[str, Any] = dict(config.get("config") or {"Env": [_PATH]})
+        self.history: list[dict[str, Any]] = _history(self.base)
+        self.variables: dict[str, str] = _environment(self.config)
         self.needs: list[ImagePlan] = []
         self.layers: list[LayerStep] = []
         self.folders = {copying.normal(self.workdir), ""}
@@ -197,11 +240,11 @@ class _Stage:
     def _arg(self, instruction: recipe.Instruction) -> None:
         for name, value in recipe.pairs(instruction, self.path, self.variables).items():
             known = self.outer.arguments.get(name, "")
-            if name not in {entry.partition("=")[0] for entry in self.config.get("Env", [])}:
+            if name not in _environment(self.config):
                 self.variables[name] = value or known
 
     def _env(self, instruction: recipe.Instruction) -> None:
-        env = dict(entry.split("=", 1) for entry in self.config.get("Env", []))
+        env = _environment(self.config)
         env |= recipe.pairs(instruction, self.path, self.variables)
         self.variables |= env
         self.config["Env"] = [f"{name}={value}" for name, value in env.items()]
@@ -362,6 +405,22 @@ class _Copy:
             self.sources, self.destination, lister,
             workdir=self.workdir, is_folder=self.is_folder, owner=self.owner, mode=self.mode,
         )  # fmt: skip
+
+
+def _environment(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return ENV as it stands; images of others may say `Env: null`."""
+    pairs = (entry.partition("=") for entry in config.get("Env") or ())
+    return {name: value for name, _, value in pairs}
+
+
+def _history(base: ImagePlan | None) -> list[dict[str, Any]]:
+    """Return the history that a stage goes on from, with a line for each layer of its base."""
+    if base is None:
+        return []
+    history = list(base.config.get("history") or ())
+    told = sum(not entry.get("empty_layer") for entry in history)
+    layers = len(base.pulled.layers) if base.pulled else told
+    return [{"created": CREATED, "created_by": ""}] * (layers - told) + history
 
 
 def _key(value: Mapping[str, Any]) -> str:

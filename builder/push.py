@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from builder import oci
+from builder import oci, origin
 from builder.connection import RegistryError
 from builder.errors import BuilderError
 from builder.reference import Reference
@@ -138,7 +138,11 @@ def _bring(
             counts.mounted_blobs += 1
             return
     try:
-        if not registry.has_blob(repository, blob.digest):
+        if registry.has_blob(repository, blob.digest):
+            pass
+        elif _mount_from_origin(store, registry, repository, blob):
+            counts.mounted_blobs += 1
+        else:
             _upload(store, registry, repository, blob, counts, sent)
     except BaseException as error:
         if mine:
@@ -146,6 +150,16 @@ def _bring(
         raise
     if mine:
         ready.set_result(None)
+
+
+def _mount_from_origin(
+    store: Store, registry: Registry, repository: str, blob: oci.Descriptor
+) -> bool:
+    """Take a layer of a base image over from its own repository, where that is in this registry."""
+    known = origin.of(store, blob)
+    if known is None or known.host != registry.host or known.repository == repository:
+        return False
+    return registry.mount_blob(repository, blob.digest, known.repository)
 
 
 def _upload(
@@ -156,7 +170,7 @@ def _upload(
     counts: _Counts,
     sent: Callable[[int], object],
 ) -> None:
-    if not store.has(blob):
+    if not origin.bring(store, blob):
         raise BuilderError(
             f"neither {registry.host}/{repository} nor the store {store.root} has the blob "
             f"{blob.digest}; run `invoke build-images` and push again"

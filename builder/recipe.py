@@ -130,6 +130,12 @@ def _instruction(name: str, value: str, line: int, path: str) -> Instruction:
 
 
 def _from(instruction: Instruction, path: str) -> tuple[str, str]:
+    platform = instruction.flags.get("platform", "linux/amd64")
+    if platform != "linux/amd64":
+        raise refuse(
+            path, instruction.line,
+            f"FROM --platform={platform}: images here are for linux/amd64; leave the flag out",
+        )  # fmt: skip
     words = instruction.value.split()
     if len(words) == 1:
         return words[0], ""

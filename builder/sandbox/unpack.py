@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 from isal import igzip
 
-from builder import oci
+from builder import oci, origin
 from builder.errors import BuilderError
 from builder.store import Store
 from builder.tree import Entry, check_path
@@ -30,6 +30,7 @@ def unpacked(store: Store, layer: oci.Layer) -> Path:
     folder = store.root / "unpacked" / layer.diff_id.removeprefix("sha256:")[:24]
     if folder.exists():
         return folder
+    origin.bring(store, layer.blob)
     store.verify(layer.blob.digest)
     temporary = Path(tempfile.mkdtemp(dir=store.root / "tmp"))
     try:
@@ -53,6 +54,7 @@ def unpacked(store: Store, layer: oci.Layer) -> Path:
 def read(store: Store, layer: oci.Layer) -> Iterator[Entry]:
     """Yield the entries of a layer in the order of its tar; contents must be read at once."""
     source = f"layer {layer.blob.digest[:19]}"
+    origin.bring(store, layer.blob)
     try:
         with (
             igzip.open(  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from builder import oci
+from builder import oci, origin
 from builder.errors import BuilderError
 from builder.sandbox import choose
 from builder.store import Store
@@ -134,7 +134,7 @@ def _images(
         image: oci.Image | None
         try:
             image = store.image(digest)
-            if not all(store.has(layer.blob) for layer in image.layers):
+            if not origin.at_hand(store, image):
                 image = None
         except BuilderError:
             image = None
