@@ -9,7 +9,7 @@ from train import efficientnet, weights
 
 def test_every_array_but_the_classifier_finds_its_layer() -> None:
     inputs = keras.Input((64, 64, 3))
-    model = keras.Model(inputs, efficientnet.features(inputs))
+    model = keras.Model(inputs, efficientnet.stages(inputs)[-1])
     arrays = weights.read(weights.default_path())
     efficientnet.load(model, arrays)
     mine = sum(int(np.prod(weight.shape)) for weight in model.weights)

@@ -80,12 +80,17 @@ def test_the_model_file_takes_raw_tiles_and_judges_the_fold_it_never_saw(tmp_pat
     ("made", "parameters", "says"),
     [
         ({}, {"model_type": "VGG"}, "unknown model_type 'VGG'"),
+        ({}, {"optimizer": "adam"}, "unknown optimizer .adam.; there are newton, sgd"),
         ({}, {"fold": "Z"}, "there is no fold 'Z'; the plate has A, B"),
         ({"constant": True}, {}, "signal channel of the training wells is constant"),
         ({"labels": (1,)}, {}, "class 0 has 0 training wells"),
-        ({}, {"learning_rate": 1e30}, r"the loss is .*(nan|inf).*lower learning_rate"),
+        (
+            {},
+            {"optimizer": "sgd", "learning_rate": 1e30},
+            r"the loss is .*(nan|inf).*lower learning_rate",
+        ),
     ],
-    ids=["model type", "fold", "constant", "one class", "diverging"],
+    ids=["model type", "optimizer", "fold", "constant", "one class", "diverging"],
 )
 def test_what_cannot_be_trained_says_why(
     tmp_path: Path, made: dict[str, Any], parameters: dict[str, Any], says: str

@@ -37,12 +37,16 @@ def _pointwise(x: Any, filters: int, name: str) -> Any:
     return keras.layers.Conv2D(filters, 1, use_bias=False, name=name)(x)
 
 
-def features(inputs: Any) -> Any:
-    """Return the last feature map, [n, h/32, w/32, 1280], of `inputs`, [n, h, w, 3] in [-1, 1]."""
+def stages(inputs: Any) -> list[Any]:
+    """Return the feature map after each group of blocks, of `inputs`, [n, h, w, 3] in [-1, 1].
+
+    The last one, [n, h/32, w/32, 1280], is the network's own.
+    """
     x = keras.layers.Conv2D(
         32, 3, strides=2, padding="same", use_bias=False, name="_conv_stem"
     )(inputs)  # fmt: skip
     x = _relu6(_norm(x, "_bn0"))
+    found = []
     number, filters_in = 0, 32
     for kernel, first, expansion, filters, repeats in GROUPS:
         for repeat in range(repeats):
@@ -59,7 +63,8 @@ def features(inputs: Any) -> Any:
             if stride == 1 and filters_in == filters:
                 x = keras.layers.Add()([x, block_in])
             number, filters_in = number + 1, filters
-    return _relu6(_norm(_pointwise(x, 1280, "_conv_head"), "_bn1"))
+        found.append(x)
+    return [*found, _relu6(_norm(_pointwise(x, 1280, "_conv_head"), "_bn1"))]
 
 
 def load(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:

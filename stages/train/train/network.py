@@ -16,6 +16,8 @@ TILE = 256
 MODEL_TYPES = ("EfficientNet_Lite0",)
 # Percentiles of the training tiles that become -1 and 1; a few bright pixels must not set them.
 _LOW, _HIGH = 1.0, 99.8
+# The groups of blocks whose maps are pooled.
+_GROUPS = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,35 @@ class Normalise(keras.layers.Layer):
         return {**super().get_config(), "low": self.low, "high": self.high}
 
 
-def backbone(model_type: str, scaling: Normalisation) -> keras.Model:
-    """Return the network up to its pooled features, [n, 1280], pretrained weights loaded.
+@keras.saving.register_keras_serializable("plateline")
+class Moments(keras.layers.Layer):
+    """Feature map [n, h, w, c] -> its mean and standard deviation over the tile, [n, 2 c]."""
 
+    def call(self, x: Any) -> Any:
+        """Pool `x`."""
+        mean = keras.ops.mean(x, axis=(1, 2), keepdims=True)
+        variance = keras.ops.mean(keras.ops.square(x - mean), axis=(1, 2))
+        width = keras.ops.sqrt(variance + 1e-6)
+        return keras.ops.concatenate([keras.ops.squeeze(mean, (1, 2)), width], axis=-1)
+
+
+def backbone(model_type: str, scaling: Normalisation) -> keras.Model:
+    """Return the network up to its pooled features, [n, 848], pretrained weights loaded.
+
+    Mean and deviation of the maps after four groups of blocks (strides 8, 16, 16 and 32): where in
+    a cell the signal lies is seen better there than in the last layer, which tells cats from dogs.
     Raises StageError for a model type there is not.
     """
     if model_type not in MODEL_TYPES:
         raise StageError(f"unknown model_type {model_type!r}; there are {', '.join(MODEL_TYPES)}")
     tiles = keras.Input((TILE, TILE, 3), dtype="uint8", name="tiles")
     x = Normalise(list(scaling.low), list(scaling.high), name="normalise")(tiles)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(efficientnet.features(x))
-    model = keras.Model(tiles, x)
+    pooled = [
+        Moments(name=f"moments_{group}")(found)
+        for group, found in enumerate(efficientnet.stages(x))
+        if group in _GROUPS
+    ]
+    model = keras.Model(tiles, keras.layers.Concatenate(name="features")(pooled))
     efficientnet.load(model, weights.read(weights.default_path()))
     return model
 

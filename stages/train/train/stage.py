@@ -56,31 +56,44 @@ def train(task: StageIO) -> None:
     array = np.ascontiguousarray(tiles.array[chosen])
     labels = np.array([tiles.index[n].label for n in chosen])
     validation = np.array([tiles.index[n].well in held_back for n in chosen])
-    scaling = network.fit_normalisation(array[~validation])
+    scaling = network.fit_normalisation(array)
     body = network.backbone(task.parameter("model_type", str, "EfficientNet_Lite0"), scaling)
-    print(f"{len(chosen)} tiles of {len(wells)} wells, {len(held_back)} for validation", flush=True)
-    features = body.predict(array, batch_size=32, verbose=0)
-    print(f"features after {time.monotonic() - started:.1f} s", flush=True)
+    _say(f"{len(chosen)} tiles of {len(wells)} wells, {len(held_back)} for validation")
+    batch = task.parameter("batch_size", int, 32)
+    features = body.predict(array, batch_size=batch, verbose=0)
+    _say(f"features after {time.monotonic() - started:.1f} s")
     curves: list[fit.Epoch] = []
 
     def report(epoch: fit.Epoch) -> None:
         curves.append(epoch)
-        print(
-            f"epoch {epoch.epoch}: loss {epoch.loss:.4f}, validation {epoch.validation_loss:.4f}",
-            flush=True,
-        )
+        _say(f"epoch {epoch.epoch}: loss {epoch.loss:.4f}, validation {epoch.validation_loss:.4f}")
 
-    kernel, bias = fit.fit_head(
-        features,
-        labels,
-        validation,
-        epochs=task.parameter("epochs", int, 30),
-        batch_size=task.parameter("batch_size", int, 32),
-        learning_rate=task.parameter("learning_rate", float, 0.01),
-        seed=seed,
-        report=report,
-    )
-    model = network.with_head(body, kernel, bias)
+    optimizer = task.parameter("optimizer", str, "newton")
+    if optimizer == "sgd":
+        head = fit.fit_sgd(
+            features,
+            labels,
+            validation,
+            epochs=task.parameter("epochs", int, 30),
+            batch_size=batch,
+            learning_rate=task.parameter("learning_rate", float, 0.01),
+            seed=seed,
+            report=report,
+        )
+    elif optimizer == "newton":
+        head = fit.fit_newton(features[~validation], labels[~validation])
+        report(
+            fit.Epoch(
+                0,
+                head.loss(features[~validation], labels[~validation]),
+                head.loss(features[validation], labels[validation]),
+            )
+        )
+        # The validation wells chose nothing here, so the model that is kept learns from them too.
+        head = fit.fit_newton(features, labels)
+    else:
+        raise StageError(f"unknown optimizer {optimizer!r}; there are {', '.join(fit.OPTIMIZERS)}")
+    model = network.with_head(body, head.kernel, head.bias)
     folder = task.output("model")
     folder.mkdir(parents=True, exist_ok=True)
     _export(model, array[:4], folder)
@@ -94,7 +107,12 @@ def train(task: StageIO) -> None:
     facts |= {"files": files, "seconds": round(time.monotonic() - started, 1)}
     (folder / "model.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     last = min(curves, key=lambda epoch: epoch.validation_loss)
+    task.set_parameter("digest", digest.of_hashes({k: v for k, v in files.items() if "onnx" in k}))
     task.set_metadata("metrics", {"validation_loss": last.validation_loss, "loss": last.loss})
+
+
+def _say(text: str) -> None:
+    print(f"train: {text}", flush=True)
 
 
 def _export(model: keras.Model, sample: np.ndarray, folder: Path) -> None:
