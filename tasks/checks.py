@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 import json as encoder
+import shlex
 import subprocess
 import sys
 
 from invoke import Context, task
 
-from .printing import JSON_HELP, ROOT, errors, say
+from .printing import CHANGED_HELP, JSON_HELP, ROOT, errors, say
 
 
 @task(
+    positional=["stage"],
     help={
-        "stage": "a target that has a folder tests/",
-        "pytest": "pytest's arguments, for example '-k name'",
+        "stage": "a target that has a folder tests/ (all that have one)",
+        "pytest": "pytest's arguments, for example '-k name'; or write them after --",
+        "changed_since": CHANGED_HELP,
         "engine": "auto, bubblewrap or docker",
         "json": JSON_HELP,
-    }
+    },
 )
 def test_stage(
-    _: Context, stage: str, pytest: str = "", engine: str = "bubblewrap", json: bool = False
+    c: Context,
+    stage: str = "",
+    pytest: str = "",
+    changed_since: str = "",
+    engine: str = "bubblewrap",
+    json: bool = False,
 ) -> None:
     """Run a stage's tests inside its image; what passed and has not changed is not run again."""
     with errors():
+        from builder.changed import changed_since as compare
+        from builder.changed import with_changed_tests
         from builder.sandbox import choose
         from builder.stage_tests import run_tests
         from builder.store import Store
         from builder.workspace import Workspace
 
-        store = Store.open()
-        tested = run_tests(
-            Workspace.load(ROOT), store, choose(engine, store), stage, pytest.split(),
-            output=2 if json else 1,
-        )  # fmt: skip
-        how = "cached" if tested.cached else "passed" if not tested.code else "failed"
+        store, workspace = Store.open(), Workspace.load(ROOT)
+        tested = [name for name, t in workspace.targets.items() if (t.folder / "tests").is_dir()]
+        names = [stage] if stage else tested
+        if changed_since:
+            touched = {
+                n for n, differs in compare(workspace, store, changed_since).items() if differs
+            }
+            touched |= set(tested) if "testing" in touched else set()
+            touched |= with_changed_tests(workspace, changed_since)
+            names = [name for name in names if name in touched]
+        found = {}
+        for name in names:
+            ended = run_tests(
+                workspace, store, choose(engine, store), name,
+                [*pytest.split(), *shlex.split(c.remainder)], output=2 if json else 1,
+            )  # fmt: skip
+            how = "cached" if ended.cached else "passed" if not ended.code else "failed"
+            found[name] = {"result": how, "seconds": ended.seconds, "code": ended.code}
+            say(f"{name}: {how} ({ended.seconds:.1f} s)")
+        if not names:
+            say(f"no stage with tests has changed since {changed_since}")
         if json:
-            print(encoder.dumps({"stage": stage, "result": how, "seconds": tested.seconds}))
-        say(f"{stage}: {how} ({tested.seconds:.1f} s)")
-        raise SystemExit(tested.code)
+            print(encoder.dumps(found))
+        raise SystemExit(max((ended["code"] for ended in found.values()), default=0))
 
 
 @task(help={"slow": "run the tests marked slow as well", "pytest": "further pytest arguments"})

@@ -7,26 +7,46 @@ from typing import Any
 
 from invoke import Context, task
 
-from .printing import JOBS_HELP, JSON_HELP, ROOT, building, errors, facts, say
+from .printing import CHANGED_HELP, JOBS_HELP, JSON_HELP, ROOT, building, errors, facts, say
 
 
-def build(names: str, jobs: int) -> tuple[Any, Any]:
-    """Build the targets `names` (separated by commas; all without one) into the store."""
+def build(names: str, jobs: int, changed_since: str = "") -> tuple[Any, Any]:
+    """Build the targets `names` (separated by commas; all without one) into the store.
+
+    With `changed_since` only those are built that a git range touches, from that revision to now.
+    """
     from builder.build import build as build_targets
+    from builder.changed import changed_since as compare
     from builder.store import Store
     from builder.workspace import Workspace
 
     store = Store.open()
+    workspace = Workspace.load(ROOT)
     chosen = [name for name in names.split(",") if name]
-    return store, build_targets(Workspace.load(ROOT), store, chosen, jobs=jobs, progress=building())
+    if changed_since:
+        touched = compare(workspace, store, changed_since)
+        chosen = [n for n, differs in touched.items() if differs and n in (chosen or touched)]
+        if not chosen:
+            say(f"no image has changed since {changed_since}")
+            return store, {}
+    return store, build_targets(workspace, store, chosen, jobs=jobs, progress=building())
 
 
-@task(help={"targets": "names separated by commas (all)", "jobs": JOBS_HELP, "json": JSON_HELP})
-def build_images(_: Context, targets: str = "", jobs: int = 2, json: bool = False) -> None:
+@task(
+    help={
+        "targets": "names separated by commas (all)",
+        "changed_since": CHANGED_HELP,
+        "jobs": JOBS_HELP,
+        "json": JSON_HELP,
+    }
+)
+def build_images(
+    _: Context, targets: str = "", changed_since: str = "", jobs: int = 2, json: bool = False
+) -> None:
     """Build the images into the local store; what has not changed is not made again."""
     with errors():
         started = time.monotonic()
-        _, built = build(targets, jobs)
+        _, built = build(targets, jobs, changed_since)
         rows = [("image", "digest", "size", "")]
         rows += [
             (b.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", "cached" if b.cached else "")

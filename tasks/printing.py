@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 
 ROOT = Path(__file__).resolve().parent.parent
 JSON_HELP = "print the facts as one JSON object on stdout"
+CHANGED_HELP = "only what a git range touches, from this revision to the working tree"
 JOBS_HELP = "how many layers to make at the same time"
 
 

@@ -1,0 +1,40 @@
+"""The tasks that answer questions about images and change nothing."""
+
+from __future__ import annotations
+
+import json as encoder
+
+from invoke import Context, task
+
+from .printing import JSON_HELP, ROOT, errors
+
+
+@task(
+    help={
+        "format": "text, mermaid or svg",
+        "changed_since": "mark the targets that a git range touches, from this revision to now",
+        "json": JSON_HELP,
+    }
+)
+def graph(_: Context, format: str = "text", changed_since: str = "", json: bool = False) -> None:  # noqa: A002
+    """Print the targets and what stands on each of them."""
+    with errors():
+        from builder import graph as drawing
+        from builder.changed import changed_since as compare
+        from builder.errors import BuilderError
+        from builder.store import Store
+        from builder.workspace import Workspace
+
+        draw = {"text": drawing.text, "mermaid": drawing.mermaid, "svg": drawing.svg}
+        if format not in draw:
+            raise BuilderError(f"there is no format {format!r}; there are {', '.join(draw)}")
+        workspace = Workspace.load(ROOT)
+        needs = drawing.needs(workspace)
+        marked = compare(workspace, Store.open(), changed_since) if changed_since else {}
+        touched = [name for name, differs in marked.items() if differs]
+        if json:
+            found = {"needs": {name: sorted(below) for name, below in needs.items()},
+                     "dependents": drawing.dependents(needs), "changed": touched}  # fmt: skip
+            print(encoder.dumps(found))
+        else:
+            print(draw[format](needs, touched), end="")
