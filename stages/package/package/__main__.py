@@ -2,6 +2,6 @@
 
 from common.stage_io import run_stage
 
-from .stage import package
+from .stage import package_models
 
-run_stage("package", package)
+run_stage("package", package_models)

@@ -1,47 +1,61 @@
-"""Lays the models over the pinned function image, in an OCI image layout."""
+"""The local store as the place of images: for runs on one machine, without a registry."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from builder import oci
-from builder.layer import EPOCH, write_layer
+from builder.errors import BuilderError
+from builder.layer import write_layer
+from builder.pull import pull
 from builder.reference import Reference
 from builder.store import Store
 from builder.tree import Entry
 
+from .place import Blob, Kept
+from .remote import Registries
 
-def append(
-    store: Store, base: Reference, servable: Path, created: str = "2020-01-01T00:00:00Z"
-) -> oci.Image:
-    """Return the image of `base` with the folder `servable` at /models, kept in `store`.
 
-    Raises BuilderError where the store lacks the base.
-    """
-    image = store.image(base.digest)
-    entries = [Entry(path="models", kind="dir", mode=0o755)]
-    for path in sorted(servable.rglob("*")):
-        name = f"models/{path.relative_to(servable).as_posix()}"
-        if path.is_dir():
-            entries.append(Entry(path=name, kind="dir", mode=0o755))
-        else:
-            entries.append(Entry(path=name, kind="file", mode=0o644, content=path))
-    with store.writing() as (stream, keep):
-        layer = write_layer(entries, stream, created_by="COPY servable/ /models/", mtime=EPOCH)
-        keep(layer.blob.digest)
-    names = {
-        "org.opencontainers.image.base.name": str(base),
-        "org.opencontainers.image.base.digest": base.digest,
-    }
-    config = {key: value for key, value in image.config.items() if key != "rootfs"}
-    settings = dict(config.get("config") or {})
-    settings["Labels"] = {**(settings.get("Labels") or {}), **names}
-    history = [
-        *(config.get("history") or []),
-        {"created": created, "created_by": layer.created_by},
-    ]
-    result, documents = oci.assemble(
-        {**config, "config": settings, "history": history}, (*image.layers, layer), names
-    )
-    store.add_image(documents)
-    return result
+@dataclass(frozen=True)
+class Local:
+    """Keeps everything in `store`; a base that it lacks comes from its registry."""
+
+    store: Store
+    registries: Registries
+
+    def image(self, reference: Reference) -> oci.Image:
+        """Return the image from the store, pulled into it where it was missing."""
+        try:
+            return self.store.image(reference.digest)
+        except BuilderError:
+            if reference.local:
+                raise
+        return pull(self.store, self.registries.at(reference.host), reference)
+
+    def blobs(self, _: Reference, image: oci.Image) -> list[Blob]:
+        return [self._blob(layer.blob) for layer in image.layers]
+
+    def layer(self, entries: Sequence[Entry], created_by: str) -> tuple[oci.Layer, Blob]:
+        with self.store.writing() as (stream, keep):
+            layer = write_layer(entries, stream, created_by=created_by)
+            keep(layer.blob.digest)
+        return layer, self._blob(layer.blob)
+
+    def _blob(self, descriptor: oci.Descriptor) -> Blob:
+        return Blob(descriptor, lambda: self.store.path(descriptor.digest).open("rb"))
+
+    def keep(
+        self, _target: Reference, manifest: bytes, blobs: Sequence[Blob], _tags: Sequence[str]
+    ) -> Kept:
+        """Keep the manifest after its blobs; the store has no tags."""
+        described = oci.describe(oci.MANIFEST, manifest)
+        already = self.store.has(described)
+        for blob in blobs:
+            if not self.store.has(blob.descriptor):
+                with blob.open() as source, self.store.writing() as (stream, keep):
+                    shutil.copyfileobj(source, stream, 1 << 20)
+                    keep(blob.descriptor.digest)
+        self.store.add(manifest)
+        return Kept(already=already)

@@ -1,0 +1,67 @@
+"""The two documents that packaging makes: the image with the models, and the model artifact. Pure.
+
+Format: https://github.com/opencontainers/image-spec/blob/v1.1.0/manifest.md, with its guidelines
+for artifacts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from builder import canonical, oci
+from builder.reference import Reference
+
+from .place import Blob, document
+
+ARTIFACT = "application/vnd.plateline.model.v1"
+CREATED = "2020-01-01T00:00:00Z"
+BASE_NAME = "org.opencontainers.image.base.name"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
+PACKAGE = "plateline.package"
+MODEL = "plateline.artifact"
+
+
+def names(base: Reference, artifact: Reference | None, package_digest: str) -> dict[str, str]:
+    """Return what an image says of its origin, as labels and as annotations."""
+    found = {
+        BASE_NAME: str(Reference(base.host, base.repository, base.tag)),
+        BASE_DIGEST: base.digest,
+        PACKAGE: package_digest,
+        MODEL: str(artifact or ""),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def image(
+    base: oci.Image,
+    layer: oci.Layer,
+    labels: Mapping[str, str],
+    subject: oci.Descriptor | None,
+) -> tuple[bytes, Blob]:
+    """Return manifest and config of `base` with `layer` on top, which refers to `subject`."""
+    config = {name: value for name, value in base.config.items() if name != "rootfs"}
+    settings = dict(config.get("config") or {})
+    settings["Labels"] = {**(settings.get("Labels") or {}), **labels}
+    history = [
+        *(config.get("history") or []),
+        {"created": CREATED, "created_by": layer.created_by},
+    ]
+    made, documents = oci.assemble(
+        {**config, "config": settings, "history": history}, (*base.layers, layer), labels, subject
+    )
+    config_blob = document(documents[made.config_blob.digest], oci.CONFIG)
+    return documents[made.digest], config_blob
+
+
+def artifact(blobs: Sequence[Blob], package_digest: str) -> tuple[bytes, Blob]:
+    """Return manifest and (empty) config of the artifact that holds `blobs`."""
+    config = document(b"{}", oci.EMPTY)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": oci.MANIFEST,
+        "artifactType": ARTIFACT,
+        "config": config.descriptor.to_json(),
+        "layers": [blob.descriptor.to_json() for blob in blobs],
+        "annotations": {PACKAGE: package_digest} if package_digest else {},
+    }
+    return canonical.dumps(manifest), config

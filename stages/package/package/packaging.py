@@ -1,0 +1,97 @@
+"""Models over the pinned function image, and the artifact that the image refers to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from builder import canonical, oci
+from builder.reference import Reference
+
+from . import documents, models
+from .place import TITLE, Blob, Kept, Place, document
+
+_CREATED_BY = "COPY servable/ /models/"
+_NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to package: the pinned base, the files, where the results go, and what they say.
+
+    `shelf` is the repository of the model artifact, None for no artifact.
+    """
+
+    base: Reference
+    target: Reference
+    servable: Path
+    shelf: Reference | None = None
+    metrics: Path | None = None
+    report: Path | None = None
+    workspace: str = ""
+    package_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """The pinned names of the image and (unless there is none) the artifact, and their tags."""
+
+    image: Reference
+    artifact: Reference | None
+    took: Kept
+
+
+def readable_tag(workspace: str, digest: str) -> str:
+    """Return `<workspace>-<short digest>`, as a tag may be spelled."""
+    name = _NOT_IN_TAGS.sub("-", workspace).strip(".-")[:100] or "models"
+    return f"{name}-{digest.removeprefix('sha256:')[:12]}"
+
+
+def package(order: Order, place: Place) -> Packaged:
+    """Package `order` in `place`; what is there already is left alone.
+
+    The layer of the models goes up once: the artifact holds it, and the image mounts it.
+    """
+    base = place.image(order.base)
+    layer, blob = place.layer(models.entries(order.servable), _CREATED_BY)
+    artifact, subject = None, None
+    if order.shelf:
+        artifact, subject = keep_artifact(order, order.shelf, place, blob)
+        blob = replace(blob, home=artifact)
+    labels = documents.names(order.base, artifact, order.package_digest)
+    manifest, config = documents.image(base, layer, labels, subject)
+    blobs = [*place.blobs(order.base, base), blob, config]
+    image, took = keep(order, order.target, place, manifest, blobs)
+    return Packaged(image, artifact, took)
+
+
+def keep_artifact(
+    order: Order, shelf: Reference, place: Place, layer: Blob
+) -> tuple[Reference, oci.Descriptor]:
+    """Keep models, their manifest, metrics and report as one artifact; return its name."""
+    titled = replace(layer.descriptor, annotations={TITLE: "models.tar.gz"})
+    blobs = [
+        replace(layer, descriptor=titled),
+        document(
+            (order.servable / models.MANIFEST).read_bytes(), "application/json", models.MANIFEST
+        ),
+    ]
+    if order.metrics:
+        blobs.append(document(order.metrics.read_bytes(), "application/json", "metrics.json"))
+    if order.report:
+        blobs.append(document(order.report.read_bytes(), "text/html", "report.html"))
+    manifest, config = documents.artifact(blobs, order.package_digest)
+    reference, _ = keep(order, shelf, place, manifest, [*blobs, config])
+    return reference, oci.describe(oci.MANIFEST, manifest, artifact_type=documents.ARTIFACT)
+
+
+def keep(
+    order: Order, where: Reference, place: Place, manifest: bytes, blobs: Sequence[Blob]
+) -> tuple[Reference, Kept]:
+    """Keep a manifest under its digest, the readable tag, and the tag that was asked for."""
+    digest = canonical.sha256(manifest)
+    tags = [readable_tag(order.workspace, digest), *([where.tag] if where.tag else [])]
+    took = place.keep(where, manifest, blobs, tags)
+    return Reference(where.host, where.repository, digest=digest), took

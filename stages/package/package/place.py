@@ -1,0 +1,56 @@
+"""Where images and artifacts are kept: the seam between packaging and the store or registries."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from builder import oci
+from builder.reference import Reference
+from builder.tree import Entry
+
+TITLE = "org.opencontainers.image.title"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A blob, how its bytes are had, and the repository that has it already, if any does."""
+
+    descriptor: oci.Descriptor
+    open: Callable[[], BinaryIO]
+    home: Reference | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What it took to keep something: bytes uploaded, blobs mounted; `already` means none."""
+
+    uploaded: int = 0
+    mounted: int = 0
+    already: bool = False
+
+
+class Place(Protocol):
+    """The local store, or registries."""
+
+    def image(self, reference: Reference) -> oci.Image:
+        """Return the image pinned by `reference`: its documents, not its layers."""
+
+    def blobs(self, reference: Reference, image: oci.Image, /) -> list[Blob]:
+        """Return the layers of an image that is there."""
+
+    def layer(self, entries: Sequence[Entry], created_by: str) -> tuple[oci.Layer, Blob]:
+        """Make a layer of `entries`."""
+
+    def keep(
+        self, target: Reference, manifest: bytes, blobs: Sequence[Blob], tags: Sequence[str], /
+    ) -> Kept:
+        """Keep a manifest with the blobs that it names, under its digest and `tags`."""
+
+
+def document(data: bytes, media_type: str, title: str = "") -> Blob:
+    """Return a blob of `data`; `title` is its file name in an artifact."""
+    names = {TITLE: title} if title else {}
+    return Blob(oci.describe(media_type, data, annotations=names), lambda: io.BytesIO(data))

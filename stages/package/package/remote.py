@@ -1,0 +1,148 @@
+"""Registries as the place of images: mount what is there, stream the rest, tag at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Self, cast
+
+from builder import oci
+from builder.connection import RegistryError, Timing
+from builder.errors import BuilderError
+from builder.layer import write_layer
+from builder.reference import Reference
+from builder.registry import Registry
+from builder.tree import Entry
+
+from .place import Blob, Kept
+from .replay import Replay
+
+_JOBS = 2
+
+
+@dataclass
+class Registries:
+    """One client a registry, each with the credentials of `docker_config`; use it in a `with`."""
+
+    docker_config: Path | None = None
+    timing: Timing | None = None
+    _clients: dict[str, Registry] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._clients.values():
+            client.close()
+
+    def at(self, host: str) -> Registry:
+        """Return the client of `host`."""
+        if host not in self._clients:
+            self._clients[host] = Registry(
+                host, docker_config=self.docker_config, timing=self.timing
+            )
+        return self._clients[host]
+
+
+class _Nowhere:
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Keeps everything in registries, at the memory of a few pieces of a blob."""
+
+    registries: Registries
+
+    def image(self, reference: Reference) -> oci.Image:
+        """Return the image; raises BuilderError where there is none, or something else."""
+        if reference.local:
+            raise BuilderError(
+                f"{reference} is in the local store, from which nothing can be packaged for a "
+                "registry; run `invoke push-images` and compile with that registry's names"
+            )
+        registry = self.registries.at(reference.host)
+        found = registry.get_manifest(reference.repository, reference.digest)
+        if found is None:
+            raise BuilderError(f"{reference} is not in the registry; push it or mend the digest")
+        descriptor, data = found
+        if descriptor.media_type not in (oci.MANIFEST, oci.DOCKER_MANIFEST):
+            raise BuilderError(
+                f"{reference} is {descriptor.media_type}, not the image of one platform; pin that"
+            )
+        blob = oci.Descriptor.from_json(json.loads(data)["config"])
+        return oci.parse(data, registry.get_blob(reference.repository, blob))
+
+    def blobs(self, reference: Reference, image: oci.Image) -> list[Blob]:
+        return [self._elsewhere(reference, layer.blob) for layer in image.layers]
+
+    def _elsewhere(self, home: Reference, blob: oci.Descriptor) -> Blob:
+        def write(sink: BinaryIO) -> None:
+            self.registries.at(home.host).read_blob(home.repository, blob, sink.write)
+
+        return Blob(blob, lambda: cast("BinaryIO", Replay(write)), home)
+
+    def layer(self, entries: Sequence[Entry], created_by: str) -> tuple[oci.Layer, Blob]:
+        """Learn the layer's digest by making it once; it is made again while it goes up.
+
+        So nothing of a model's size is ever in memory or on the step's disk.
+        """
+        layer = write_layer(entries, cast("BinaryIO", _Nowhere()), created_by=created_by)
+        return layer, Blob(
+            layer.blob,
+            lambda: cast("BinaryIO", Replay(lambda sink: write_layer(entries, sink))),
+        )
+
+    def keep(
+        self, target: Reference, manifest: bytes, blobs: Sequence[Blob], tags: Sequence[str]
+    ) -> Kept:
+        """Bring the blobs, then the manifest by its digest, read it back, and only then tag it.
+
+        Raises RegistryError; no tag points at what is not whole and checked.
+        """
+        registry, repository = self.registries.at(target.host), target.repository
+        described = oci.describe(oci.MANIFEST, manifest)
+        wanted = {blob.descriptor.digest: blob for blob in blobs}
+        with ThreadPoolExecutor(_JOBS) as pool:
+            moved = list(pool.map(lambda blob: self._bring(target, blob), wanted.values()))
+        there = registry.head_manifest(repository, described.digest)
+        if there is None:
+            registry.put_manifest(repository, described.digest, manifest, oci.MANIFEST)
+        found = registry.get_manifest(repository, described.digest)
+        lacking = [d for d in wanted if not registry.has_blob(repository, d)]
+        if found is None or found[1] != manifest or lacking:
+            raise RegistryError(
+                f"{target.host}/{repository} took {described.digest} and does not give it back "
+                f"({', '.join(lacking) or 'its manifest'} is missing); no tag was set"
+            )
+        for tag in tags:
+            tagged = registry.head_manifest(repository, tag)
+            if tagged is None or tagged.digest != described.digest:
+                registry.put_manifest(repository, tag, manifest, oci.MANIFEST)
+        return Kept(
+            uploaded=sum(one.uploaded for one in moved) + (0 if there else len(manifest)),
+            mounted=sum(one.mounted for one in moved),
+            already=there is not None,
+        )
+
+    def _bring(self, target: Reference, blob: Blob) -> Kept:
+        """See to it that the target has `blob`: it is there, mounted, or uploaded."""
+        registry, digest = self.registries.at(target.host), blob.descriptor.digest
+        if registry.has_blob(target.repository, digest):
+            return Kept()
+        home = blob.home
+        if (
+            home
+            and home.host == target.host
+            and registry.mount_blob(target.repository, digest, home.repository)
+        ):
+            return Kept(mounted=1)
+        registry.put_blob(target.repository, blob.descriptor, blob.open)
+        return Kept(uploaded=blob.descriptor.size)
