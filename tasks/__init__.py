@@ -7,12 +7,19 @@ from pathlib import Path
 
 from invoke import Collection
 
-# invoke puts this folder on the path, not the one that holds the floors.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# invoke puts this folder on the path, where its modules would hide others; the floors are above.
+_HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(_HERE.parent), *(p for p in sys.path if p != str(_HERE))]
 
-from . import checks, images, submission
+from . import checks, images, inspection, packages, submission  # noqa: E402
 
 namespace = Collection()
-for _module in (images, checks, submission):
+for _module in (
+    images,
+    inspection,
+    packages,
+    submission,
+    checks,
+):
     for _task in Collection.from_module(_module).tasks.values():
         namespace.add_task(_task)

@@ -6,9 +6,10 @@ python3 -m common.check FOLDER --layout NAME|FILE
 from __future__ import annotations
 
 import argparse
+import json
 import string
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import layout as layouts
@@ -85,15 +86,19 @@ def _series(layout: Layout) -> list[str]:
 
 
 def main() -> None:
-    """Print the check; exit with 1 where the plate cannot be used."""
+    """Print the check, with `--json` as one object; exit with 1 where the plate cannot be used."""
     parser = argparse.ArgumentParser(prog="python3 -m common.check")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layout", required=True)
+    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     try:
         check = check_plate(given.folder, given.layout)
     except StageError as error:
         sys.exit(f"check: {error}")
+    if given.json:
+        print(json.dumps(asdict(check)))
+        return
     print(check.text)
     for note in check.notes:
         print(f"note: {note}")

@@ -41,8 +41,8 @@ def prepare(task: StageIO) -> None:
             expected=task.parameter("plate_digest", str, ""),
             progress=_print_progress,
         )
-        task.set_parameter("plate_digest", document["plate_digest"])
         task.set_parameter("folds", document["folds"])
+        task.set_parameter("digest", digest.folder_digest(task.output("tiles") / "plate.json"))
 
     with_checkpoint(
         task, "prepare", restore=task.parameter("checkpoint", bool, default=False), compute=compute

@@ -1,0 +1,68 @@
+"""What made a package: the commit, each image's key and digest, the digests of the lock files.
+
+It stands as one line of JSON in a comment at the head of the package, where Kubeflow Pipelines
+ignores it, and is part of the package's digest.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from builder import canonical
+from builder.build import Built
+from builder.workspace import Workspace
+from pipeline.errors import PipelineError
+
+_MARK = "# made from: "
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """`commit` is empty outside of a git checkout; `images` has name -> key, digest."""
+
+    commit: str
+    dirty: bool
+    images: Mapping[str, Mapping[str, str]]
+    locks: Mapping[str, str]
+
+    def line(self) -> str:
+        """Return the comment that carries it."""
+        return _MARK + canonical.dumps(asdict(self)).decode()
+
+
+def collect(workspace: Workspace, built: Mapping[str, Built]) -> Provenance:
+    """Return what `built` was made from."""
+    commit, dirty = _git(workspace.root)
+    locks = {
+        path.relative_to(workspace.root).as_posix(): canonical.sha256(path.read_bytes())
+        for path in sorted(workspace.root.glob("stages/**/*.lock"))
+    }
+    images = {name: {"key": b.key, "digest": b.image.digest} for name, b in sorted(built.items())}
+    return Provenance(commit, dirty, images, locks)
+
+
+def _git(root: Path) -> tuple[str, bool]:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=False)
+        return done.stdout.decode().strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit, bool(git("status", "--porcelain")) if commit else True
+    except FileNotFoundError:
+        return "", True
+
+
+def read(package: bytes) -> dict[str, Any]:
+    """Return what a package says of its making; raises PipelineError where it says nothing."""
+    first = package.split(b"\n", 1)[0].decode(errors="replace")
+    if not first.startswith(_MARK):
+        raise PipelineError(
+            "the package does not say what it was made from; it was not made by `invoke compile`"
+        )
+    return dict(json.loads(first.removeprefix(_MARK)))

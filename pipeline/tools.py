@@ -1,0 +1,93 @@
+"""Programs inside the stages' images that a person uses outside of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from builder import oci
+from builder.sandbox.process import Mount, Process, Sandbox, run
+from pipeline.errors import PipelineError
+
+
+def _run(
+    sandbox: Sandbox, image: oci.Image, module: str, arguments: list[str], *mounts: Mount
+) -> tuple[int, str]:
+    """Run `python3 -m module` in `image` as this user; return its exit code and what it printed."""
+    process = Process(
+        image=image, command=("python3", "-m", module, *arguments), mounts=mounts,
+        user=f"{os.getuid()}:{os.getgid()}",
+    )  # fmt: skip
+    with tempfile.TemporaryFile() as output:
+        ended = run(sandbox, process, output)
+        output.seek(0)
+        text = output.read().decode(errors="replace").strip()
+    if ended.signal or ended.timed_out:
+        raise PipelineError(f"{module} was {ended}: {text[-2000:]}")
+    return ended.code, text
+
+
+def _last_line(text: str) -> str:
+    return (text.splitlines() or ["it printed nothing"])[-1]
+
+
+def synthetic_plate(sandbox: Sandbox, image: oci.Image, folder: Path, seed: int = 0) -> Path:
+    """Return a simulated plate in BBBC014's layout, drawn once a prepare image and seed.
+
+    Raises PipelineError where they cannot be written.
+    """
+    plate = folder / f"synthetic-{seed}-{image.digest.removeprefix('sha256:')[:12]}"
+    if plate.is_dir():
+        return plate
+    unfinished = plate.with_name(f".{plate.name}.{os.getpid()}")
+    try:
+        unfinished.mkdir(parents=True)
+        code, text = _run(
+            sandbox, image, "prepare.synthetic", ["--out", "/plate", "--seed", str(seed)],
+            Mount(unfinished, "/plate", writable=True),
+        )  # fmt: skip
+        if code:
+            raise PipelineError(f"drawing a synthetic plate failed: {_last_line(text)}")
+        unfinished.rename(plate)
+    except OSError as error:
+        raise PipelineError(f"cannot write {unfinished} ({error.strerror}); make room") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return plate
+
+
+def check_plate(sandbox: Sandbox, image: oci.Image, plate: Path, layout: str) -> dict[str, Any]:
+    """Return what a layout makes of the folder `plate`: text, problems, notes, plate_digest.
+
+    `layout` is the name of a known one or a TOML file. Raises PipelineError for a folder that is
+    not there and a layout that cannot be used.
+    """
+    if not plate.is_dir():
+        raise PipelineError(f"the plate {plate} is not a folder; name the one with its images")
+    mounts = [Mount(plate.resolve(), "/plate")]
+    if layout.endswith(".toml"):
+        if not Path(layout).is_file():
+            raise PipelineError(f"the layout {layout} is not there; docs/layouts.md has an example")
+        mounts.append(Mount(Path(layout).resolve(), "/tmp/layout.toml"))  # noqa: S108 - inside
+        layout = "/tmp/layout.toml"  # noqa: S108
+    code, text = _run(
+        sandbox, image, "common.check", ["/plate", "--layout", layout, "--json"], *mounts
+    )
+    if code:
+        raise PipelineError(_last_line(text))
+    return dict(json.loads(_last_line(text)))
+
+
+def example_tiles(sandbox: Sandbox, image: oci.Image, tiles: Path, folder: Path) -> dict[str, Path]:
+    """Write one PNG tile of each class into `folder`; return class -> file."""
+    code, text = _run(
+        sandbox, image, "prepare.examples", ["--tiles", "/tiles", "--out", "/examples"],
+        Mount(tiles, "/tiles"), Mount(folder, "/examples", writable=True),
+    )  # fmt: skip
+    if code:
+        raise PipelineError(f"writing example tiles failed: {_last_line(text)}")
+    return {name: folder / file for name, file in json.loads(_last_line(text)).items()}
