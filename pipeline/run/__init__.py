@@ -14,11 +14,11 @@ from builder.errors import BuilderError
 from builder.sandbox import choose
 from builder.store import Store
 from pipeline.errors import PipelineError
-from pipeline.run import page, values
+from pipeline.run import page
 from pipeline.run.cache import Cache
 from pipeline.run.container import Surroundings, Volume, claim_name, secret_name
 from pipeline.run.graph import Graph, Outcome
-from pipeline.run.package import Package, image_digest, load
+from pipeline.run.package import Package, arguments, image_digest, load
 from pipeline.run.record import Record, Result, Step
 
 __all__ = ["Package", "Result", "Step", "Volume", "load", "run"]
@@ -48,7 +48,7 @@ def run(
     anything runs for a wrong parameter, a missing image, claim or secret, and KeyboardInterrupt
     after every container has been stopped and the page written.
     """
-    given = _arguments(package, parameters)
+    given = arguments(package, parameters)
     images = _images(package, store, find_image)
     notes = _notes(package, given, volumes, secrets)
     began, name = time.time(), time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -102,27 +102,6 @@ def _folder(runs: Path, name: str) -> Path:
             raise PipelineError(f"making {folder} failed ({error.strerror})") from None
         return folder.resolve()
     raise PipelineError(f"{runs} has too many runs called {name}")
-
-
-def _arguments(package: Package, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    declared = package.spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    unknown = [name for name in parameters if name not in declared]
-    if unknown:
-        raise PipelineError(
-            f"the package has no parameter {unknown[0]!r}; it has {', '.join(sorted(declared))}"
-        )
-    found = {}
-    for name, definition in declared.items():
-        if name in parameters:
-            value = parameters[name]
-        elif "defaultValue" in definition:
-            value = definition["defaultValue"]
-        elif definition.get("isOptional"):
-            continue
-        else:
-            raise PipelineError(f"the parameter {name!r} is missing; give it with --param {name}=…")
-        found[name] = values.coerce(value, definition["parameterType"], name)
-    return found
 
 
 def _images(

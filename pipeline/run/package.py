@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 from builder import canonical, oci
 from pipeline.errors import PipelineError
+from pipeline.run import values
+
+_PINNED = re.compile(r"[a-z0-9.:-]+(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,50 @@ def dags(package: Package) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, component in package.spec.get("components", {}).items():
         if "dag" in component:
             yield name, component
+
+
+def arguments(package: Package, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of every parameter of the pipeline that has one, converted to its type.
+
+    A parameter `package_digest` that is not given is the package's own: no package can hold its
+    digest. Raises PipelineError for a parameter that is unknown, missing or of another type.
+    """
+    declared = package.spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    unknown = [name for name in given if name not in declared]
+    if unknown:
+        raise PipelineError(
+            f"the package has no parameter {unknown[0]!r}; it has {', '.join(sorted(declared))}"
+        )
+    found = {}
+    for name, definition in declared.items():
+        if name in given:
+            value = given[name]
+        elif name == "package_digest":
+            value = package.digest
+        elif "defaultValue" in definition:
+            value = definition["defaultValue"]
+        elif definition.get("isOptional"):
+            continue
+        else:
+            raise PipelineError(f"the parameter {name!r} is missing; give it with --param {name}=…")
+        found[name] = values.coerce(value, definition["parameterType"], name)
+    return found
+
+
+def references(package: Package) -> list[str]:
+    """Return every image by digest that the package runs or hands to a step as a value."""
+    return sorted({*package.images().values(), *filter(_PINNED.fullmatch, _strings(package.spec))})
+
+
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for inner in node.values():
+            yield from _strings(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from _strings(inner)
 
 
 def image_digest(reference: str) -> str:
