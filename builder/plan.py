@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from builder import (
+    added,
     bytecode,
     canonical,
     copying,
@@ -35,11 +36,12 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class LayerStep:
-    """A layer to be, with its key and the line of the recipe that asks for it."""
+    """A layer to be, with its key, what the recipe says for it, and on which line."""
 
     key: str
     plan: LayerPlan
     created_by: str
+    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,15 @@ class ImagePlan:
     pulled: oci.Image | None = None
 
     def record(self) -> dict[str, Any]:
-        """Return what the key was made of, for a later build to be compared with."""
+        """Return what the key was made of, for a later plan to be compared with."""
         return {
-            "base": self.base.key if self.base else "",
-            "layers": [[s.created_by, s.plan.name, s.plan.inputs] for s in self.layers],
-            "config": self.config,
+            "name": self.name,
+            "key": self.key,
+            "format": [FORMAT, layer.FORMAT],
+            "base": self.base.record() if self.base else None,
+            "needs": [need.record() for need in self.needs],
+            "layers": [[s.key, s.line, s.created_by, s.plan.inputs] for s in self.layers],
+            "config": self.config.get("config") or {},
         }
 
 
@@ -86,6 +92,10 @@ class Planner:
         """Return the plans of the targets `names`, or of all."""
         chosen = names or list(self._workspace.targets)
         return {name: self.target(name) for name in chosen}
+
+    def planned(self) -> dict[str, ImagePlan]:
+        """Return the plans of the targets that were asked for, and of those they stand on."""
+        return {n: plan for n, plan in self._plans.items() if n in self._workspace.targets}
 
     def target(self, name: str, chain: tuple[str, ...] = ()) -> ImagePlan:
         """Return the plan of one target; raises BuilderError where targets need each other."""
@@ -187,6 +197,7 @@ class _Stage:
         self.needs: list[ImagePlan] = []
         self.layers: list[LayerStep] = []
         self.folders = {copying.normal(self.workdir), ""}
+        self.line = stage.line
 
     @property
     def workdir(self) -> str:
@@ -194,6 +205,7 @@ class _Stage:
 
     def plan(self) -> ImagePlan:
         for instruction in self.stage.instructions:
+            self.line = instruction.line
             try:
                 self._evaluate(instruction)
             except BuilderError as error:
@@ -226,7 +238,7 @@ class _Stage:
 
     def _add(self, plan: LayerPlan, line: str) -> None:
         key = _key({"layer": plan.inputs, "line": line, "format": layer.FORMAT})
-        self.layers.append(LayerStep(key, plan, line))
+        self.layers.append(LayerStep(key, plan, line, self.line))
         self.history.append({"created": CREATED, "created_by": line})
 
     def _words(self, instruction: recipe.Instruction) -> list[str]:
@@ -305,56 +317,82 @@ class _Stage:
         self.config["Healthcheck"] = check
 
     def _add_file(self, instruction: recipe.Instruction) -> None:
-        raise BuilderError(f"ADD of {instruction.value!r} is not supported yet; use COPY")
+        sources, destination, flags = self._taken(instruction)
+        source = added.parse(sources, flags)
+        copy = self._taking((source.source,), destination, flags)
+        downloads = self.outer.planner._downloads
+        line = _line("ADD", flags, sources, destination)
+        self._later(
+            instruction.line, line, source.inputs(), lambda: source.entries(downloads), copy
+        )
 
     def _copy(self, instruction: recipe.Instruction) -> None:
+        sources, destination, flags = self._taken(instruction)
+        line = _line("COPY", flags, sources, destination)
+        source = flags.get("from", "")
+        if source in ("wheels", "debian"):
+            self._context(source, sources, destination, line)
+            return
+        copy = self._taking(tuple(sources), destination, flags)
+        if source:
+            image = self.outer.image(source, instruction.line)
+            self.needs.append(image)
+            image_of = self.outer.planner._image_of
+
+            def found() -> Sequence[Entry]:
+                from builder.sandbox.unpack import image_entries
+
+                return image_entries(*image_of(image))
+
+            self._later(instruction.line, line, {"from": image.key}, found, copy)
+            return
+        entries = copy(self.outer.planner._workspace.entries)
+        hashes = {entry.path: self._hash(entry) for entry in entries if entry.kind == "file"}
+        name, inputs = " ".join(sources), _describe(entries, hashes)
+        self._add(LayerPlan(name=name, inputs=inputs, entries=lambda: entries), line)
+
+    def _taken(self, instruction: recipe.Instruction) -> tuple[list[str], str, dict[str, str]]:
+        """Return the sources, the destination and the flags of a COPY or ADD, expanded."""
         words = self._words(instruction)
         if len(words) < 2:
-            raise BuilderError("COPY needs a source and a destination")
-        *sources, destination = words
-        flags = instruction.flags
-        line = f"COPY {' '.join(f'--{n}={v}' for n, v in flags.items())} {' '.join(words)}"
-        line = " ".join(line.split())
-        origin = recipe.expand(flags.get("from", ""), self.variables)
-        if origin in ("wheels", "debian"):
-            self._context(origin, sources, destination, line)
-            return
+            raise BuilderError(f"{instruction.name} needs a source and a destination")
+        flags = {n: recipe.expand(v, self.variables) for n, v in instruction.flags.items()}
+        return words[:-1], words[-1], flags
+
+    def _taking(
+        self, sources: tuple[str, ...], destination: str, flags: Mapping[str, str]
+    ) -> _Copy:
         copy = _Copy(
-            tuple(sources), destination, self.workdir,
-            lambda path: path in self.folders, _owner(flags), _mode(flags),
-        )  # fmt: skip
+            sources, destination, self.workdir, frozenset(self.folders), _owner(flags), _mode(flags)
+        )
         if destination.endswith("/") or destination in (".", "./"):
             self.folders.add(copying.normal(posixpath.join(self.workdir, destination)))
-        if origin:
-            self._from_image(self.outer.image(origin, instruction.line), copy, line)
-        else:
-            entries = copy(self.outer.planner._workspace.entries)
-            inputs = _describe(
-                entries, {e.path: self._hash(e) for e in entries if e.kind == "file"}
-            )
-            plan = LayerPlan(name=" ".join(sources), inputs=inputs, entries=lambda: entries)
-            self._add(plan, line)
+        return copy
+
+    def _later(
+        self,
+        number: int,
+        line: str,
+        inputs: Mapping[str, Any],
+        found: Callable[[], Sequence[Entry]],
+        copy: _Copy,
+    ) -> None:
+        """Add a layer of what `found` will return, which depends on `inputs`."""
+
+        def entries() -> Iterable[Entry]:
+            try:
+                tree = found()
+                return copy(
+                    lambda top: [e for e in tree if not top or f"{e.path}/".startswith(top + "/")]
+                )
+            except BuilderError as error:
+                raise recipe.refuse(self.path, number, str(error)) from None
+
+        self._add(LayerPlan(name=line, inputs={**inputs, **copy.inputs()}, entries=entries), line)
 
     def _hash(self, entry: Entry) -> str:
         assert isinstance(entry.content, Path)
         return self.outer.planner.hash(entry.content)
-
-    def _from_image(self, image: ImagePlan, copy: _Copy, line: str) -> None:
-        self.needs.append(image)
-        image_of = self.outer.planner._image_of
-
-        def entries() -> Iterable[Entry]:
-            from builder.sandbox.unpack import image_entries
-
-            found = image_entries(*image_of(image))
-            return copy(
-                lambda top: [e for e in found if not top or f"{e.path}/".startswith(top + "/")]
-            )
-
-        inputs = {"from": image.key, "sources": list(copy.sources), "workdir": copy.workdir,
-                  "destination": copy.destination, "owner": copy.owner, "mode": copy.mode,
-                  "folders": sorted(self.folders)}  # fmt: skip
-        self._add(LayerPlan(name=line, inputs=inputs, entries=entries), line)
 
     def _library(self, where: str) -> None:
         """Add the byte-code of the Python library that the packages so far brought, if any."""
@@ -396,15 +434,26 @@ class _Copy:
     sources: tuple[str, ...]
     destination: str
     workdir: str
-    is_folder: Callable[[str], bool]
+    folders: frozenset[str]
     owner: tuple[int, int] | None
     mode: int | None
 
     def __call__(self, lister: copying.Lister) -> list[Entry]:
         return copying.copy(
-            self.sources, self.destination, lister,
-            workdir=self.workdir, is_folder=self.is_folder, owner=self.owner, mode=self.mode,
+            self.sources, self.destination, lister, workdir=self.workdir,
+            is_folder=self.folders.__contains__, owner=self.owner, mode=self.mode,
         )  # fmt: skip
+
+    def inputs(self) -> dict[str, Any]:
+        """Return all of it, for a key."""
+        return {"sources": list(self.sources), "workdir": self.workdir,
+                "destination": self.destination, "owner": self.owner, "mode": self.mode,
+                "folders": sorted(self.folders)}  # fmt: skip
+
+
+def _line(name: str, flags: Mapping[str, str], sources: Sequence[str], destination: str) -> str:
+    """Return a COPY or ADD as history shows it, its variables replaced."""
+    return " ".join((name, *(f"--{n}={v}" for n, v in flags.items()), *sources, destination))
 
 
 def _environment(config: Mapping[str, Any]) -> dict[str, str]:
