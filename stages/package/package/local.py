@@ -50,8 +50,7 @@ class Local:
         self, _target: Reference, manifest: bytes, blobs: Sequence[Blob], _tags: Sequence[str]
     ) -> Kept:
         """Keep the manifest after its blobs; the store has no tags."""
-        described = oci.describe(oci.MANIFEST, manifest)
-        already = self.store.has(described)
+        already = self.store.has(oci.describe(oci.MANIFEST, manifest))
         for blob in blobs:
             if not self.store.has(blob.descriptor):
                 with blob.open() as source, self.store.writing() as (stream, keep):

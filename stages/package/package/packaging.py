@@ -36,11 +36,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Packaged:
-    """The pinned names of the image and (unless there is none) the artifact, and their tags."""
+    """The pinned names of the image and (unless there is none) the artifact; how it was made."""
 
     image: Reference
     artifact: Reference | None
-    took: Kept
+    how: str
 
 
 def readable_tag(workspace: str, digest: str) -> str:
@@ -56,42 +56,59 @@ def package(order: Order, place: Place) -> Packaged:
     """
     base = place.image(order.base)
     layer, blob = place.layer(models.entries(order.servable), _CREATED_BY)
-    artifact, subject = None, None
-    if order.shelf:
-        artifact, subject = keep_artifact(order, order.shelf, place, blob)
+    artifact, subject = artifact_of(order, place, blob)
+    if artifact:
         blob = replace(blob, home=artifact)
     labels = documents.names(order.base, artifact, order.package_digest)
     manifest, config = documents.image(base, layer, labels, subject)
     blobs = [*place.blobs(order.base, base), blob, config]
     image, took = keep(order, order.target, place, manifest, blobs)
-    return Packaged(image, artifact, took)
+    return Packaged(image, artifact, describe(took))
 
 
-def keep_artifact(
-    order: Order, shelf: Reference, place: Place, layer: Blob
-) -> tuple[Reference, oci.Descriptor]:
-    """Keep models, their manifest, metrics and report as one artifact; return its name."""
+def describe(took: Kept) -> str:
+    """Return in words what a push took."""
+    if took.already:
+        return "was there"
+    return f"{took.uploaded / 1e6:.1f} MB uploaded, {took.mounted} blobs mounted"
+
+
+def artifact_of(
+    order: Order, place: Place, layer: Blob | None = None
+) -> tuple[Reference | None, oci.Descriptor | None]:
+    """Keep models, their manifest, metrics and report as one artifact, if one is asked for.
+
+    Return its pinned name and its descriptor. `layer` is that of the models where it is made.
+    """
+    if order.shelf is None:
+        return None, None
+    if layer is None:
+        _, layer = place.layer(models.entries(order.servable), _CREATED_BY)
     titled = replace(layer.descriptor, annotations={TITLE: "models.tar.gz"})
+    index = (order.servable / models.MANIFEST).read_bytes()
     blobs = [
         replace(layer, descriptor=titled),
-        document(
-            (order.servable / models.MANIFEST).read_bytes(), "application/json", models.MANIFEST
-        ),
+        document(index, "application/json", models.MANIFEST),
     ]
     if order.metrics:
         blobs.append(document(order.metrics.read_bytes(), "application/json", "metrics.json"))
     if order.report:
         blobs.append(document(order.report.read_bytes(), "text/html", "report.html"))
     manifest, config = documents.artifact(blobs, order.package_digest)
-    reference, _ = keep(order, shelf, place, manifest, [*blobs, config])
+    reference, _ = keep(order, order.shelf, place, manifest, [*blobs, config])
     return reference, oci.describe(oci.MANIFEST, manifest, artifact_type=documents.ARTIFACT)
 
 
 def keep(
-    order: Order, where: Reference, place: Place, manifest: bytes, blobs: Sequence[Blob]
+    order: Order,
+    where: Reference,
+    place: Place,
+    manifest: bytes,
+    blobs: Sequence[Blob],
+    tag: str = "",
 ) -> tuple[Reference, Kept]:
-    """Keep a manifest under its digest, the readable tag, and the tag that was asked for."""
+    """Keep a manifest under its digest, the readable tag, `tag`, and the tag that was asked for."""
     digest = canonical.sha256(manifest)
-    tags = [readable_tag(order.workspace, digest), *([where.tag] if where.tag else [])]
+    tags = [name for name in (readable_tag(order.workspace, digest), tag, where.tag) if name]
     took = place.keep(where, manifest, blobs, tags)
     return Reference(where.host, where.repository, digest=digest), took

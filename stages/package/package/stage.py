@@ -18,10 +18,9 @@ from builder.errors import BuilderError
 from builder.reference import Reference
 from builder.store import Store
 
-from . import models
+from . import engine, models
 from .local import Local
 from .packaging import Order, Packaged, package
-from .place import Place
 from .remote import Registries, Remote
 
 SECRET = Path("/var/run/secrets/dockercreds/config.json")
@@ -117,13 +116,13 @@ def _patiently(order: Order, builder: str, registries: Registries) -> Packaged:
 
 
 def _package(order: Order, builder: str, registries: Registries) -> Packaged:
+    if builder == "docker":
+        if order.target.local:
+            raise StageError(f"builder=docker needs a registry; {order.target} is the store")
+        return engine.package(order, Remote(registries))
     if order.target.local:
-        if builder != "registry":
-            raise StageError(f"builder={builder} needs a registry; {order.target} is the store")
-        place: Place = Local(Store.open(), registries)
-    else:
-        place = Remote(registries)
-    return package(order, place)
+        return package(order, Local(Store.open(), registries))
+    return package(order, Remote(registries))
 
 
 def put_out(task: StageIO, order: Order, packaged: Packaged) -> None:
@@ -143,13 +142,7 @@ def put_out(task: StageIO, order: Order, packaged: Packaged) -> None:
     task.output("digests").write_text(
         "| what | digest |\n|---|---|\n" + "".join(lines), encoding="utf-8"
     )
-    took = packaged.took
-    print(
-        f"packaged {image}: {took.uploaded / 1e6:.1f} MB uploaded, {took.mounted} blobs mounted"
-        if not (packaged.took.already or order.target.local)
-        else f"packaged {image}" + (", which was there" if took.already else ""),
-        flush=True,
-    )
+    print(f"packaged {image} ({packaged.how})", flush=True)
 
 
 def function_name(target: Reference) -> str:

@@ -1,0 +1,126 @@
+"""builder=docker: a real engine makes what builder=registry makes, apart from history."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from builder import oci
+from builder.errors import BuilderError
+from builder.reference import Reference
+from builder.registry import Registry
+from builder.sandbox import choose
+from builder.store import Store
+from tests.conftest import missing
+
+from .conftest import PACKAGE, Run
+
+
+@pytest.fixture(autouse=True)
+def engine(store: Store, registry_host: str) -> Iterator[None]:
+    """Skip without an engine; afterwards remove what the test brought into it."""
+    try:
+        client = choose("docker", store).client  # type: ignore[attr-defined]
+    except BuilderError as error:
+        missing(str(error), "apt-get install docker.io, then start dockerd")
+    yield
+    for image in client.images.list():
+        names = [*image.tags, *image.attrs["RepoDigests"]]
+        if any(name.startswith(registry_host) for name in names):
+            client.images.remove(image.id, force=True)
+
+
+def read(reference: Reference) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return manifest, config and files of an image: path -> type, mode, owner, content."""
+    with Registry(reference.host) as registry:
+        found = registry.get_manifest(reference.repository, reference.digest)
+        assert found
+        document = json.loads(found[1])
+
+        def blob(entry: dict[str, Any]) -> bytes:
+            return registry.get_blob(reference.repository, oci.Descriptor.from_json(entry))
+
+        config = json.loads(blob(document["config"]))
+        files: dict[str, Any] = {}
+        for entry in document["layers"]:
+            with tarfile.open(fileobj=io.BytesIO(blob(entry))) as tar:
+                for member in tar:
+                    stream = tar.extractfile(member) if member.isfile() else None
+                    content = stream.read() if stream else b""
+                    facts = (member.type, oct(member.mode & 0o7777), member.uid, member.gid)
+                    files[member.name.strip("/")] = (*facts, content)
+    return document, config, files
+
+
+def meaning(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a container sees of a config: the engine writes out what is empty."""
+    own = {"Image", "Hostname", "Domainname"}
+    inner = {k: v for k, v in config["config"].items() if v and k not in own}
+    return {"config": inner, "os": config["os"], "architecture": config["architecture"]}
+
+
+@pytest.mark.parametrize("shelf", [False, True])
+def test_both_builders_make_the_same_files_modes_and_config(
+    base: Reference, registry_host: str, run: Run, shelf: bool
+) -> None:
+    parameters = {
+        "function_image": str(base),
+        "model_repo": f"{registry_host}/served/model",
+        "artifact_repo": f"{registry_host}/served/artifact" if shelf else "",
+        "package_digest": PACKAGE,
+    }
+    plain = run(**parameters)
+    docker = run(**parameters, builder="docker")
+    assert docker["artifact"] == plain["artifact"]
+    document, config, files = read(Reference.parse(plain["image"]))
+    other_document, other_config, other_files = read(Reference.parse(docker["image"]))
+    assert other_files == files
+    assert meaning(other_config) == meaning(config)
+    assert other_document["annotations"] == document["annotations"]
+    assert other_document.get("subject") == document.get("subject")
+    assert other_document["layers"][:-1] == document["layers"][:-1], "the base's blobs are reused"
+    assert run(**parameters, builder="docker") == docker
+
+
+def test_the_engine_runs_what_either_builder_pinned(
+    base: Reference, registry_host: str, run: Run
+) -> None:
+    import docker
+
+    client = docker.from_env()
+    for builder in ("registry", "docker"):
+        image = run(
+            function_image=str(base), model_repo=f"{registry_host}/served/model", builder=builder
+        )["image"]
+        pulled = client.images.pull(image)
+        assert pulled.attrs["Config"]["Cmd"] == ["python3", "-m", "function"]
+
+
+def test_an_engine_that_does_not_answer_is_named(
+    base: Reference, registry_host: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from common.errors import StageError
+
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    with pytest.raises(StageError, match=r"no Docker Engine answers .* or use builder=registry"):
+        run(function_image=str(base), model_repo=f"{registry_host}/served/model", builder="docker")
+
+
+def test_a_base_that_the_registry_lacks_is_named_by_the_engine(
+    registry_host: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from common.errors import StageError
+
+    monkeypatch.setattr("package.stage.PAUSE", 0)
+    digest = "sha256:" + "0" * 64
+    with pytest.raises(StageError, match=f"pulling {registry_host}/p/none@{digest} .* failed"):
+        run(
+            function_image=f"{registry_host}/p/none@{digest}",
+            model_repo=f"{registry_host}/served/model",
+            builder="docker",
+        )
