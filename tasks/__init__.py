@@ -11,10 +11,12 @@ from invoke import Collection
 _HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(_HERE.parent), *(p for p in sys.path if p != str(_HERE))]
 
-from . import checks, images, inspection, packages, submission  # noqa: E402
+from . import checks, demo, host, images, inspection, packages, submission  # noqa: E402
 
 namespace = Collection()
 for _module in (
+    demo,
+    host,
     images,
     inspection,
     packages,
