@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
@@ -24,15 +25,19 @@ from .conftest import PACKAGE, Run
 @pytest.fixture(autouse=True)
 def engine(store: Store, registry_host: str) -> Iterator[None]:
     """Skip without an engine; afterwards remove what the test brought into it."""
+    import docker
+
     try:
         client = choose("docker", store).client  # type: ignore[attr-defined]
     except BuilderError as error:
         missing(str(error), "apt-get install docker.io, then start dockerd")
     yield
-    for image in client.images.list():
-        names = [*image.tags, *image.attrs["RepoDigests"]]
-        if any(name.startswith(registry_host) for name in names):
-            client.images.remove(image.id, force=True)
+    for kind in ("RepoTags", "RepoDigests"):  # what is built before what it is built on
+        for image in client.images.list():
+            for name in image.attrs[kind] or []:
+                if name.startswith(registry_host):
+                    with contextlib.suppress(docker.errors.ImageNotFound):
+                        client.images.remove(name)
 
 
 def read(reference: Reference) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
