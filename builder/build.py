@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from builder import layer, oci, origin
+from builder import last, layer, oci, origin
 from builder.errors import BuilderError
 from builder.plan import ImagePlan, LayerStep, Planner
 from builder.store import Store, default_root
@@ -89,6 +89,7 @@ class Builder:
         cache: RemoteCache | None,
         need_layers: bool,
     ) -> None:
+        self._root = workspace.root
         self._store = store
         self._jobs = jobs
         self._progress = progress
@@ -105,13 +106,18 @@ class Builder:
 
     def build(self, names: Sequence[str]) -> dict[str, Built]:
         """Build `names` in order, each after what it stands on."""
-        return {name: self._image(plan) for name, plan in self.plans(names).items()}
+        built = {name: self._image(plan) for name, plan in self.plans(names).items()}
+        for name, plan in self._planner.planned().items():
+            if result := self._store.get_result(plan.key):
+                last.remember(self._store, self._root, name, result["manifest"], plan.record())
+        return built
 
     def image_of(self, plan: ImagePlan) -> tuple[Store, oci.Image]:
         """Return an image that a layer is made from, whole, with the store it is in."""
         return self._store, self._image(plan, whole=True).image
 
-    def _known(self, plan: ImagePlan, whole: bool) -> oci.Image | None:
+    def known(self, plan: ImagePlan, *, whole: bool) -> oci.Image | None:
+        """Return the image of `plan` where the store or the cache has it, `whole` with layers."""
         result = self._store.get_result(plan.key)
         image = None
         if result:
@@ -135,7 +141,7 @@ class Builder:
         if plan.pulled:
             return Built(plan.name, plan.key, plan.pulled, cached=True, seconds=0.0)
         started = time.monotonic()
-        image = self._known(plan, whole)
+        image = self.known(plan, whole=whole)
         cached = image is not None
         if image is None:
             image = self._make(plan)
@@ -154,7 +160,7 @@ class Builder:
             own = tuple(pool.map(lambda step: self._layer(plan.name, step), plan.layers))
         image, documents = oci.assemble(plan.config, (*base, *own))
         self._store.add_image(documents)
-        self._store.put_result(plan.key, {"manifest": image.digest, "record": plan.record()})
+        self._store.put_result(plan.key, {"manifest": image.digest})
         return image
 
     def _layer(self, target: str, step: LayerStep) -> oci.Layer:
@@ -166,14 +172,15 @@ class Builder:
                 future = self._layers[step.key] = Future()
         if mine:
             try:
-                future.set_result(self._known_layer(step) or self._write(target, step))
+                future.set_result(self.known_layer(step) or self._write(target, step))
             except BaseException as error:
                 future.set_exception(error)
                 raise
         found = future.result()
         return oci.Layer(diff_id=found.diff_id, blob=found.blob, created_by=step.created_by)
 
-    def _known_layer(self, step: LayerStep) -> oci.Layer | None:
+    def known_layer(self, step: LayerStep) -> oci.Layer | None:
+        """Return the layer of `step` where the store has it."""
         result = self._store.get_result(step.key)
         if not result:
             return None

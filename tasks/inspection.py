@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json as encoder
+from dataclasses import asdict
 
 from invoke import Context, task
 
-from .printing import JSON_HELP, ROOT, errors
+from .printing import JSON_HELP, ROOT, errors, table
 
 
 @task(
@@ -38,3 +39,24 @@ def graph(_: Context, format: str = "text", changed_since: str = "", json: bool 
             print(encoder.dumps(found))
         else:
             print(draw[format](needs, touched), end="")
+
+
+@task(help={"stage": "a target", "json": JSON_HELP})
+def explain(_: Context, stage: str, json: bool = False) -> None:
+    """Say why a target would or would not be rebuilt, against its last build in this checkout."""
+    with errors():
+        from builder.explain import explain as compare
+        from builder.store import Store
+        from builder.workspace import Workspace
+
+        found = compare(Workspace.load(ROOT), Store.open(), stage)
+        if json:
+            print(encoder.dumps({"sentence": found.sentence(), **asdict(found)}))
+            return
+        print(found.sentence())
+        if found.changes:
+            rows = [("what", "name", "was", "is", "where")]
+            rows += [(c.kind, c.name, c.old or "-", c.new or "-", c.where) for c in found.changes]
+            table(rows)
+        for layer in found.making:
+            print(f"would make the layer: {layer}")
