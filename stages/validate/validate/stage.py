@@ -220,4 +220,5 @@ def _write(
         encoding="utf-8",
     )
     task.set_parameter("passed", passed)
+    task.set_parameter("digest", digest.folder_digest(task.output("servable")))
     print(text, flush=True)
