@@ -36,7 +36,14 @@ def open_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS) -> Image.
                 raise StageError(
                     f"{name} has {image.width} x {image.height} pixels, more than {most_pixels:,}"
                 )
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise StageError(f"{name} has {frames} frames; give one picture a file")
+            # Pillow would drop the lower bits of such pictures without a word.
+            if image.mode == "RGB" and ";16" in str(image.tile):
+                raise StageError(f"{name} has 16 bits a channel; save it with 8")
             image.load()
+    except Image.DecompressionBombError:
+        raise StageError(f"{name} has far more than {most_pixels:,} pixels") from None
     except UnidentifiedImageError:
         raise StageError(f"{name} is no readable PNG, TIFF or BMP image; copy it again") from None
     except StageError:
@@ -133,17 +140,29 @@ def tile_well(
     return compose(fit(signal, target), fit(dna, target))
 
 
-def tile_picture(data: bytes, name: str = "the image", most_pixels: int = MOST_PIXELS) -> Picture:
-    """Return the tiles of one RGB picture file (R = 0, G = signal, B = DNA), as sent to be served.
+def picture_channels(
+    data: bytes, name: str = "the image", most_pixels: int = MOST_PIXELS
+) -> tuple[Image.Image, Image.Image]:
+    """Return signal and DNA, grey, of one RGB picture file (R = 0, G = signal, B = DNA).
 
-    A 256 x 256 picture is its own tile. Raises StageError where it is not an 8-bit RGB picture.
+    Raises StageError where it is not an 8-bit RGB picture of at least one tile.
     """
     image = open_image(data, name, most_pixels)
-    if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
-        image = image.convert("RGB")
     if image.mode != "RGB":
         raise StageError(
-            f"{name} is {image.mode}, not RGB; send red = 0, green = signal, blue = DNA"
+            f"{name} is {image.mode}, not RGB; send red = 0, green = signal, blue = DNA, no alpha"
+        )
+    if min(image.size) < TILE:
+        raise StageError(
+            f"{name} has {image.width} x {image.height} pixels; a tile has {TILE} x {TILE}"
         )
     _, green, blue = image.split()
-    return tile_well(green, blue)
+    return green, blue
+
+
+def tile_picture(data: bytes, name: str = "the image", most_pixels: int = MOST_PIXELS) -> Picture:
+    """Return the tiles of one RGB picture file, as sent to be served.
+
+    A 256 x 256 picture is its own tile. Raises StageError as `picture_channels` does.
+    """
+    return tile_well(*picture_channels(data, name, most_pixels))

@@ -1,33 +1,48 @@
-"""Serve the models of $MODELS on $HOST:$PORT."""
+"""Serve the models of $MODELS on $HOST:$PORT, and metrics on $METRICS_PORT."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import uvicorn
+import uvloop
 from common.errors import StageError
 
-from .app import make
-from .models import load
+from .server import Server
+from .service import Service
+from .settings import Settings
+
+
+async def serve(settings: Settings) -> None:
+    """Listen, load the models, and serve until told to end; raises StageError."""
+    service = Service(settings)
+    try:
+        service.metrics.serve(settings.host, settings.metrics_port)
+    except OSError as error:
+        raise StageError(
+            f"cannot listen on {settings.host}:{settings.metrics_port} ({error.strerror}); "
+            "set METRICS_PORT"
+        ) from None
+    server = Server(service)
+    serving = asyncio.create_task(server.serve())
+    try:
+        await asyncio.to_thread(service.load)
+        print(f"ready: {len(service.models.models)} models on port {settings.port}", flush=True)
+    except StageError:
+        server.should_exit = True
+        raise
+    finally:
+        await serving
 
 
 def main() -> None:
-    """Load, then listen: what answers is ready. Exits with 1 where the models do not fit."""
+    """Exit with 1 where the settings or the models do not fit, with 0 when told to end."""
     try:
-        models = load(Path(os.environ.get("MODELS", "/models")))
+        uvloop.run(serve(Settings.of(os.environ)))
     except StageError as error:
         print(f"function: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    uvicorn.run(
-        make(models, pool),
-        host=os.environ.get("HOST", "0.0.0.0"),  # noqa: S104 - a container's own address
-        port=int(os.environ.get("PORT", "8080")),
-        access_log=False,
-    )
 
 
 main()

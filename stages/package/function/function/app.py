@@ -1,98 +1,200 @@
-"""The ASGI application: `POST /` with a picture, `GET /_/health`, `GET /_/ready`."""
+"""The ASGI application: pictures to /, tensors to /v2, and OpenFaaS' questions to /_/."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common.errors import StageError
-from common.tiling import tile_picture
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
 
-from .models import Models
+from . import pictures, tensors
+from .contract import Contract, refusal
+from .models import Model
+from .service import NotReadyError, Service
 
-MOST_BYTES = 32 << 20
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
+MEAN = "mean"  # the model of the protocol that is the mean of all others
+_HERE = Path(__file__).parent
+_PAGE = (_HERE / "page.html").read_text(encoding="utf-8")
+_OPENAPI = (_HERE / "openapi.json").read_bytes()
+# The page needs its own two blocks and the pictures it is given, and nothing from anywhere else.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'"
+)
+Handler = Callable[[Request], Awaitable[Response]]
 
 
-class TooLargeError(Exception):
-    """A body is longer than MOST_BYTES."""
-
-
-def classify(models: Models, body: bytes) -> dict[str, Any]:
-    """Answer for a picture's bytes: each tile, each model, and their mean.
-
-    Raises StageError where the bytes are no picture that can be classified.
-    """
-    tiles = tile_picture(body, "the picture")
-    each = np.stack([model.run(tiles) for model in models.models])
-    mean = float(each.mean())
-    return {
-        "class": models.classes[int(mean >= models.threshold)],
-        "probability": mean,
-        "model_digest": models.digest,
-        "models": [
-            {"name": model.name, "probability": float(values.mean()), "digest": model.digest}
-            for model, values in zip(models.models, each, strict=True)
-        ],
-        "tiles": [float(value) for value in each.mean(axis=0)],
+def make(service: Service) -> Contract:
+    """Return the application that answers for `service`."""
+    api = _Api(service)
+    routes = [
+        _route("/", {"GET": api.page, "POST": api.classify}),
+        _route("/_/health", {"GET": api.health}),
+        _route("/_/ready", {"GET": api.ready}),
+        _route("/openapi.json", {"GET": api.openapi}),
+        _route("/v2", {"GET": api.server}),
+        _route("/v2/health/live", {"GET": api.live}),
+        _route("/v2/health/ready", {"GET": api.ready}),
+    ]
+    for version in ("", "/versions/1"):
+        model = f"/v2/models/{{model}}{version}"
+        routes += [
+            _route(model, {"GET": api.model}),
+            _route(f"{model}/ready", {"GET": api.model_ready}),
+            _route(f"{model}/infer", {"POST": api.infer}),
+        ]
+    handlers: dict[Any, Any] = {
+        HTTPException: _http_error,
+        StageError: _bad_request,
+        NotReadyError: _not_ready,
+        ClientDisconnect: _gone,
+        Exception: _defect,
     }
+    return Contract(Starlette(routes=routes, exception_handlers=handlers), service)
 
 
-async def read_body(receive: Receive) -> bytes:
-    """Return the body; raises TooLargeError once it passes MOST_BYTES, whatever was declared."""
-    pieces, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return b""
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > MOST_BYTES:
-            raise TooLargeError
-        pieces.append(piece)
-        if not message.get("more_body"):
-            return b"".join(pieces)
+def _route(path: str, handlers: dict[str, Handler]) -> Route:
+    """Return a route that answers other methods, HEAD too, with 405 and the ones there are."""
+
+    async def answer(request: Request) -> Response:
+        if handler := handlers.get(request.method):
+            return await handler(request)
+        names = ", ".join(handlers)
+        return refusal(405, f"{path} answers {names} only", {"Allow": names})
+
+    route = Route(path, answer)
+    route.methods = set()  # all of them get here
+    return route
 
 
-async def answer(send: Send, status: int, document: object) -> None:
-    """Send `document` as JSON."""
-    body = json.dumps(document).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class _Api:
+    """What each address answers."""
 
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
-def make(models: Models, pool: ThreadPoolExecutor) -> Any:
-    """Return the application that serves `models`, inference in `pool`."""
+    async def page(self, _: Request) -> Response:
+        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
 
-    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        path, method = scope["path"], scope["method"]
-        if path in ("/_/health", "/_/ready"):
-            good = method == "GET"
-            await answer(send, 200 if good else 405, {"status": "ok"} if good else _only("GET"))
-        elif path != "/":
-            await answer(send, 404, {"error": f"there is no {path}; POST a picture to /"})
-        elif method != "POST":
-            await answer(send, 405, _only("POST"))
+    async def openapi(self, _: Request) -> Response:
+        return Response(_OPENAPI, media_type="application/json")
+
+    async def health(self, _: Request) -> Response:
+        if self._service.healthy:
+            return JSONResponse({"status": "ok"})
+        return refusal(503, "draining" if self._service.draining else "loading the models")
+
+    async def live(self, _: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        if self._service.full:
+            return refusal(429, "as many requests as max_inflight allows are being answered")
+        return await self.health(request)
+
+    async def classify(self, request: Request) -> Response:
+        """Answer for a picture: each tile, each model, and their mean."""
+        service, models = self._service, self._service.models
+        _plain(request)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "multipart/form-data":
+            data = await pictures.of_form(request)
         else:
-            try:
-                body = await read_body(receive)
-                loop = asyncio.get_running_loop()
-                await answer(send, 200, await loop.run_in_executor(pool, classify, models, body))
-            except TooLargeError:
-                await answer(send, 413, {"error": f"the body is longer than {MOST_BYTES} bytes"})
-            except StageError as error:
-                await answer(send, 400, {"error": str(error)})
+            data = await request.body()
+            if kind == "application/json":
+                data = await service.in_pool(pictures.of_json, data)
+        picture = await service.in_pool(pictures.decode, data, service.settings.max_pixels)
+        each = await service.run(models.models, picture.tiles)
+        mean = float(each.mean())
+        return JSONResponse(
+            {
+                "class": models.classes[int(mean >= models.threshold)],
+                "probability": mean,
+                "model_digest": models.digest,
+                "models": [
+                    {"name": model.name, "probability": float(row.mean()), "digest": model.digest}
+                    for model, row in zip(models.models, each, strict=True)
+                ],
+                "tiles": each.mean(axis=0).tolist(),
+                "picture": {
+                    "width": picture.width,
+                    "height": picture.height,
+                    "columns": picture.columns,
+                    "rows": picture.rows,
+                },
+            }
+        )
 
-    return app
+    async def server(self, _: Request) -> Response:
+        found = {"name": "plateline", "version": "1", "extensions": ["binary_tensor_data"]}
+        return JSONResponse(found)
+
+    async def model(self, request: Request) -> Response:
+        self._models(request)
+        return JSONResponse(
+            {
+                "name": request.path_params["model"],
+                "versions": ["1"],
+                "platform": "onnxruntime_onnx",
+                "inputs": [tensors.INPUT],
+                "outputs": [tensors.OUTPUT],
+            }
+        )
+
+    async def model_ready(self, request: Request) -> Response:
+        self._models(request)
+        return JSONResponse({"name": request.path_params["model"], "ready": True})
+
+    async def infer(self, request: Request) -> Response:
+        models = self._models(request)
+        _plain(request)
+        body = await request.body()
+        asked = await self._service.in_pool(tensors.decode, body, request.headers)
+        each = await self._service.run(models, asked.tiles)
+        content, headers = tensors.encode(request.path_params["model"], asked, each.mean(axis=0))
+        return Response(content, headers=headers)
+
+    def _models(self, request: Request) -> tuple[Model, ...]:
+        """Return the models of the name that the path has; raises HTTPException 404."""
+        name, models = request.path_params["model"], self._service.models.models
+        found = tuple(model for model in models if name in (model.name, MEAN))
+        if not found:
+            names = ", ".join([MEAN, *(model.name for model in models)])
+            raise HTTPException(404, f"there is no model {name!r}; there are {names}")
+        return found
 
 
-def _only(method: str) -> dict[str, str]:
-    return {"error": f"only {method} is answered here"}
+def _plain(request: Request) -> None:
+    """Refuse compressed bodies: what they unpack to has no limit that could be checked before."""
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise HTTPException(415, f"the body is encoded as {coding!r}; send it as it is")
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    reason = error.detail
+    if error.status_code == 404 and reason == "Not Found":
+        reason = f"there is no {request.url.path!r}; POST a picture to /, or see /openapi.json"
+    return refusal(error.status_code, reason, dict(error.headers or {}))
+
+
+async def _bad_request(_: Request, error: StageError) -> Response:
+    return refusal(400, str(error))
+
+
+async def _not_ready(_: Request, __: NotReadyError) -> Response:
+    return refusal(503, "the models are still being loaded", {"Retry-After": "1"})
+
+
+async def _gone(_: Request, __: ClientDisconnect) -> Response:
+    return Response(status_code=499)  # nobody reads it; the log does
+
+
+async def _defect(_: Request, error: Exception) -> Response:
+    return refusal(500, f"unexpected {type(error).__name__}; the log says more")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import onnxruntime
 from common import digest
 from common.errors import StageError
+from common.tiling import TILE
 from numpy.typing import NDArray
 
 FORMAT = 1
@@ -18,16 +21,23 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Model:
-    """One fold's network: tiles uint8 [n, 256, 256, 3] -> probability float32 [n]."""
+    """One fold's network: a tile uint8 [256, 256, 3] -> the probability of the second class."""
 
     name: str
     digest: str
     session: Any
 
-    def run(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the probability of the second class, tile by tile."""
-        answers = [self.session.run(None, {"tiles": tile[None]})[0] for tile in tiles]
-        return np.concatenate(answers).reshape(-1)
+    def run(self, tile: NDArray[np.uint8]) -> float:
+        """Return the probability for one tile.
+
+        One tile a call: on a CPU a batch is no faster, and a call is what a time limit can cancel.
+        """
+        value = float(self.session.run(None, {"tiles": tile[None]})[0].reshape(-1)[0])
+        if not 0 <= value <= 1:
+            raise ArithmeticError(
+                f"the model {self.name} answered {value}, which is no probability"
+            )
+        return value
 
 
 @dataclass(frozen=True)
@@ -40,41 +50,47 @@ class Models:
     models: tuple[Model, ...]
 
 
-def load(folder: Path) -> Models:
-    """Load and warm the models of `folder`.
+def load(folder: Path, pool: Executor, intra_op_threads: int = 1) -> Models:
+    """Load and warm the models of `folder`, each in a thread of `pool`.
 
     Raises StageError where manifest or a model is missing, or a file has another digest.
     """
     manifest = folder / "manifest.json"
     try:
-        document = json.loads(manifest.read_text(encoding="utf-8"))
+        data = manifest.read_bytes()
+        document = json.loads(data)
         if document["format"] != FORMAT:
             raise StageError(f"{manifest} has format {document['format']!r}, not {FORMAT}")
-        models = []
-        for entry in document["models"]:
-            path = folder / entry["file"]
-            wanted = entry["sha256"].removeprefix("sha256:")
-            found = digest.file_sha256(path)
-            if found != wanted:
-                raise StageError(
-                    f"the model {path} has sha256 {found}, {manifest.name} wants {wanted}; "
-                    "package it again"
-                )
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = options.inter_op_num_threads = 1
-            session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-            model = Model(entry["name"], f"sha256:{wanted}", session)
-            model.run(np.zeros((1, 256, 256, 3), np.uint8))
-            models.append(model)
-        if not models:
+        if document.get("tile", TILE) != TILE:
+            raise StageError(f"{manifest} is for tiles of {document['tile']} pixels, not {TILE}")
+        entries = [(e["name"], folder / e["file"], e["sha256"]) for e in document["models"]]
+        if not entries:
             raise StageError(f"{manifest} lists no model; package validated models")
+        loading = [pool.submit(_load, *entry, manifest, intra_op_threads) for entry in entries]
         return Models(
             tuple(document["classes"]),
             float(document["threshold"]),
-            "sha256:" + digest.file_sha256(manifest),
-            tuple(models),
+            "sha256:" + hashlib.sha256(data).hexdigest(),
+            tuple(future.result() for future in loading),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"cannot read the models in {folder}: {error!r}") from None
+
+
+def _load(name: str, path: Path, wanted: str, manifest: Path, threads: int) -> Model:
+    wanted = wanted.removeprefix("sha256:")
+    found = digest.file_sha256(path)
+    if found != wanted:
+        raise StageError(
+            f"the model {path} has sha256 {found}, {manifest.name} wants {wanted}; package it again"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        model = Model(name, f"sha256:{wanted}", session)
+        model.run(np.zeros((TILE, TILE, 3), np.uint8))
+    except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no public base
+        raise StageError(f"onnxruntime cannot run {path}: {error}; train again") from None
+    return model

@@ -1,0 +1,43 @@
+"""What /metrics on port 8081 tells, under the names that of-watchdog uses."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.process_collector import ProcessCollector
+
+# One process serves, its threads share these, so that nothing needs to be summed.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+
+
+class Metrics:
+    """The counters of one function."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "http_requests_total", "Requests answered.", ["code", "method"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.duration = Histogram(
+            "http_request_duration_seconds", "From a request's head to its answer's end.",
+            ["code", "method"], registry=self.registry,
+        )  # fmt: skip
+        self.in_flight = Gauge(
+            "http_requests_in_flight", "Requests being answered.", registry=self.registry
+        )
+        self.inference = Histogram(
+            "inference_duration_seconds", "One model on one tile.", ["model"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+            registry=self.registry,
+        )  # fmt: skip
+
+    def answered(self, method: str, code: int, seconds: float) -> None:
+        """Count one answer; methods that nobody should send share one label."""
+        labels = (str(code), method if method in _METHODS else "unknown")
+        self.requests.labels(*labels).inc()
+        self.duration.labels(*labels).observe(seconds)
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer on `port` from a thread of its own; raises OSError where it is taken."""
+        start_http_server(port, host, self.registry)
