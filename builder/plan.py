@@ -132,7 +132,8 @@ class Planner:
 
             return run_python(*self._image_of(plan), script, stdin)
 
-        return bytecode.Interpreter(key=plan.key, run=run)
+        key = _key({"image": plan.key, "bytecode": bytecode.FORMAT})
+        return bytecode.Interpreter(key=key, run=run)
 
     def hash(self, path: Path) -> str:
         """Return a file's SHA-256, read once a build."""
