@@ -210,6 +210,16 @@ def test_store_and_registry_give_the_same_image_but_for_the_names_in_it(
     assert len(digests) == 1
 
 
+def test_a_base_that_the_store_lacks_is_brought_from_its_registry(
+    base: Reference, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PLATELINE_STORE", str(tmp_path / "empty"))
+    found = run(function_image=str(base), model_repo="localhost/served")
+    fresh = Store.open(tmp_path / "empty")
+    for part in fresh.image(Reference.parse(found["image"]).digest).layers:
+        fresh.verify(part.blob.digest)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from builder import oci
+from builder import oci, origin
 from builder.errors import BuilderError
 from builder.layer import write_layer
 from builder.pull import pull
@@ -26,12 +26,19 @@ class Local:
     registries: Registries
 
     def image(self, reference: Reference) -> oci.Image:
-        """Return the image from the store, pulled into it where it was missing."""
+        """Return the image, whole, from the store; brought into it where that lacks a part."""
         try:
-            return self.store.image(reference.digest)
+            found = self.store.image(reference.digest)
+            if all(origin.bring(self.store, layer.blob) for layer in found.layers):
+                return found
         except BuilderError:
             if reference.local:
                 raise
+        if reference.local:
+            raise BuilderError(
+                f"the store {self.store.root} lacks a layer of {reference}; "
+                "run `invoke build-images`"
+            )
         return pull(self.store, self.registries.at(reference.host), reference)
 
     def blobs(self, _: Reference, image: oci.Image) -> list[Blob]:
