@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from builder import oci
@@ -23,6 +24,19 @@ def find_by_key(store: Store, registry: Registry, repository: str, key: str) -> 
     Its manifest and config are kept in the store.
     """
     return documents(store, registry, repository, key_tag(key), PLATFORM)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryCache:
+    """The results that were pushed to `registry` under `path`, by action key (a RemoteCache)."""
+
+    store: Store
+    registry: Registry
+    path: str
+
+    def find(self, name: str, key: str) -> oci.Image | None:
+        """Return the image that was pushed as `path/name` for `key`, or None."""
+        return find_by_key(self.store, self.registry, f"{self.path}/{name}", key)
 
 
 def documents(

@@ -1,4 +1,4 @@
-"""What made a package: the commit, each image's key and digest, the digests of the lock files.
+"""What made a package: the commit, each image's key and digest, the lock files and their packages.
 
 It stands as one line of JSON in a comment at the head of the package, where Kubeflow Pipelines
 ignores it, and is part of the package's digest.
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from builder import canonical
+from builder import canonical, debian, wheels
 from builder.build import Built
 from builder.workspace import Workspace
 from pipeline.errors import PipelineError
@@ -23,12 +23,13 @@ _MARK = "# made from: "
 
 @dataclass(frozen=True)
 class Provenance:
-    """`commit` is empty outside of a git checkout; `images` has name -> key, digest."""
+    """`commit` is empty outside of a git checkout; `images` has name -> key, digest, layers (what
+    made one -> its digest); `locks` has path -> sha256, packages (name -> version)."""
 
     commit: str
     dirty: bool
-    images: Mapping[str, Mapping[str, str]]
-    locks: Mapping[str, str]
+    images: Mapping[str, Mapping[str, Any]]
+    locks: Mapping[str, Mapping[str, Any]]
 
     def line(self) -> str:
         """Return the comment that carries it."""
@@ -39,11 +40,29 @@ def collect(workspace: Workspace, built: Mapping[str, Built]) -> Provenance:
     """Return what `built` was made from."""
     commit, dirty = _git(workspace.root)
     locks = {
-        path.relative_to(workspace.root).as_posix(): canonical.sha256(path.read_bytes())
+        path.relative_to(workspace.root).as_posix(): {
+            "sha256": canonical.sha256(path.read_bytes()), "packages": _packages(path),
+        }
         for path in sorted(workspace.root.glob("stages/**/*.lock"))
-    }
-    images = {name: {"key": b.key, "digest": b.image.digest} for name, b in sorted(built.items())}
+    }  # fmt: skip
+    images = {
+        name: {
+            "key": b.key, "digest": b.image.digest,
+            "layers": {layer.created_by: layer.blob.digest for layer in b.image.layers},
+        }
+        for name, b in sorted(built.items())
+    }  # fmt: skip
     return Provenance(commit, dirty, images, locks)
+
+
+def _packages(lock: Path) -> dict[str, str]:
+    read = debian.read_lock if lock.name == "debian.lock" else wheels.read_lock
+    return {package.name: package.version for package in read(lock.parent)}
+
+
+def is_dirty(root: Path) -> bool:
+    """Tell whether `root` has changes that no commit holds, or is no git checkout at all."""
+    return _git(root)[1]
 
 
 def _git(root: Path) -> tuple[str, bool]:

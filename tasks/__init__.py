@@ -11,7 +11,7 @@ from invoke import Collection
 _HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(_HERE.parent), *(p for p in sys.path if p != str(_HERE))]
 
-from . import checks, demo, host, images, inspection, packages, submission  # noqa: E402
+from . import checks, demo, host, images, inspection, packages, releases, submission  # noqa: E402
 
 namespace = Collection()
 for _module in (
@@ -20,6 +20,7 @@ for _module in (
     images,
     inspection,
     packages,
+    releases,
     submission,
     checks,
 ):

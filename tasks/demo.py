@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as encoder
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -65,9 +66,9 @@ def demo(
             engine=engine, jobs=jobs, use_cache=not no_cache,
         )  # fmt: skip
         steps = {step.name.rpartition(".")[2]: step for step in result.steps.values()}
-        for name, step in result.steps.items():
+        for step in result.steps.values():
             if step.state != "skipped":
-                times[name] = round(step.seconds, 2)
+                times[_short(step.name)] = round(step.seconds, 2)
         if result.state != "succeeded":
             finish(result)
         mark = time.monotonic()
@@ -83,7 +84,9 @@ def demo(
                 }
         done("classify", mark)
         metrics = _metrics(result, steps["validate"])
-        report = _path(result, steps["validate"], "report")
+        # The artifact's own name has no suffix, which a browser needs.
+        report = result.folder / "report.html"
+        shutil.copyfile(_path(result, steps["validate"], "report"), report)
         found = {
             "images": {
                 name: {"digest": b.image.digest, "size": b.image.size}
@@ -110,27 +113,33 @@ def _metrics(result: Any, step: Any) -> dict[str, Any]:
     return dict(encoder.loads(text))
 
 
+def _short(step: str) -> str:
+    """Return a step's name without the groups around it: `train 1` for the second of a loop."""
+    *groups, name = step.split(".")
+    return " ".join([name, *(group for group in groups if group.isdecimal())])
+
+
 def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = [("what", "value", "")]
+    rows = [("what", "result")]
     rows += [
-        (f"image {name}", image["digest"], f"{image['size'] / 1e6:.1f} MB")
+        (f"image {name}", f"{image['digest']}  {image['size'] / 1e6:.1f} MB")
         for name, image in found["images"].items()
     ]
-    rows.append(("package", found["package"], ""))
+    rows.append(("package", found["package"]))
     for fold, model in found["metrics"]["models"].items():
         for level in ("well", "tile"):
             right = sum(row[n] for n, row in enumerate(model[level]["confusion"]))
             total = sum(map(sum, model[level]["confusion"]))
             value = f"{right} of {total} right, weighted F1 {model[level]['weighted_f1']:.3f}"
-            rows.append((f"held-out {level}s of {fold}", value, ""))
+            rows.append((f"held-out {level}s {fold}", value))
     rows += [
-        (f"tile {name}", f"{a['class']} ({a['probability']:.3f})", f"expected {a['expected']}")
+        (f"tile {name}", f"{a['class']}, probability {a['probability']:.3f}; is {a['expected']}")
         for name, a in found["answers"].items()
     ]
-    rows += [("time " + name, f"{seconds:.1f} s", "") for name, seconds in found["seconds"].items()]
     rows += [
-        ("report", found["report"], ""),
-        ("run", found["page"], ""),
-        ("function image", found["function_image"], ""),
+        ("function image", found["function_image"]),
+        ("report", found["report"]),
+        ("run", found["page"]),
+        ("seconds", ", ".join(f"{name} {time:.1f}" for name, time in found["seconds"].items())),
     ]
     return rows
