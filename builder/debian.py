@@ -110,10 +110,8 @@ def _below(entry: Entry, prefix: str) -> Entry:
     return replace(entry, path=f"{prefix}/{entry.path}", target=target)
 
 
-def unpack(packages: list[Package], cache: Path) -> Iterator[Entry]:
-    """Download (four at a time), check and unpack `packages`, then add what scripts would make."""
-    if not packages:
-        return
+def fetch(packages: list[Package], cache: Path) -> list[Path]:
+    """Return where the packages are, those that are missing downloaded (four at a time)."""
     site = ""
 
     def get(package: Package) -> Path:
@@ -126,9 +124,15 @@ def unpack(packages: list[Package], cache: Path) -> Iterator[Entry]:
         )
 
     with ThreadPoolExecutor(4) as pool:
-        paths = list(pool.map(get, packages))
+        return list(pool.map(get, packages))
+
+
+def unpack(packages: list[Package], cache: Path) -> Iterator[Entry]:
+    """Fetch, check and unpack `packages`, then add what scripts would make."""
+    if not packages:
+        return
     entries: dict[str, Entry] = {}
-    for package, path in zip(packages, paths, strict=True):
+    for package, path in zip(packages, fetch(packages, cache), strict=True):
         for entry in read_deb(path, package.name):
             entries[entry.path] = entry
     yield from entries.values()
@@ -213,12 +217,11 @@ def _content(entry: Entry) -> bytes:
 def library_bytecode(
     entries: Iterable[Entry], destination: str, interpreter: bytecode.Interpreter
 ) -> Iterator[Entry]:
-    """Yield the byte-code of the Python library among `entries`, as postinst scripts would."""
+    """Return the byte-code of the Python library among `entries`, as postinst scripts would."""
     folder = posixpath.join(destination.strip("/"), "usr/lib/python3")
-    sources = {
-        entry.path: _content(entry)
+    sources = [
+        entry
         for entry in entries
         if entry.kind == "file" and entry.path.endswith(".py") and entry.path.startswith(folder)
-    }
-    for path, data in bytecode.compile_sources(sources, interpreter).items():
-        yield Entry(bytecode.cache_path(path), "file", content=data)
+    ]
+    return bytecode.compile_sources(sources, interpreter)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json as encoder
+import sys
+import time
 from dataclasses import asdict
 
 from invoke import Context, task
 
-from .printing import JSON_HELP, ROOT, errors, table
+from .printing import JOBS_HELP, JSON_HELP, ROOT, errors, say, table
 
 
 @task(
@@ -60,3 +62,35 @@ def explain(_: Context, stage: str, json: bool = False) -> None:
             table(rows)
         for layer in found.making:
             print(f"would make the layer: {layer}")
+
+
+@task(
+    help={
+        "targets": "names separated by commas (all)",
+        "rounds": "how many times to build again",
+        "jobs": JOBS_HELP,
+        "json": JSON_HELP,
+    }
+)
+def verify_images(
+    _: Context, targets: str = "", rounds: int = 1, jobs: int = 2, json: bool = False
+) -> None:
+    """Build again from nothing, all surroundings changed, and compare the digests."""
+    with errors():
+        from builder.store import Store
+        from builder.verify import verify
+        from builder.workspace import Workspace
+
+        started = time.monotonic()
+        workspace = Workspace.load(ROOT)
+        names = [name for name in targets.split(",") if name] or list(workspace.targets)
+        found = verify(workspace, Store.open(), names, rounds=rounds, jobs=jobs, progress=say)
+        if json:
+            print(encoder.dumps({"images": names, "rounds": rounds,
+                                 "differences": [asdict(d) for d in found]}))  # fmt: skip
+        for different in found:
+            print(different.sentence(), file=sys.stderr)
+        seconds = time.monotonic() - started
+        how = f"{len(found)} differences" if found else "all digests equal"
+        say(f"{len(names)} images, {rounds} times: {how} ({seconds:.1f} s)")
+        raise SystemExit(1 if found else 0)
