@@ -13,8 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from builder import canonical, oci
 from builder.registry import Registry
@@ -103,8 +102,12 @@ def _bring(registry: Registry, home: str, source: str, store: Store, image: oci.
         if not registry.has_blob(home, blob.digest) and not registry.mount_blob(
             home, blob.digest, source
         ):
-            registry.put_blob(home, blob, partial(Path.open, store.path(blob.digest), "rb"))
+            registry.put_blob(home, blob, partial(_stored, store, blob.digest))
     registry.put_manifest(home, image.digest, store.read(image.digest), oci.MANIFEST)
+
+
+def _stored(store: Store, digest: str) -> BinaryIO:
+    return store.path(digest).open("rb")
 
 
 def _put_package(registry: Registry, home: str, package: bytes) -> oci.Descriptor:
