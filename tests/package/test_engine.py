@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import json
-import tarfile
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from builder import oci
 from builder.errors import BuilderError
 from builder.reference import Reference
-from builder.registry import Registry
 from builder.sandbox import choose
 from builder.store import Store
 from tests.conftest import missing
 
 from .conftest import PACKAGE, Run
+from .reading import meaning, read
 
 
 @pytest.fixture(autouse=True)
@@ -38,35 +33,6 @@ def engine(store: Store, registry_host: str) -> Iterator[None]:
                 if name.startswith(registry_host):
                     with contextlib.suppress(docker.errors.ImageNotFound):
                         client.images.remove(name)
-
-
-def read(reference: Reference) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return manifest, config and files of an image: path -> type, mode, owner, content."""
-    with Registry(reference.host) as registry:
-        found = registry.get_manifest(reference.repository, reference.digest)
-        assert found
-        document = json.loads(found[1])
-
-        def blob(entry: dict[str, Any]) -> bytes:
-            return registry.get_blob(reference.repository, oci.Descriptor.from_json(entry))
-
-        config = json.loads(blob(document["config"]))
-        files: dict[str, Any] = {}
-        for entry in document["layers"]:
-            with tarfile.open(fileobj=io.BytesIO(blob(entry))) as tar:
-                for member in tar:
-                    stream = tar.extractfile(member) if member.isfile() else None
-                    content = stream.read() if stream else b""
-                    facts = (member.type, oct(member.mode & 0o7777), member.uid, member.gid)
-                    files[member.name.strip("/")] = (*facts, content)
-    return document, config, files
-
-
-def meaning(config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a container sees of a config: the engine writes out what is empty."""
-    own = {"Image", "Hostname", "Domainname"}
-    inner = {k: v for k, v in config["config"].items() if v and k not in own}
-    return {"config": inner, "os": config["os"], "architecture": config["architecture"]}
 
 
 @pytest.mark.parametrize("shelf", [False, True])
