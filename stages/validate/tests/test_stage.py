@@ -1,182 +1,319 @@
-"""The validate stage, end to end, on tiny ONNX models serialised by hand."""
+"""The stage end to end, on small plates and tiny models."""
 
+import csv
 import json
-import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from common import digest
 from common.errors import StageError
-from common.stage_io import StageIO
-from common.tiles import Tile, write_index, write_plate
+from example import GOOD, Well, full, plain, task, write, write_model
+from onnx_file import onnx_model
+from validate import stage
 from validate.stage import validate
 
-
-def _int(field, value):
-    return _varint(field << 3) + _varint(value)
+CONSTANT = onnx_model(0, 0)
 
 
-def _varint(value):
-    out = b""
-    while value > 127:
-        out, value = out + bytes([value & 127 | 128]), value >> 7
-    return out + bytes([value])
+def run(folder, wells=None, models=None):
+    asked = write(folder, wells or plain(), models)
+    validate(asked)
+    return asked
 
 
-def _part(field, data):
-    data = data.encode() if isinstance(data, str) else data
-    return _varint(field << 3 | 2) + _varint(len(data)) + data
-
-
-def _node(kind, inputs, output, attribute=b""):
-    names = b"".join(_part(1, name) for name in inputs)
-    return _part(1, names + _part(2, output) + _part(4, kind) + attribute)
-
-
-def _value(name, kind, dims):
-    shape = b"".join(_part(1, _part(2, d) if isinstance(d, str) else _int(1, d)) for d in dims)
-    return _part(1, name) + _part(2, _part(1, _int(1, kind) + _part(2, shape)))
-
-
-def _tensor(name, dims, values):
-    raw = struct.pack(f"<{len(values)}f", *values)
-    return _part(
-        5, b"".join(_int(1, d) for d in dims) + _int(2, 1) + _part(8, name) + _part(9, raw)
-    )
-
-
-def onnx_model(weight, bias):
-    """Return an ONNX file: sigmoid(weight * mean of the green channel + bias)."""
-    axes = _part(5, _part(1, "axes") + _int(8, 1) + _int(8, 2) + _int(20, 7))
-    keep = _part(5, _part(1, "keepdims") + _int(3, 0) + _int(20, 2))
-    graph = (
-        _node("Cast", ["tiles"], "f", _part(5, _part(1, "to") + _int(3, 1) + _int(20, 2)))
-        + _node("ReduceMean", ["f"], "m", axes + keep)
-        + _node("MatMul", ["m", "w"], "x")
-        + _node("Add", ["x", "b"], "y")
-        + _node("Sigmoid", ["y"], "probability")
-        + _part(2, "g")
-        + _tensor("w", [3, 1], [0, weight, 0])
-        + _tensor("b", [1], [bias])
-        + _part(11, _value("tiles", 2, ["n", 256, 256, 3]))
-        + _part(12, _value("probability", 1, ["n", 1]))
-    )
-    return _int(1, 8) + _part(7, graph) + _part(8, _int(2, 13))
-
-
-GOOD = onnx_model(0.1, -10)
-
-
-def run(folder, models=None, labels=True, spoil=lambda _: None, threshold=0.9):
-    tiles = folder / "tiles"
-    tiles.mkdir()
-    index, pictures, wells = [], [], []
-    for row, fold in (("A", "A"), ("B", "B")):
-        for column in range(1, 7):
-            kind = int(column > 3)
-            role, label = ("positive" if kind else "negative"), (kind if labels else 0)
-            name = f"{row}{column:02d}"
-            wells.append({"well": name, "fold": fold})
-            for x in range(2):
-                index.append(Tile(name, row, column, 0, 0, x, "", None, "", role, fold, label, ""))
-                picture = np.zeros((256, 256, 3), np.uint8)
-                picture[..., 1] = 150 + column if kind else 50 + column
-                pictures.append(picture)
-    np.save(tiles / "tiles.npy", np.array(pictures))
-    write_index(tiles / "tiles.csv", index)
-    write_plate(
-        tiles,
-        {
-            "folds": ["A", "B"],
-            "classes": ["negative", "positive"],
-            "tile": 256,
-            "layout": {"name": "test"},
-            "wells": wells,
-        },
-    )
-    collected = []
-    for fold in ("A", "B"):
-        model = folder / f"model-{fold}"
-        model.mkdir()
-        for name, data in {"model.onnx": GOOD, **(models or {})}.items():
-            (model / name).write_bytes(data)
-        files = digest.file_hashes(model)
-        (model / "model.json").write_text(
-            json.dumps(
-                {
-                    "fold": fold,
-                    "model_type": "test",
-                    "train_wells": [],
-                    "validation_wells": [],
-                    "files": files,
-                }
-            )
-        )
-        collected.append({"uri": str(model)})
-    spoil(folder)
-    names = ("servable", "results", "metrics", "classification", "report")
-    task = StageIO(
-        {
-            "inputs": {
-                "parameterValues": {"f1_threshold": threshold},
-                "artifacts": {
-                    "tiles": {"artifacts": [{"uri": str(tiles)}]},
-                    "models": {"artifacts": collected},
-                },
-            },
-            "outputs": {
-                "artifacts": {n: {"artifacts": [{"uri": str(folder / "out" / n)}]} for n in names}
-            },
-        }
-    )
-    validate(task)
-    return task, json.loads((folder / "out/servable/manifest.json").read_text())
+def read(folder, name):
+    return json.loads((folder / "out" / name).read_text())
 
 
 def test_right_models_pass_and_are_written_with_their_hashes(tmp_path):
-    task, manifest = run(tmp_path)
-    assert task.output_parameters() == {"passed": True}
-    for entry in manifest["models"]:
-        assert digest.file_sha256(tmp_path / "out/servable" / entry["file"]) == entry["sha256"]
-    rows = task.output_metadata()["classification"]["confusionMatrix"]["rows"]
-    assert rows == [{"row": [6, 0]}, {"row": [0, 6]}]  # only wells that are there are counted
+    done = run(tmp_path)
+    assert done.output_parameters()["passed"] is True
+    servable = tmp_path / "out/servable"
+    assert done.output_parameters()["digest"] == digest.folder_digest(servable)
+    for entry in read(tmp_path, "servable/manifest.json")["models"]:
+        assert digest.file_sha256(servable / entry["file"]) == entry["sha256"]
 
 
-def test_int8_is_served_when_it_calls_every_well_alike(tmp_path):
-    _, manifest = run(tmp_path, {"model.int8.onnx": onnx_model(0.1, -10.1)})
-    assert {entry["variant"] for entry in manifest["models"]} == {"int8"}
+def test_every_held_out_well_is_judged_once_by_the_model_that_did_not_see_it(tmp_path):
+    wells = full()
+    run(tmp_path, wells)
+    with (tmp_path / "out/results/well_scores.csv").open() as file:
+        scored = list(csv.DictReader(file))
+    assert sorted(line["well"] for line in scored) == sorted(well.name for well in wells)
+    assert {line["well"]: line["fold"] for line in scored} == {w.name: w.fold for w in wells}
+    with (tmp_path / "out/results/tile_scores.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == sum(len(well.levels) for well in wells)
+    for fold, model in read(tmp_path, "results/metrics.json")["models"].items():
+        labelled = [w for w in wells if w.fold == fold and w.label is not None]
+        assert np.sum(model["well"]["confusion"]) == len(labelled)
+        assert np.sum(model["tile"]["confusion"]) == sum(len(w.levels) for w in labelled)
 
 
-@pytest.mark.parametrize("other", [onnx_model(0.1, -15.45), onnx_model(float("nan"), 0), b"x"])
-def test_an_int8_that_changes_a_call_or_fails_is_not_served(tmp_path, other):
-    _, manifest = run(tmp_path, {"model.int8.onnx": other})
-    assert {entry["variant"] for entry in manifest["models"]} == {"fp32"}
-
-
-def test_constant_scores_do_not_pass(tmp_path):
-    task, _ = run(tmp_path, {"model.onnx": onnx_model(0, 0)})
-    assert task.output_parameters() == {"passed": False}
+def test_wells_of_unlike_size_and_mixed_order_are_scored_by_their_own_tiles(tmp_path):
+    """No place in an array is left over or cut through: a score is the mean of a well's tiles."""
+    wells = [
+        Well("A01", "a", (60, 60, 140), "negative", 0),
+        Well("A02", "b", (140,), "positive", 1),
+        Well("A03", "a", (140, 140, 140, 140, 140), "positive", 1),
+        Well("A04", "b", (60, 140), "negative", 0),
+    ]
+    run(tmp_path, wells)
+    with (tmp_path / "out/results/well_scores.csv").open() as file:
+        found = {line["well"]: float(line["probability"]) for line in csv.DictReader(file)}
+    p = {level: 1 / (1 + np.exp(-(0.1 * level - 10))) for level in (60, 140)}
+    expected = {well.name: np.mean([p[level] for level in well.levels]) for well in wells}
+    assert found == pytest.approx(expected, abs=0.005)
 
 
 def test_one_failing_model_fails_the_gate(tmp_path):
-    def spoil(folder):
-        (folder / "model-B/model.onnx").write_bytes(onnx_model(0, 0))
-        path = folder / "model-B/model.json"
-        document = json.loads(path.read_text())
-        document["files"] = {"model.onnx": digest.file_sha256(folder / "model-B/model.onnx")}
-        path.write_text(json.dumps(document))
+    asked = write(tmp_path, plain())
+    write_model(tmp_path, "B", {"model.onnx": CONSTANT})
+    validate(asked)
+    assert asked.output_parameters()["passed"] is False
+    models = read(tmp_path, "results/metrics.json")["models"]
+    assert models["A"]["well"]["weighted_f1"] == 1
+    assert models["B"]["well"]["weighted_f1"] < 0.9
 
-    assert run(tmp_path, spoil=spoil)[0].output_parameters() == {"passed": False}
+
+def test_no_model_passes_by_scoring_everything_alike(tmp_path):
+    assert run(tmp_path, models={"model.onnx": CONSTANT}).output_parameters()["passed"] is False
+
+
+def test_the_gate_takes_the_least_model_and_no_empty_list():
+    metrics = {
+        "models": {name: {"well": {"weighted_f1": f1}} for name, f1 in (("a", 1), ("b", 0.8))}
+    }
+    assert stage.gate(metrics, 0.8)
+    assert not stage.gate(metrics, 0.81)
+    assert not stage.gate({"models": {}}, 0.0)
+
+
+# int8
+
+
+def test_int8_is_served_when_it_calls_every_well_alike(tmp_path):
+    run(tmp_path, models={"model.int8.onnx": onnx_model(0.1, -10.1)})
+    manifest = read(tmp_path, "servable/manifest.json")
+    assert {entry["variant"] for entry in manifest["models"]} == {"int8"}
+    assert (tmp_path / "out/servable/A.onnx").read_bytes() == onnx_model(0.1, -10.1)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("other", "reason"),
     [
-        ({"models": {"model.onnx": onnx_model(float("nan"), 0)}}, "NaN"),
-        ({"labels": False}, "both classes"),
-        ({"spoil": lambda f: (f / "model-A/model.onnx").write_bytes(b"x")}, "train again"),
+        (onnx_model(0.1, -15.45), "calls a well otherwise"),
+        (onnx_model(float("nan"), 0), "nan"),
+        (b"x", "cannot run"),
     ],
 )
-def test_what_cannot_be_judged_is_an_error(tmp_path, given, message):
+def test_an_int8_that_changes_a_call_or_fails_is_not_served(tmp_path, other, reason):
+    run(tmp_path, models={"model.int8.onnx": other})
+    manifest = read(tmp_path, "servable/manifest.json")
+    assert {entry["variant"] for entry in manifest["models"]} == {"fp32"}
+    assert (tmp_path / "out/servable/A.onnx").read_bytes() == GOOD
+    for model in read(tmp_path, "results/metrics.json")["models"].values():
+        assert reason in model["int8_refused"]
+
+
+def test_an_int8_that_changes_the_call_of_an_unlabelled_well_is_not_served(tmp_path):
+    wells = [*plain(), Well("A07", "A", (101.0, 101.0))]
+    run(tmp_path, wells, {"model.int8.onnx": onnx_model(0.1, -10.5)})
+    variants = {e["fold"]: e["variant"] for e in read(tmp_path, "servable/manifest.json")["models"]}
+    assert variants == {"A": "fp32", "B": "int8"}
+
+
+def test_an_int8_that_ranks_tiles_worse_is_not_served(tmp_path):
+    """All calls of wells alike, but scores so coarse that tiles tie: AUC falls by over 0.005."""
+    wells = [
+        *plain(),
+        Well("A07", "A", (90.0, 40.0, 40.0, 40.0), "negative", 0),
+        Well("A08", "A", (88.0, 160.0, 160.0, 160.0), "positive", 1),
+    ]
+    flat = onnx_model(1e3, -1e5)  # a step at 100: every tile below it is 0, every one above 1
+    run(tmp_path, wells, {"model.int8.onnx": flat})
+    models = read(tmp_path, "results/metrics.json")["models"]
+    assert "AUC differs" in models["A"]["int8_refused"]
+    assert models["B"]["variant"] == "int8"
+
+
+# What cannot be judged
+
+
+def spoil_model_json(folder, **facts):
+    path = folder / "model-A/model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "model-A/model.onnx").write_bytes(b"x"), "is not what model.json names"),
+        (lambda f: spoil_model_json(f, files={}), "does not name model.onnx"),
+        (lambda f: (f / "model-A/model.int8.onnx").write_bytes(GOOD), "name model.int8.onnx"),
+        (lambda f: (f / "model-A/model.onnx").unlink(), "cannot read .*model.onnx"),
+        (lambda f: spoil_model_json(f, tiles_sha256="0" * 64), "trained on the tiles 0000"),
+        (lambda f: spoil_model_json(f, train_wells=["A02"]), "would be judged on: A02"),
+        (lambda f: spoil_model_json(f, validation_wells=["A03"]), "would be judged on: A03"),
+        (lambda f: spoil_model_json(f, fold="B"), "two models of the fold B"),
+        (lambda f: spoil_model_json(f, fold="../x"), "unknown fold"),
+        (lambda f: spoil_model_json(f, files=[1]), "cannot read the model"),
+        (lambda f: (f / "model-A/model.json").write_text("{"), "cannot read the model"),
+        (lambda f: (f / "tiles/tiles.csv").write_text("x"), "run prepare again"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(tmp_path, spoil, message):
+    asked = write(tmp_path, plain())
+    spoil(tmp_path)
     with pytest.raises(StageError, match=message):
-        run(tmp_path, **given)
+        validate(asked)
+    assert not (tmp_path / "out/servable").exists()
+
+
+@pytest.mark.parametrize("bias", [float("nan"), float("inf")])
+def test_a_model_of_nan_is_an_error_that_names_it(tmp_path, bias):
+    model = onnx_model(float("nan"), bias)
+    with pytest.raises(StageError, match=r"model.onnx answers nan, not a probability"):
+        run(tmp_path, models={"model.onnx": model})
+
+
+@pytest.mark.parametrize("labels", [{0}, {1}, {None}])
+def test_a_fold_with_one_class_is_an_error_that_names_it(tmp_path, labels):
+    (label,) = labels
+    wells = [w if w.fold == "A" else Well(w.name, w.fold, w.levels, label=label) for w in plain()]
+    with pytest.raises(StageError, match="held-out wells of B have not both classes"):
+        run(tmp_path, wells)
+
+
+def test_a_missing_model_is_an_error(tmp_path):
+    write(tmp_path, plain())
+    with pytest.raises(StageError, match="no model of the folds B"):
+        validate(task(tmp_path, ["A"]))
+
+
+@pytest.mark.parametrize("threshold", [90, -0.1, float("nan")])
+def test_a_threshold_that_no_f1_can_have_is_an_error(tmp_path, threshold):
+    with pytest.raises(StageError, match="f1_threshold"):
+        validate(task(tmp_path, ["A"], f1_threshold=threshold))
+
+
+def test_constant_images_are_judged_without_a_wrong_number(tmp_path):
+    wells = [Well(w.name, w.fold, (0.0, 0.0), w.role, w.label) for w in plain()]
+    done = run(tmp_path, wells)
+    assert done.output_parameters()["passed"] is False
+    model = read(tmp_path, "results/metrics.json")["models"]["A"]
+    assert model["well"]["weighted_f1"] == pytest.approx(1 / 3)
+
+
+# Dose series
+
+
+def test_a_series_has_an_ec50_or_a_reason(tmp_path):
+    run(tmp_path, full())
+    models = read(tmp_path, "results/metrics.json")["models"]
+    (fitted,), (flat,) = models["A-B"]["series"], models["C-D"]["series"]
+    for scale in ("probability", "log_odds"):
+        assert fitted["fit"][scale]["ec50"] == pytest.approx(16, rel=0.35)
+        assert flat["fit"][scale]["ec50"] is None
+        assert flat["fit"][scale]["flag"]
+    names = done_metrics(tmp_path)
+    assert "A-B Wortmannin ec50 nM" in names
+    assert not any("Nothing> & Söhne ec50" in name for name in names)
+
+
+def done_metrics(folder):
+    return json.loads((folder / "out/metrics").read_text())
+
+
+# Kubeflow Pipelines
+
+
+def test_metrics_are_flat_numbers(tmp_path):
+    metadata = run(tmp_path, full()).output_metadata()["metrics"]
+    assert all(type(value) is float and np.isfinite(value) for value in metadata.values())
+    assert metadata["C-D well weighted_f1"] == 1
+
+
+def test_classification_has_the_confusion_matrix_and_the_roc_curve_of_all_wells(tmp_path):
+    metadata = run(tmp_path).output_metadata()["classification"]
+    assert metadata["confusionMatrix"] == {
+        "annotationSpecs": [{"displayName": "negative"}, {"displayName": "positive"}],
+        "rows": [{"row": [6, 0]}, {"row": [0, 6]}],  # only wells that are there are counted
+    }
+    points = metadata["confidenceMetrics"]
+    for point in points:
+        assert sorted(point) == ["confidenceThreshold", "falsePositiveRate", "recall"]
+    assert (points[0]["recall"], points[-1]["falsePositiveRate"]) == (0, 1)
+    json.dumps(metadata, allow_nan=False)
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    root = tmp_path / "workspace"
+    root.mkdir()
+    monkeypatch.setenv("PLATELINE_WORKSPACE", str(root))
+    return root / "w/validate"
+
+
+def checkpointed(folder, **parameters):
+    again = task(folder, ["A", "B"], workspace_name="w", **parameters)
+    validate(again)
+    return again.output_parameters()["passed"]
+
+
+def save(folder, model=GOOD):
+    write(folder, plain(), {"model.onnx": model})
+    return checkpointed(folder)
+
+
+@pytest.mark.parametrize(("model", "passed"), [(GOOD, True), (CONSTANT, False)])
+def test_a_checkpoint_passes_only_if_its_own_metrics_do(tmp_path, workspace, model, passed):
+    assert save(tmp_path, model) is passed
+    assert checkpointed(tmp_path, checkpoint=True) is passed
+
+
+def test_a_checkpoint_that_says_passed_is_looked_at(tmp_path, workspace):
+    save(tmp_path, CONSTANT)
+    path = workspace / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["output_parameters"]["passed"] = True
+    path.write_text(json.dumps(manifest))
+    assert checkpointed(tmp_path, checkpoint=True) is False
+
+
+def test_a_checkpoint_of_another_threshold_does_not_fit(tmp_path, workspace):
+    save(tmp_path)
+    with pytest.raises(StageError, match=r"f1_threshold = 0\.9 and are now 0\.95"):
+        checkpointed(tmp_path, checkpoint=True, f1_threshold=0.95)
+
+
+def test_a_checkpoint_of_other_models_does_not_fit(tmp_path, workspace):
+    save(tmp_path, CONSTANT)
+    write_model(tmp_path, "A", {"model.onnx": GOOD})
+    with pytest.raises(StageError, match="does not fit: its inputs"):
+        checkpointed(tmp_path, checkpoint=True)
+
+
+def test_a_checkpoint_without_metrics_cannot_be_judged(tmp_path, workspace):
+    save(tmp_path)
+    path = workspace / "outputs/results/metrics.json"
+    path.write_text("{}")
+    manifest = json.loads((workspace / "manifest.json").read_text())
+    manifest["files"] = digest.file_hashes(workspace / "outputs")
+    (workspace / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StageError, match="cannot be judged"):
+        checkpointed(tmp_path, checkpoint=True)
+
+
+def test_a_full_disk_is_an_error_that_says_so(tmp_path, monkeypatch):
+    asked = write(tmp_path, plain())
+
+    def full_disk(self, *_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(StageError, match="cannot write the results: No space left on device"):
+        validate(asked)

@@ -1,147 +1,110 @@
-"""Judges each fold's ONNX files on its held-out wells and writes the models to be served."""
+"""The validate stage: judges each fold's ONNX files on its held-out wells, gates, reports."""
 
 from __future__ import annotations
 
 import csv
-import html
 import json
-import re
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 from common import digest
 from common.errors import StageError
 from common.stage_io import StageIO
 from common.tiles import Tiles, read_tiles
 from common.workspace import with_checkpoint
 
-from .measures import Array, auc, confusion, weighted_f1, z_factor
+from . import kubeflow, models, report
+from .judge import SCALES, THRESHOLD
+from .verdict import Verdict, judge_fold
 
-BATCH = 16
-THRESHOLD = 0.5
-_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+METRICS = "metrics.json"
 
 
 def validate(task: StageIO) -> None:
-    """Run the stage, or re-emit its checkpoint."""
-    restore = task.parameter("checkpoint", bool, default=False)
-    with_checkpoint(task, "validate", restore=restore, compute=lambda: _judge_all(task))
-
-
-def _load(folder: Path, tiles: Tiles) -> dict[str, Any]:
-    try:
-        model = dict(json.loads((folder / "model.json").read_text(encoding="utf-8")))
-        for name, expected in model["files"].items():
-            if digest.file_sha256(folder / name) != expected:
-                raise StageError(f"{folder / name} is not what model.json names; train again")
-        held = {well["well"] for well in tiles.plate["wells"] if well["fold"] == model["fold"]}
-        seen = held & {*model["train_wells"], *model["validation_wells"]}
-        if model["fold"] not in tiles.folds or not re.fullmatch(r"[\w.-]+", model["fold"]):
-            raise StageError(f"{folder} is of the unknown fold {model['fold']!r}; train again")
-    except (OSError, ValueError, KeyError) as error:
-        raise StageError(f"cannot read the model in {folder}: {error!r}; train again") from None
-    if seen:
-        raise StageError(f"the model {model['fold']} was trained on its held-out {sorted(seen)}")
-    return model
-
-
-def _probabilities(path: Path, tiles: Tiles, rows: list[int]) -> Array:
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        parts = [
-            session.run(["probability"], {"tiles": tiles.array[rows[at : at + BATCH]]})[0]
-            for at in range(0, len(rows), BATCH)
-        ]
-    except Exception as error:  # noqa: BLE001 - onnxruntime's own exceptions share no public base
-        raise StageError(f"onnxruntime cannot run {path}: {error}; train again") from None
-    found = np.concatenate(parts).astype(np.float64).reshape(-1)
-    if len(found) != len(rows) or not ((found >= 0) & (found <= 1)).all():
-        raise StageError(f"{path} answers something else than probabilities (NaN?); train again")
-    return found
-
-
-def _judge(tiles: Tiles, fold: str, path: Path) -> dict[str, Any]:
-    rows = [i for i, tile in enumerate(tiles.index) if tile.fold == fold]
-    if not rows:
-        raise StageError(f"the fold {fold} holds no well to judge; correct the layout's folds")
-    probability = _probabilities(path, tiles, rows)
-    wells: dict[str, list[int]] = {}
-    for at, row in enumerate(rows):
-        wells.setdefault(tiles.index[row].well, []).append(at)
-    mean = {well: float(probability[at].mean()) for well, at in wells.items()}
-    of = {tiles.index[row].well: tiles.index[row] for row in rows}
-    known = [well for well in mean if of[well].label is not None]
-    labels = np.array([float(of[well].label or 0) for well in known])
-    scores = np.array([mean[well] for well in known])
-    marked = [at for at, row in enumerate(rows) if tiles.index[row].label is not None]
-    tile_labels = np.array([float(tiles.index[rows[at]].label or 0) for at in marked])
-    if len(set(labels)) < 2:
-        raise StageError(f"the held-out wells of {fold} have not both classes; nothing is judged")
-
-    def level(truth: Array, values: Array) -> dict[str, Any]:
-        calls = (values >= THRESHOLD).astype(np.float64)
-        return {
-            "accuracy": float((truth == calls).mean()),
-            "weighted_f1": weighted_f1(truth, calls),
-            "auc": auc(truth, values),
-            "confusion": confusion(truth, calls),
-        }
-
-    role = {
-        r: np.array([mean[w] for w in mean if of[w].role == r]) for r in ("positive", "negative")
-    }
-    return {
-        "well": level(labels, scores),
-        "tile": level(tile_labels, probability[marked]),
-        "z_factor": z_factor(role["positive"], role["negative"]),
-        "wells": mean,
-        "rows": rows,
-        "probability": probability,
-    }
-
-
-def _judge_all(task: StageIO) -> None:
+    """Run the stage, or re-emit its checkpoint; `passed` always follows from the metrics."""
     threshold = task.parameter("f1_threshold", float)
+    if not 0 <= threshold <= 1:
+        raise StageError(f"f1_threshold = {threshold:g} is not within 0 to 1; an F1 never is")
+    restore = task.parameter("checkpoint", bool, default=False)
+    with_checkpoint(task, "validate", restore=restore, compute=lambda: _compute(task, threshold))
+    if restore:
+        task.set_parameter("passed", _reread(task.output("results") / METRICS, threshold))
+
+
+def gate(metrics: Mapping[str, Any], threshold: float) -> bool:
+    """Return whether every model's well-level weighted F1 reaches the threshold.
+
+    `metrics` is of results/metrics.json. Raises KeyError or TypeError where it is not.
+    """
+    reached = [model["well"]["weighted_f1"] >= threshold for model in metrics["models"].values()]
+    return bool(reached) and all(reached)
+
+
+def _reread(path: Path, threshold: float) -> bool:
+    try:
+        return gate(json.loads(path.read_text(encoding="utf-8")), threshold)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StageError(
+            f"the checkpoint's {METRICS} cannot be judged ({error!r}); run without this checkpoint"
+        ) from None
+
+
+def _compute(task: StageIO, threshold: float) -> None:
+    seed = task.parameter("seed", int, 0)
     tiles = read_tiles(task.input("tiles").path)
-    folders = {}
-    for artifact in task.inputs("models"):
-        model = _load(artifact.path, tiles)
-        if model["fold"] in folders:
-            raise StageError(f"there are two models of the fold {model['fold']}")
-        folders[model["fold"]] = (artifact.path, model)
-    if missing := [fold for fold in tiles.folds if fold not in folders]:
-        raise StageError(f"no model of the folds {missing} was given; train them")
-    servable, results = task.output("servable"), task.output("results")
-    servable.mkdir(exist_ok=True)
-    results.mkdir(exist_ok=True)
-    entries, report = [], {}
-    for fold in tiles.folds:
-        folder, model = folders[fold]
-        print(f"judging {fold}", flush=True)
-        judged = {"fp32": _judge(tiles, fold, folder / _FILES["fp32"])}
-        variant = "fp32"
-        if (folder / _FILES["int8"]).is_file():
-            try:
-                judged["int8"] = _judge(tiles, fold, folder / _FILES["int8"])
-                variant = "int8" if _same(judged) else "fp32"
-            except StageError as error:
-                print(f"int8 of {fold} is not used: {error}", flush=True)
-        shutil.copyfile(folder / _FILES[variant], servable / f"{fold}.onnx")
+    found = models.load([artifact.path for artifact in task.inputs("models")], tiles)
+    verdicts = {fold: judge_fold(tiles, model, seed) for fold, model in found.items()}
+    metrics = {
+        "f1_threshold": threshold,
+        "models": {
+            fold: {"variant": v.variant, "int8_refused": v.refused, **v.served}
+            for fold, v in verdicts.items()
+        },
+    }
+    metrics["passed"] = passed = gate(metrics, threshold)
+    try:
+        _write_servable(task.output("servable"), tiles, verdicts)
+        _write_results(task.output("results"), tiles, verdicts, metrics)
+        document = _facts(task, tiles, verdicts)
+        page = report.render(tiles, verdicts, metrics, document)
+        task.output("report").write_text(page, encoding="utf-8")
+        flat = kubeflow.flat(metrics)
+        rates = kubeflow.classification(verdicts, tiles.plate["classes"])
+        for name, content in (("metrics", flat), ("classification", rates)):
+            if name in task.output_names():
+                task.set_metadata(name, content)
+                task.output(name).write_text(json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise StageError(
+            f"cannot write the results: {error.strerror or error}; make room"
+        ) from None
+    task.set_parameter("passed", passed)
+    task.set_parameter("digest", digest.folder_digest(task.output("servable")))
+    for name, value in flat.items():
+        print(f"{name}: {value:.4g}", flush=True)
+    print(f"{'passed' if passed else 'not passed'} (f1_threshold {threshold:g})", flush=True)
+
+
+def _write_servable(folder: Path, tiles: Tiles, verdicts: Mapping[str, Verdict]) -> None:
+    """Write the models to be served and manifest.json, which names them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for fold, verdict in verdicts.items():
+        path = folder / f"{fold}.onnx"
+        shutil.copyfile(verdict.model.variants[verdict.variant], path)
         entries.append(
             {
                 "name": fold,
-                "file": f"{fold}.onnx",
+                "file": path.name,
                 "fold": fold,
-                "variant": variant,
-                "sha256": digest.file_sha256(servable / f"{fold}.onnx"),
-                "model_type": model["model_type"],
+                "variant": verdict.variant,
+                "sha256": digest.file_sha256(path),
+                "model_type": verdict.model.facts["model_type"],
             }
         )
-        report[fold] = {"variant": variant, **judged[variant]}
-    passed = all(r["well"]["weighted_f1"] >= threshold for r in report.values())
     manifest = {
         "format": 1,
         "classes": tiles.plate["classes"],
@@ -150,75 +113,57 @@ def _judge_all(task: StageIO) -> None:
         "layout": tiles.plate["layout"],
         "models": entries,
     }
-    (servable / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    _write(task, tiles, report, results, passed, threshold)
+    _write_json(folder / "manifest.json", manifest)
 
 
-def _same(judged: dict[str, dict[str, Any]]) -> bool:
-    one, other = judged["fp32"], judged["int8"]
-    return all(
-        (p >= THRESHOLD) == (other["wells"][well] >= THRESHOLD) for well, p in one["wells"].items()
-    ) and all(abs(one[k]["auc"] - other[k]["auc"]) <= 0.005 for k in ("tile", "well"))
-
-
-def _write(
-    task: StageIO,
-    tiles: Tiles,
-    report: dict[str, Any],
-    results: Path,
-    passed: bool,
-    threshold: float,
+def _write_results(
+    folder: Path, tiles: Tiles, verdicts: Mapping[str, Verdict], metrics: Mapping[str, Any]
 ) -> None:
-    with (results / "well_scores.csv").open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(["fold", "well", "probability"])
-        out.writerows((f, w, p) for f, r in report.items() for w, p in r["wells"].items())
-    with (results / "tile_scores.csv").open("w", newline="") as file:
-        out = csv.writer(file)
+    """Write metrics.json, well_scores.csv and tile_scores.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / METRICS, metrics)
+    with (folder / "well_scores.csv").open("w", newline="") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(["fold", "well", *SCALES, "call", "label"])
+        for fold, verdict in verdicts.items():
+            of = verdict.judged
+            for well, tile in of.of.items():
+                scores = [of.score(well, scale) for scale in SCALES]
+                label = "" if tile.label is None else tile.label
+                out.writerow([fold, well, *scores, int(of.positive(well)), label])
+    with (folder / "tile_scores.csv").open("w", newline="") as file:
+        out = csv.writer(file, lineterminator="\n")
         out.writerow(["fold", "well", "field", "y", "x", "probability"])
-        for fold, r in report.items():
-            for row, p in zip(r["rows"], r["probability"], strict=True):
+        for fold, verdict in verdicts.items():
+            for row, p in zip(verdict.judged.rows, verdict.judged.probability, strict=True):
                 t = tiles.index[row]
                 out.writerow([fold, t.well, t.field, t.y, t.x, p])
-    keep = ("variant", "well", "tile", "z_factor")
-    facts = {fold: {k: r[k] for k in keep} for fold, r in report.items()}
-    text = json.dumps({"passed": passed, "f1_threshold": threshold, "models": facts}, indent=1)
-    (results / "metrics.json").write_text(text + "\n")
-    flat = {
-        f"{fold} {lv} {k}": r[lv][k]
-        for fold, r in report.items()
-        for lv in ("well", "tile")
-        for k in ("accuracy", "weighted_f1", "auc")
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _facts(
+    task: StageIO, tiles: Tiles, verdicts: Mapping[str, Verdict]
+) -> dict[str, Mapping[str, Any]]:
+    """Return what went in: parameters and digests, by what they belong to."""
+    plate = tiles.plate
+    inputs = {
+        "plate": plate.get("plate_digest", ""),
+        "layout": plate["layout"].get("digest", ""),
+        "tiles": plate["files"]["tiles.npy"],
+        "image of validate": os.environ.get("PLATELINE_IMAGE", ""),
     }
-    task.set_metadata("metrics", flat)
-    total = np.sum([r["well"]["confusion"] for r in report.values()], axis=0).tolist()
-    task.set_metadata(
-        "classification",
-        {
-            "confusionMatrix": {
-                "annotationSpecs": [{"displayName": name} for name in tiles.plate["classes"]],
-                "rows": [{"row": row} for row in total],
-            }
-        },
-    )
-    for name in ("metrics", "classification"):
-        if name in task.output_names():
-            task.output(name).write_text(text + "\n")
-    cells = "".join(f"<tr><th>{html.escape(k)}<td>{v:.4f}" for k, v in flat.items())
-    wells = "".join(
-        f"<tr><th>{html.escape(w)}<td>{p:.4f}"
-        for r in report.values()
-        for w, p in r["wells"].items()
-    )
-    task.output("report").write_text(
-        "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        "<title>Validation</title><style>:root{color-scheme:light dark}body{font:1rem sans-serif;"
-        "margin:1rem}th{text-align:left}td{padding-left:1rem}</style>"
-        f"<h1>{'Passed' if passed else 'Not passed'}</h1><p>Every model's well-level weighted F1 "
-        f"must reach {threshold}.<table>{cells}</table><h2>Held-out wells: mean probability</h2>"
-        f"<table>{wells}</table>",
-        encoding="utf-8",
-    )
-    task.set_parameter("passed", passed)
-    task.set_parameter("digest", digest.folder_digest(task.output("servable")))
-    print(text, flush=True)
+    for fold, verdict in verdicts.items():
+        for variant, path in verdict.model.variants.items():
+            inputs[f"model {fold} {variant}"] = verdict.model.facts["files"][path.name]
+    trained = {
+        f"Training of {fold}": {
+            **verdict.model.facts.get("parameters", {}),
+            "image": verdict.model.facts.get("image", ""),
+        }
+        for fold, verdict in verdicts.items()
+    }
+    return {"Digests": inputs, "Parameters of validate": task.parameters(), **trained}

@@ -1,0 +1,94 @@
+"""The report as text; tests/stages/test_report.py opens it in a browser."""
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from example import full, plain, write
+from hypothesis import given
+from hypothesis import strategies as st
+from validate import plots
+from validate.stage import validate
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("full")
+    validate(write(folder, full()))
+    return (folder / "out/report").read_text(encoding="utf-8")
+
+
+def test_nothing_comes_from_outside(page):
+    class Links(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.found = []
+
+        def handle_starttag(self, tag, attributes):
+            assert tag not in {"script", "iframe", "object", "embed"}
+            self.found += [v for k, v in attributes if k in {"src", "href", "srcset", "data"}]
+
+    links = Links()
+    links.feed(page)
+    assert links.found
+    assert all(link.startswith("data:") for link in links.found)
+    assert "default-src 'none'" in page
+    assert not re.search(r"url\(|@import", page)
+
+
+def test_names_are_escaped(page):
+    assert "&lt;Nothing&gt; &amp; Söhne" in page
+    assert "<Nothing>" not in page
+    assert "<not a real one>" not in page
+
+
+def test_it_shows_every_well_with_its_signs(page):
+    assert page.count("<g><title>") == 48
+    assert re.search(r"A02: [^<]*flagged out of focus, wrongly called", page)
+
+
+def test_it_says_why_a_series_has_no_ec50(page):
+    assert re.search(r"Söhne</b> \(C-D\): EC50 none: \w+", page)
+    assert re.search(r"Wortmannin</b> \(A-B\): EC50 [\d.]+ nM", page)
+
+
+def test_it_shows_certain_uncertain_and_wrong_tiles(page):
+    for title in ("Most certain, and right", "Least certain", "Wrongly called"):
+        assert f"<h3>{title}" in page
+    assert page.count("data:image/jpeg") >= 26
+
+
+def test_a_plate_without_doses_says_so(tmp_path):
+    validate(write(tmp_path, plain()))
+    text = (tmp_path / "out/report").read_text(encoding="utf-8")
+    assert "names no dose series" in text
+    assert "No well's images were flagged" in text
+    assert "<h3>Wrongly called</h3><p>None.</p>" in text
+
+
+@given(st.floats(-0.5, 1.5))
+def test_numbers_are_read_on_their_colour(share):
+    """WCAG's contrast of text, 4.5 to 1 (a hundredth off: 2.2 stands for its curve)."""
+
+    def light(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    fill, ink = plots.colour(share)
+    pair = sorted((light(fill), light("#" + ink[1:] * 2)))
+    assert (pair[1] + 0.05) / (pair[0] + 0.05) > 4.4
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 1e-13, 1e-9, 0.3, 2.0, 5e4]), st.floats(0, 1)), min_size=1
+    ).filter(lambda items: any(dose for dose, _ in items))
+)
+def test_any_dose_series_can_be_drawn(items):
+    doses, scores = [d for d, _ in items], [s for _, s in items]
+    drawn = plots.dose_response(doses, scores, "nM", lambda x: 0.5, None)
+    root = ElementTree.fromstring(drawn)
+    assert len(root.findall("circle")) == len(items)
+    assert "nan" not in drawn

@@ -1,0 +1,111 @@
+"""The models to judge: what model.json says must be so, and what their ONNX files answer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from common import digest
+from common.errors import StageError
+from common.tiles import Tiles
+
+from .measures import Array
+
+BATCH = 16
+FP32, INT8 = "fp32", "int8"
+_FILES = {FP32: "model.onnx", INT8: "model.int8.onnx"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained fold: its model.json and its ONNX files (variant -> path)."""
+
+    fold: str
+    facts: Mapping[str, Any]
+    variants: Mapping[str, Path]
+
+
+def load(folders: Sequence[Path], tiles: Tiles) -> dict[str, Model]:
+    """Return the model of each fold of the plate, in the plate's order.
+
+    Raises StageError where a model is missing or there twice, its files are not those that its
+    model.json names, it was trained on other tiles, or it saw a well that it is judged on.
+    """
+    found: dict[str, Model] = {}
+    for folder in folders:
+        model = _load(folder, tiles)
+        if model.fold in found:
+            raise StageError(f"there are two models of the fold {model.fold}; give one a fold")
+        found[model.fold] = model
+    if missing := [fold for fold in tiles.folds if fold not in found]:
+        raise StageError(f"no model of the folds {', '.join(missing)} was given; train them")
+    return {fold: found[fold] for fold in tiles.folds}
+
+
+def _load(folder: Path, tiles: Tiles) -> Model:
+    try:
+        facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        fold, named = str(facts["fold"]), dict(facts["files"])
+        trained_on, _ = str(facts["tiles_sha256"]), str(facts["model_type"])
+        seen = {*facts["train_wells"], *facts["validation_wells"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(f"cannot read the model in {folder}: {error!r}; train again") from None
+    if fold not in tiles.folds:
+        raise StageError(f"{folder} is of the unknown fold {fold!r}; train again")
+    given = tiles.plate["files"]["tiles.npy"]
+    if trained_on != given:
+        raise StageError(
+            f"the model {fold} was trained on the tiles {trained_on[:12]}…, those given are "
+            f"{given[:12]}…; train again, or give the tiles it was trained on"
+        )
+    variants = {name: folder / file for name, file in _FILES.items() if (folder / file).exists()}
+    for file in {_FILES[FP32], *(path.name for path in variants.values())} - set(named):
+        raise StageError(f"{folder / 'model.json'} does not name {file}; train again")
+    for name, expected in named.items():
+        if digest.file_sha256(folder / name) != expected:
+            raise StageError(f"{folder / name} is not what model.json names; train again")
+    held = {tile.well for tile in tiles.index if tile.fold == fold}
+    if held & seen:
+        raise StageError(
+            f"the model {fold} was trained on wells it would be judged on: "
+            f"{', '.join(sorted(held & seen))}; train again"
+        )
+    return Model(fold, facts, variants)
+
+
+def probabilities(
+    path: Path,
+    tiles: Tiles,
+    rows: Sequence[int],
+    progress: Callable[[int], None] = lambda _: None,
+) -> Array:
+    """Return the ONNX file's probability of each of these rows of the tiles.
+
+    Raises StageError where onnxruntime cannot run it or an answer is not between 0 and 1.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.log_severity_level = 3
+    parts = []
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        for at in range(0, len(rows), BATCH):
+            batch = tiles.array[list(rows[at : at + BATCH])]
+            parts.append(np.asarray(session.run(["probability"], {"tiles": batch})[0]).reshape(-1))
+            progress(at + len(batch))
+    except Exception as error:  # noqa: BLE001 - onnxruntime's own exceptions share no public base
+        raise StageError(f"onnxruntime cannot run {path}: {error}; train again") from None
+    found = np.concatenate(parts).astype(np.float64)
+    wrong = ~((found >= 0) & (found <= 1))
+    if len(found) != len(rows) or wrong.any():
+        what = f"{found[wrong][0]}" if wrong.any() else f"{len(found)} numbers for {len(rows)}"
+        raise StageError(f"{path} answers {what}, not a probability a tile; train again")
+    return found
