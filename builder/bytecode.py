@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import io
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import BinaryIO
+
+from builder.tree import Entry
 
 # Runs inside the image. Reads `path NUL size NEWLINE source` records, writes such of .pyc files.
 # CPython's marshal output depends on reference counts: writing version 2 (without references),
@@ -29,6 +37,10 @@ while line := source.readline():
 
 # Part of the keys of what holds byte-code.
 FORMAT = "pyc-1"
+# Bytes of source for one process of the interpreter, and how many run at the same time: together
+# they bound a build's memory.
+BATCH = 2 << 20
+_turns = threading.BoundedSemaphore(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +60,53 @@ def cache_path(path: str) -> str:
     return f"{folder}/__pycache__/{name.removesuffix('.py')}.cpython-313.pyc"
 
 
-def compile_sources(sources: Mapping[str, bytes], interpreter: Interpreter) -> dict[str, bytes]:
-    """Return path -> .pyc for each source that compiles; paths are those inside the image.
+def compile_sources(sources: Iterable[Entry], interpreter: Interpreter) -> Iterator[Entry]:
+    """Yield the byte-code of each source that compiles, as an entry beside it.
 
-    The output is the same on every machine for the same interpreter and sources.
+    The output is the same on every machine for the same interpreter and sources. It is kept in a
+    temporary file until it is read, not in memory.
     """
-    records = b"".join(
-        path.encode() + b"\0%d\n" % len(text) + text for path, text in sorted(sources.items())
-    )
-    if not records:
-        return {}
-    output = interpreter.run(SCRIPT, records)
-    compiled, position = {}, 0
+    kept = tempfile.TemporaryFile()  # noqa: SIM115 - the entries hold it open
+
+    def compiled(batch: list[Entry]) -> list[tuple[str, bytes]]:
+        with _turns:
+            records = (b"%b\0%d\n%b" % (e.path.encode(), len(d := _read(e)), d) for e in batch)
+            return list(_records(interpreter.run(SCRIPT, b"".join(records))))
+
+    def reader(offset: int, size: int) -> Callable[[], BinaryIO]:
+        return lambda: io.BytesIO(os.pread(kept.fileno(), size, offset))
+
+    with ThreadPoolExecutor(2) as pool:
+        for records in pool.map(compiled, _batches(sources)):
+            for path, data in records:
+                content = reader(kept.tell(), len(data))
+                kept.write(data)
+                yield Entry(cache_path(path), "file", content=content, size=len(data))
+    kept.flush()
+
+
+def _read(entry: Entry) -> bytes:
+    with entry.open() as stream:
+        return stream.read()
+
+
+def _batches(sources: Iterable[Entry]) -> Iterator[list[Entry]]:
+    batch: list[Entry] = []
+    size = 0
+    for entry in sorted(sources, key=lambda source: source.path):
+        batch.append(entry)
+        size += entry.size if entry.size is not None else len(_read(entry))
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _records(output: bytes) -> Iterator[tuple[str, bytes]]:
+    position = 0
     while position < len(output):
         end = output.index(b"\n", position)
         path, _, size = output[position:end].rpartition(b"\0")
-        compiled[path.decode()] = output[end + 1 : end + 1 + int(size)]
+        yield path.decode(), output[end + 1 : end + 1 + int(size)]
         position = end + 1 + int(size)
-    return compiled

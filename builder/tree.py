@@ -18,7 +18,8 @@ class Entry:
     `path` is relative to the image's root, with `/` between parts, none at either end. `mode` holds
     permission bits only. `content` is the bytes of a file, the path on disk that has them, or what
     opens them (then `size` is known beforehand); `target` is what a link points at (for a hard
-    link, a `path` of the same layer).
+    link, a `path` of the same layer). `deflated` opens the content as a raw DEFLATE stream
+    (RFC 1951) where an archive has it so already; `size` is known then.
     """
 
     path: str
@@ -29,6 +30,7 @@ class Entry:
     content: bytes | Path | Callable[[], BinaryIO] | None = None
     target: str = ""
     size: int | None = None
+    deflated: Callable[[], BinaryIO] | None = None
 
     def open(self) -> BinaryIO:
         """Open a file's content for reading."""
