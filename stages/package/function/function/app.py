@@ -24,7 +24,7 @@ _PAGE = (_HERE / "page.html").read_text(encoding="utf-8")
 _OPENAPI = (_HERE / "openapi.json").read_bytes()
 # The page needs its own two blocks and the pictures it is given, and nothing from anywhere else.
 _POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; "
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
 Handler = Callable[[Request], Awaitable[Response]]
