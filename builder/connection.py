@@ -312,12 +312,15 @@ class Connection:
                 query: list[tuple[str, str | int | float | bool | None]] = [("service", service)]
                 query += [("scope", entry) for entry in scopes]
                 answer = client.get(realm, params=query, headers=headers)
-            document = answer.json()
-        except (httpx.TransportError, ValueError) as error:
+        except httpx.TransportError as error:
             raise RegistryError(
                 f"the token server of {self.host} did not answer ({type(error).__name__})"
             ) from None
-        token = document.get("token") or document.get("access_token")
+        try:
+            document = answer.json()
+            token = document.get("token") or document.get("access_token")
+        except (ValueError, AttributeError):
+            token = None
         if answer.status_code != 200 or not token:
             raise RegistryError(
                 f"the token server of {self.host} refused {scope} with {answer.status_code}; "
