@@ -24,8 +24,8 @@ _PAGE = (_HERE / "page.html").read_text(encoding="utf-8")
 _OPENAPI = (_HERE / "openapi.json").read_bytes()
 # The page needs its own two blocks and the pictures it is given, and nothing from anywhere else.
 _POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -109,7 +109,9 @@ class _Api:
             data = await request.body()
             if kind == "application/json":
                 data = await service.in_pool(pictures.of_json, data)
-        picture = await service.in_pool(pictures.decode, data, service.settings.max_pixels)
+        picture = await service.in_pool(
+            pictures.decode, data, service.settings.max_pixels, models.targets
+        )
         each = await service.run(models.models, picture.tiles)
         mean = float(each.mean())
         return JSONResponse(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ import numpy as np
 import onnxruntime
 from common import digest
 from common.errors import StageError
-from common.tiling import TILE
+from common.tiling import TILE, default_target
 from numpy.typing import NDArray
 
 FORMAT = 1
+Size = tuple[int, int]  # width, height in pixels
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Models:
-    """What the folder of models holds; `digest` is that of its manifest."""
+    """What the folder of models holds; `digest` is that of its manifest.
+
+    `targets` says to which size a picture of which size is scaled before it is cut; where it is
+    empty, the models' plate is unknown and any picture is scaled to the nearest number of tiles.
+    """
 
     classes: tuple[str, ...]
     threshold: float
     digest: str
     models: tuple[Model, ...]
+    targets: Mapping[Size, Size]
 
 
 def load(folder: Path, pool: Executor, intra_op_threads: int = 1) -> Models:
@@ -72,9 +79,20 @@ def load(folder: Path, pool: Executor, intra_op_threads: int = 1) -> Models:
             float(document["threshold"]),
             "sha256:" + hashlib.sha256(data).hexdigest(),
             tuple(future.result() for future in loading),
+            _targets(document.get("layout") or {}),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"cannot read the models in {folder}: {error!r}") from None
+
+
+def _targets(layout: Mapping[str, Any]) -> dict[Size, Size]:
+    """Return what fits the plate's layout: a tile, a well as taken, and a well scaled already."""
+    if "size" not in layout:
+        return {}
+    width, height = map(int, layout["size"])
+    across, down = map(int, layout.get("target") or default_target(width, height))
+    target = (across, down)
+    return {(TILE, TILE): (TILE, TILE), target: target, (width, height): target}
 
 
 def _load(name: str, path: Path, wanted: str, manifest: Path, threads: int) -> Model:

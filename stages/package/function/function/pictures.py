@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import json
 from base64 import b64decode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from common.tiling import TILE, default_target, picture_channels, tile_well
 from numpy.typing import NDArray
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
+
+from .models import Size
 
 NAME = "the picture"
 
@@ -29,14 +32,23 @@ class Picture:
     tiles: NDArray[np.uint8]
 
 
-def decode(data: bytes, most_pixels: int) -> Picture:
+def decode(data: bytes, most_pixels: int, targets: Mapping[Size, Size]) -> Picture:
     """Cut a PNG, TIFF or BMP file's bytes as prepare cuts a well.
 
-    Raises StageError where it is no 8-bit RGB picture.
+    Raises StageError where it is no 8-bit RGB picture, or of no size that `targets` names: cells
+    would have another size in it than in the pictures that the models have learnt from.
     """
     signal, dna = picture_channels(data, NAME, most_pixels)
-    across, down = default_target(*signal.size)
-    return Picture(*signal.size, across // TILE, down // TILE, tile_well(signal, dna))
+    target = targets.get(signal.size) if targets else default_target(*signal.size)
+    if target is None:
+        sizes = " or ".join(f"{width} x {height}" for width, height in targets)
+        raise StageError(
+            f"{NAME} has {signal.width} x {signal.height} pixels; a tile or a well of the models' "
+            f"plate has {sizes}"
+        )
+    across, down = target
+    tiles = tile_well(signal, dna, target)
+    return Picture(*signal.size, across // TILE, down // TILE, tiles)
 
 
 def parse_json(body: bytes) -> Any:

@@ -86,7 +86,7 @@ def until(condition, seconds=20):
     return found
 
 
-def write_manifest(folder):
+def write_manifest(folder, **more):
     entries = [
         {
             "name": path.stem,
@@ -101,6 +101,7 @@ def write_manifest(folder):
         "threshold": 0.5,
         "tile": 256,
         "models": entries,
+        **more,
     }
     (folder / "manifest.json").write_text(json.dumps(document))
 

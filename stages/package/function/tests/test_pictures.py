@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from common import tiling
-from conftest import MODELS, encode, tile
+from conftest import MODELS, encode, tile, write_manifest
 from PIL import Image
 
 
@@ -60,6 +60,26 @@ def test_a_well_is_tiled_as_prepare_does_it_and_judged_as_validate_does_it(funct
     assert [m["probability"] for m in answer["models"]] == pytest.approx(
         each.mean(axis=1).tolist(), abs=1e-6
     )
+
+
+def test_a_well_is_scaled_as_the_layout_says_and_other_sizes_are_refused(start, models):
+    write_manifest(models, layout={"size": [640, 640], "target": [768, 768]})
+    random = np.random.default_rng(3)
+    signal, dna = random.integers(0, 200, (2, 640, 640), np.uint8)
+    tiles = tiling.tile_well(Image.fromarray(signal), Image.fromarray(dna), (768, 768))
+    picture = encode(np.stack([signal * 0, signal, dna], axis=-1))
+    session = onnxruntime.InferenceSession(MODELS / "A.onnx")
+    with start() as function:
+        found = function.ask(body=picture).json
+        assert (found["picture"]["columns"], found["picture"]["rows"]) == (3, 3)
+        assert found["models"][0]["probability"] == pytest.approx(
+            float(session.run(None, {"tiles": tiles})[0].mean()), abs=1e-6
+        )
+        assert len(function.ask(body=encode(tile())).json["tiles"]) == 1
+        assert len(function.ask(body=encode(tile(size=(768, 768)))).json["tiles"]) == 9
+        refused = function.ask(body=encode(tile(size=(512, 512))))
+        assert refused.status == 400
+        assert "256 x 256 or 768 x 768 or 640 x 640" in refused.json["error"]
 
 
 def test_the_page_takes_nothing_from_elsewhere(function):
