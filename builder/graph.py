@@ -7,6 +7,7 @@ from html import escape
 
 from builder import recipe
 from builder.errors import BuilderError
+from builder.shellwords import expand
 from builder.workspace import Target, Workspace
 
 # A target -> the targets that it begins FROM or copies from.
@@ -23,14 +24,12 @@ def needs(workspace: Workspace) -> Needs:
 
 def _mentioned(target: Target) -> frozenset[str]:
     """Return every name a recipe gives after FROM or --from=, its own stages left out."""
-    arguments: dict[str, str] = {}
-    for instruction in target.recipe.arguments:
-        arguments |= recipe.pairs(instruction, target.recipe.path, arguments)
+    arguments = recipe.arguments(target.recipe)
     names: set[str] = set()
     aliases: set[str] = set()
     for stage in target.recipe.stages:
         said = [stage.base, *(i.flags["from"] for i in stage.instructions if "from" in i.flags)]
-        names |= {recipe.expand(name, arguments) for name in said} - aliases
+        names |= {expand(name, arguments) for name in said} - aliases
         aliases.add(stage.alias)
     return frozenset(names)
 

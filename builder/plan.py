@@ -19,11 +19,13 @@ from builder import (
     oci,
     origin,
     recipe,
+    settings,
     wheels,
 )
 from builder.context import LayerPlan
 from builder.errors import BuilderError
 from builder.reference import Reference
+from builder.shellwords import expand
 from builder.store import Store
 from builder.tree import Entry
 from builder.workspace import Target, Workspace
@@ -150,9 +152,7 @@ class _Recipe:
         self.target = target
         self.chain = chain
         self.aliases: dict[str, ImagePlan] = {}
-        self.arguments: dict[str, str] = {}
-        for instruction in target.recipe.arguments:
-            self.arguments |= recipe.pairs(instruction, target.recipe.path, self.arguments)
+        self.arguments = recipe.arguments(target.recipe)
 
     def plan(self) -> ImagePlan:
         """Return the plan of the last stage."""
@@ -189,12 +189,15 @@ class _Stage:
 
     def __init__(self, outer: _Recipe, stage: recipe.BuildStage) -> None:
         self.outer, self.stage, self.path = outer, stage, outer.target.recipe.path
-        base = recipe.expand(stage.base, outer.arguments)
+        base = expand(stage.base, outer.arguments)
         self.base = None if base == "scratch" else outer.image(base, stage.line)
         config: Mapping[str, Any] = self.base.config if self.base else {}
-        self.config: dict[str, Any] = dict(config.get("config") or {"Env": [_PATH]})
+        self.config: dict[str, Any] = dict(
+            config.get("config") or {"Env": [_PATH], "WorkingDir": "/"}
+        )
         self.history: list[dict[str, Any]] = _history(self.base)
-        self.variables: dict[str, str] = _environment(self.config)
+        self.variables: dict[str, str] = settings.environment(self.config)
+        self.seen: set[str] = set()
         self.needs: list[ImagePlan] = []
         self.layers: list[LayerStep] = []
         self.folders = {copying.normal(self.workdir), ""}
@@ -234,6 +237,11 @@ class _Stage:
         return ImagePlan(name, key, self.base, tuple(self.needs), tuple(self.layers), config)
 
     def _evaluate(self, instruction: recipe.Instruction) -> None:
+        if settings.apply(self.config, instruction, self.variables, self.seen):
+            self.seen.add(instruction.name)
+            if instruction.name == "ENV":
+                self.variables |= settings.environment(self.config)
+            return
         name = "_add_file" if instruction.name == "ADD" else "_" + instruction.name.lower()
         getattr(self, name)(instruction)
 
@@ -242,32 +250,17 @@ class _Stage:
         self.layers.append(LayerStep(key, plan, line, self.line))
         self.history.append({"created": CREATED, "created_by": line})
 
-    def _words(self, instruction: recipe.Instruction) -> list[str]:
-        return recipe.words(instruction, self.path, self.variables)
-
-    def _text(self, instruction: recipe.Instruction) -> str:
-        return recipe.expand(instruction.value, self.variables)
-
     # Each method is an instruction's meaning.
 
     def _arg(self, instruction: recipe.Instruction) -> None:
-        for name, value in recipe.pairs(instruction, self.path, self.variables).items():
-            known = self.outer.arguments.get(name, "")
-            if name not in _environment(self.config):
-                self.variables[name] = value or known
-
-    def _env(self, instruction: recipe.Instruction) -> None:
-        env = _environment(self.config)
-        env |= recipe.pairs(instruction, self.path, self.variables)
-        self.variables |= env
-        self.config["Env"] = [f"{name}={value}" for name, value in env.items()]
-
-    def _label(self, instruction: recipe.Instruction) -> None:
-        labels = recipe.pairs(instruction, self.path, self.variables)
-        self.config["Labels"] = {**self.config.get("Labels", {}), **labels}
+        for name, default in recipe.pairs(instruction, self.variables).items():
+            if value := default or self.outer.arguments.get(name, ""):
+                self.variables[name] = value
 
     def _workdir(self, instruction: recipe.Instruction) -> None:
-        path = posixpath.normpath(posixpath.join(self.workdir, self._text(instruction)))
+        path = posixpath.normpath(
+            posixpath.join(self.workdir, expand(instruction.value, self.variables))
+        )
         self.config["WorkingDir"] = path
         inner = copying.normal(path)
         if inner not in self.folders:
@@ -276,46 +269,6 @@ class _Stage:
             plan = LayerPlan(name=f"folder {path}", inputs=_describe([entry], {}),
                              entries=lambda: [entry])  # fmt: skip
             self._add(plan, f"WORKDIR {path}")
-
-    def _user(self, instruction: recipe.Instruction) -> None:
-        self.config["User"] = self._text(instruction)
-
-    def _cmd(self, instruction: recipe.Instruction) -> None:
-        self.config["Cmd"] = _command(instruction)
-
-    def _entrypoint(self, instruction: recipe.Instruction) -> None:
-        self.config["Entrypoint"] = _command(instruction)
-        self.config.pop("Cmd", None)
-
-    def _stopsignal(self, instruction: recipe.Instruction) -> None:
-        self.config["StopSignal"] = self._text(instruction)
-
-    def _expose(self, instruction: recipe.Instruction) -> None:
-        ports: dict[str, Any] = {
-            p if "/" in p else f"{p}/tcp": {} for p in self._text(instruction).split()
-        }
-        self.config["ExposedPorts"] = {**self.config.get("ExposedPorts", {}), **ports}
-
-    def _volume(self, instruction: recipe.Instruction) -> None:
-        volumes: dict[str, Any] = {word: {} for word in self._words(instruction)}
-        self.config["Volumes"] = {**self.config.get("Volumes", {}), **volumes}
-
-    def _healthcheck(self, instruction: recipe.Instruction) -> None:
-        kind, _, rest = instruction.value.partition(" ")
-        if kind.upper() == "NONE":
-            self.config["Healthcheck"] = {"Test": ["NONE"]}
-            return
-        if kind.upper() != "CMD" or not rest:
-            raise BuilderError("HEALTHCHECK is `HEALTHCHECK CMD command` or `HEALTHCHECK NONE`")
-        words = recipe.exec_words(rest.strip())
-        check: dict[str, Any] = {"Test": ["CMD", *words] if words else ["CMD-SHELL", rest.strip()]}
-        names = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod"}
-        for flag, name in names.items():
-            if flag in instruction.flags:
-                check[name] = _nanoseconds(instruction.flags[flag])
-        if "retries" in instruction.flags:
-            check["Retries"] = int(instruction.flags["retries"])
-        self.config["Healthcheck"] = check
 
     def _add_file(self, instruction: recipe.Instruction) -> None:
         sources, destination, flags = self._taken(instruction)
@@ -354,10 +307,10 @@ class _Stage:
 
     def _taken(self, instruction: recipe.Instruction) -> tuple[list[str], str, dict[str, str]]:
         """Return the sources, the destination and the flags of a COPY or ADD, expanded."""
-        words = self._words(instruction)
+        words = recipe.words(instruction, self.variables)
         if len(words) < 2:
             raise BuilderError(f"{instruction.name} needs a source and a destination")
-        flags = {n: recipe.expand(v, self.variables) for n, v in instruction.flags.items()}
+        flags = {n: expand(v, self.variables) for n, v in instruction.flags.items()}
         return words[:-1], words[-1], flags
 
     def _taking(
@@ -457,12 +410,6 @@ def _line(name: str, flags: Mapping[str, str], sources: Sequence[str], destinati
     return " ".join((name, *(f"--{n}={v}" for n, v in flags.items()), *sources, destination))
 
 
-def _environment(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return ENV as it stands; images of others may say `Env: null`."""
-    pairs = (entry.partition("=") for entry in config.get("Env") or ())
-    return {name: value for name, _, value in pairs}
-
-
 def _history(base: ImagePlan | None) -> list[dict[str, Any]]:
     """Return the history that a stage goes on from, with a line for each layer of its base."""
     if base is None:
@@ -483,11 +430,6 @@ def _describe(entries: Sequence[Entry], hashes: Mapping[str, str]) -> dict[str, 
     return {"entries": rows}
 
 
-def _command(instruction: recipe.Instruction) -> list[str]:
-    words = recipe.exec_words(instruction.value)
-    return words if words is not None else ["/bin/sh", "-c", instruction.value]
-
-
 def _owner(flags: Mapping[str, str]) -> tuple[int, int] | None:
     if "chown" not in flags:
         return None
@@ -506,11 +448,3 @@ def _mode(flags: Mapping[str, str]) -> int | None:
         raise BuilderError(
             f"--chmod={flags['chmod']} is not an octal number such as 0755"
         ) from None
-
-
-def _nanoseconds(text: str) -> int:
-    units = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-    for unit, factor in units.items():
-        if text.endswith(unit) and text.removesuffix(unit).replace(".", "", 1).isdigit():
-            return int(float(text.removesuffix(unit)) * factor)
-    raise BuilderError(f"{text!r} is not a duration such as 30s")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import BuilderError
+from builder.shellwords import expand, split
 
 _FLAGS = {
     "FROM": {"platform"},
@@ -33,7 +33,6 @@ _WAYS_OUT = {
     "SHELL": "write CMD and ENTRYPOINT in exec form: [\"program\", \"argument\"]",
     "MAINTAINER": "use LABEL org.opencontainers.image.authors=…",
 }  # fmt: skip
-_VARIABLE = re.compile(r"\\(.)|\$(?:(\w+)|\{(\w+)(?::([-+])([^}]*))?\})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,46 +143,34 @@ def _from(instruction: Instruction, path: str) -> tuple[str, str]:
     raise refuse(path, instruction.line, "FROM is `FROM base` or `FROM base AS name`")
 
 
-def expand(text: str, variables: Mapping[str, str]) -> str:
-    r"""Replace `$name`, `${name}`, `${name:-word}` and `${name:+word}`; `\` escapes.
-
-    >>> expand("${tag:-latest} $dir \\$dir", {"dir": "/app"})
-    'latest /app $dir'
-    """
-
-    def value(match: re.Match[str]) -> str:
-        if match[1]:
-            return match[1] if match[1] == "$" else match[0]
-        found = variables.get(match[2] or match[3], "")
-        if match[4] == "-":
-            return found or expand(match[5], variables)
-        if match[4] == "+":
-            return expand(match[5], variables) if found else ""
-        return found
-
-    return _VARIABLE.sub(value, text)
-
-
-def words(instruction: Instruction, path: str, variables: Mapping[str, str]) -> list[str]:
+def words(instruction: Instruction, variables: Mapping[str, str]) -> list[str]:
     """Return the words of COPY, ADD, VOLUME …: a JSON array, or words between white space."""
-    exec_form = exec_words(instruction.value)
-    found = exec_form if exec_form is not None else _split(instruction, path)
-    return [expand(word, variables) for word in found]
+    found = exec_words(instruction.value)
+    return [expand(word, variables) for word in found or instruction.value.split()]
 
 
-def pairs(instruction: Instruction, path: str, variables: Mapping[str, str]) -> dict[str, str]:
+def pairs(instruction: Instruction, variables: Mapping[str, str]) -> dict[str, str]:
     """Return the key=value pairs of ENV, LABEL and ARG (also the old `ENV key value`)."""
-    value = instruction.value
-    first = value.split(None, 1)
+    first = instruction.value.split(None, 1)
     if "=" not in first[0] and len(first) == 2 and instruction.name != "ARG":
         return {first[0]: expand(first[1], variables)}
     found: dict[str, str] = {}
-    for word in _split(instruction, path, keep_escapes=True):
+    for word in split(instruction.value):
         key, equals, content = word.partition("=")
         if not equals and instruction.name != "ARG":
-            raise refuse(path, instruction.line, f"{word!r} is not key=value")
-        if equals or instruction.name == "ARG":
-            found[expand(key, variables)] = expand(content, variables) if equals else ""
+            raise BuilderError(f"{word!r} is not key=value")
+        found[expand(key, variables)] = expand(content, variables)
+    return found
+
+
+def arguments(recipe: Recipe) -> dict[str, str]:
+    """Return the ARGs before the first FROM with their values."""
+    found: dict[str, str] = {}
+    for instruction in recipe.arguments:
+        try:
+            found |= pairs(instruction, found)
+        except BuilderError as error:
+            raise refuse(recipe.path, instruction.line, str(error)) from None
     return found
 
 
@@ -196,18 +183,3 @@ def exec_words(value: str) -> list[str] | None:
     if isinstance(found, list) and all(isinstance(word, str) for word in found):
         return [str(word) for word in found]
     return None
-
-
-def _split(instruction: Instruction, path: str, *, keep_escapes: bool = False) -> list[str]:
-    try:
-        lexer = shlex.shlex(instruction.value, posix=True, punctuation_chars=False)
-        lexer.whitespace_split, lexer.commenters = True, ""
-        if keep_escapes:
-            # `\$` is the expansion's to see, not the quoting's.
-            lexer = shlex.shlex(
-                instruction.value.replace("\\$", "\\\\$"), posix=True, punctuation_chars=False
-            )
-            lexer.whitespace_split, lexer.commenters = True, ""
-        return list(lexer)
-    except ValueError as error:
-        raise refuse(path, instruction.line, f"{instruction.value!r}: {error}") from None

@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder import recipe
+from builder import recipe, settings
+from builder.build import build
 from builder.errors import BuilderError
+from builder.shellwords import expand
+from builder.store import Store
+from tests.builder.conftest import Make
 
 
 @pytest.mark.parametrize(
@@ -31,7 +35,7 @@ def test_a_continued_instruction_stands_at_its_first_line() -> None:
     (stage,) = parsed.stages
     assert (stage.base, stage.alias) == ("base", "one")
     assert [(i.name, i.line) for i in stage.instructions] == [("ENV", 2), ("CMD", 4)]
-    assert recipe.pairs(stage.instructions[0], "", {}) == {"a": "1", "b": "2"}
+    assert recipe.pairs(stage.instructions[0], {}) == {"a": "1", "b": "2"}
 
 
 @pytest.mark.parametrize(
@@ -39,15 +43,80 @@ def test_a_continued_instruction_stands_at_its_first_line() -> None:
     [
         ("$a/${a}", "1/1"),
         (r"\$a", "$a"),
+        ('\'$a\' "$a" "\\$a"', "$a 1 $a"),
         ("${none:-x}", "x"),
-        ("${a:+y}${none:+z}", "y"),
+        ("${none-$a}${empty-x}${empty:-y}", "1y"),
+        ("${a:+y}${none:+z}${empty+e}", "ye"),
+        ("${a:-{}", "1"),
+        ("${none:-'}'}", "}"),
         ("$none.", "."),
+        ("a$", "a$"),
+        ("$ $-", "$ $-"),
     ],
 )
 def test_variables_expand_as_docker_expands_them(text: str, expanded: str) -> None:
-    assert recipe.expand(text, {"a": "1"}) == expanded
+    assert expand(text, {"a": "1", "empty": ""}) == expanded
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="$\\")))
-def test_text_without_dollar_or_backslash_is_left_alone(text: str) -> None:
-    assert recipe.expand(text, {"a": "1"}) == text
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("${a", r"in \$\{a…\} there are :-word, :\+word and :\?message"),
+        ("${a#b}", r"there are :-word"),
+        ("${}", r"no name"),
+        ("${none:-x", r"a } is missing at the end"),
+        ("'a", r"a ' is missing at the end"),
+        ('"a', r'a " is missing at the end'),
+        ("${none:?say it}", r"none must be set: say it"),
+        ("${empty:?}", r"empty must be set: it is empty"),
+    ],
+)
+def test_what_does_not_end_or_is_not_known_is_refused(text: str, says: str) -> None:
+    with pytest.raises(BuilderError, match=says):
+        expand(text, {"a": "1", "empty": ""})
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"),
+    [("30s", 30 * 10**9), ("1m30s", 90 * 10**9), ("1.5h", 5400 * 10**9), ("500ms", 5 * 10**8)],
+)
+def test_durations_are_those_of_go(text: str, nanoseconds: int) -> None:
+    assert settings.nanoseconds(text) == nanoseconds
+
+
+@pytest.mark.parametrize(
+    ("instruction", "says"),
+    [
+        ("HEALTHCHECK --interval=30 CMD x", r"'30' is not a duration such as 30s"),
+        ("HEALTHCHECK --retries=few CMD x", r"--retries=few is no number from 1 on"),
+        ("HEALTHCHECK curl x", r"HEALTHCHECK is `HEALTHCHECK CMD command` or `HEALTHCHECK NONE`"),
+        ("EXPOSE http", r"EXPOSE http is no port such as 8080"),
+        ("EXPOSE 70000", r"EXPOSE 70000 is no port"),
+        ("ENV a", r"'a' is not key=value"),
+        ("ENV a=${b", r"in \$\{b…\} there are"),
+        ("LABEL a='b", r"a ' is missing at the end"),
+        ("COPY one", r"COPY needs a source and a destination"),
+        ("COPY --chmod=rwx one /", r"--chmod=rwx is not an octal number such as 0755"),
+        ("COPY --chown=me one /", r"--chown=me must be numbers, for example 65532:65532"),
+        ("COPY --from=nobody one /", r"'nobody' is no target and no earlier stage"),
+        ("COPY --from=wheels some /", r"only the whole context can be copied"),
+        ("COPY <<EOF /x", r"COPY with a here-document is not supported: put it in a file"),
+        ("FROM --platform=linux/arm64 scratch", r"images here are for linux/amd64"),
+        ("RUN true", r"RUN is not supported: .*`debian.in` and COPY --from=debian"),
+        ('SHELL ["x"]', r"SHELL is not supported: write CMD and ENTRYPOINT in exec form"),
+        ("MAINTAINER me", r"MAINTAINER is not supported: use LABEL"),
+        ("ONBUILD USER 7", r"ONBUILD is not supported: write the instruction"),
+        ("NONSENSE", r"NONSENSE .*see docs/builder.md"),
+        ("USER", r"USER needs a value"),
+    ],
+)
+def test_each_refusal_names_file_line_and_way_out(
+    make: Make, store: Store, instruction: str, says: str
+) -> None:
+    with pytest.raises(BuilderError, match=r"^stages/a/Dockerfile:3: .*" + says):
+        build(make(f"# a comment\nFROM scratch\n{instruction}\n", one="1"), store)
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="$\\'\"")))
+def test_text_without_dollar_backslash_or_quote_is_left_alone(text: str) -> None:
+    assert expand(text, {"a": "1"}) == text
