@@ -11,15 +11,28 @@ from invoke import Collection
 _HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(_HERE.parent), *(p for p in sys.path if p != str(_HERE))]
 
-from . import checks, demo, host, images, inspection, packages, releases, submission  # noqa: E402
+from . import (  # noqa: E402
+    checks,
+    demo,
+    host,
+    housekeeping,
+    images,
+    inspection,
+    packages,
+    packaging,
+    releases,
+    submission,
+)
 
 namespace = Collection()
 for _module in (
     demo,
     host,
+    housekeeping,
     images,
     inspection,
     packages,
+    packaging,
     releases,
     submission,
     checks,

@@ -1,0 +1,194 @@
+"""From a served image one walks back to models, package, stage images, locks and commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from builder import canonical
+from builder.errors import BuilderError
+from builder.push import push
+from builder.reference import Reference
+from builder.registry import Registry
+from builder.store import Store
+from pipeline import release
+from pipeline.errors import PipelineError
+from pipeline.provenance import Provenance
+from pipeline.trace import Places, trace
+
+from .conftest import ROOT, Run, base_image
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=x", "-c", "user.email=x@localhost"]
+    command = ["git", *who, "-C", str(folder), *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@dataclass
+class Released:
+    """A checkout with a lock, the package that was made from it, and its pinned function."""
+
+    checkout: Path
+    package: bytes
+    function: Reference
+
+    @property
+    def digest(self) -> str:
+        return canonical.sha256(self.package)
+
+
+@pytest.fixture
+def released(store: Store, registry_host: str, tmp_path: Path) -> Released:
+    checkout = tmp_path / "checkout"
+    lock = checkout / "stages" / "train" / "requirements.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("numpy==2.0\n")
+    git(checkout, "init", "-q")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "Pin numpy")
+    image = base_image(store)
+    made = Provenance(
+        commit=git(checkout, "rev-parse", "HEAD"),
+        dirty=False,
+        images={name: {"key": "a" * 64, "digest": image.digest} for name in ("function", "train")},
+        locks={"stages/train/requirements.lock": canonical.sha256(b"numpy==2.0\n")},
+    )
+    package = f"{made.line()}\npipelineInfo: {{name: plateline}}\n".encode()
+    images = dict.fromkeys(("function", "train"), ("a" * 64, image))
+    with Registry(registry_host) as registry:
+        push(store, images, f"{registry_host}/p", registry)
+        release.publish(registry, "p", store, package, dict.fromkeys(images, image))
+    return Released(checkout, package, Reference(registry_host, "p/function", digest=image.digest))
+
+
+@pytest.fixture
+def packaged(released: Released, registry_host: str, run: Run) -> dict[str, str]:
+    return run(
+        function_image=str(released.function),
+        model_repo=f"{registry_host}/served/model",
+        artifact_repo=f"{registry_host}/served/artifact",
+        package_digest=released.digest,
+    )
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "empty")
+
+
+def test_the_walk_reaches_the_commit_in_a_registry_alone(
+    released: Released, packaged: dict[str, str], empty: Store
+) -> None:
+    with Places(empty) as places:
+        found = trace(Reference.parse(packaged["image"]), places, released.checkout)
+    assert found.missing == []
+    assert (found.image, found.artifact) == (packaged["image"], packaged["artifact"])
+    assert found.base == str(released.function)
+    assert [model["name"] for model in found.models] == ["fold_1", "fold_2"]
+    assert found.metrics == {"fold_1 well weighted_f1": 1.0}
+    assert found.package == released.digest
+    assert set(found.stages) == {"function", "train"}
+    assert found.commit == git(released.checkout, "rev-parse", "HEAD")
+    assert not found.dirty
+
+
+def test_a_tag_is_pinned_on_the_way(packaged: dict[str, str], empty: Store) -> None:
+    image = Reference.parse(packaged["image"])
+    tagged = Reference(image.host, image.repository, f"kensert_CNN-{image.digest[7:19]}")
+    with Places(empty) as places:
+        assert trace(tagged, places).image == packaged["image"]
+
+
+def test_the_store_alone_is_enough_for_local_names(
+    released: Released, store: Store, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLATELINE_STORE", str(store.root))
+    store.add(released.package)
+    found = run(
+        function_image=f"localhost/plateline/function@{released.function.digest}",
+        model_repo="localhost/model",
+        artifact_repo="localhost/artifact",
+        package_digest=released.digest,
+    )
+    with Places(store) as places:
+        walked = trace(Reference.parse(found["image"]), places, released.checkout)
+    assert walked.missing == []
+    assert walked.stages["train"]["image"].startswith("localhost/plateline/train@")
+
+
+def test_what_is_not_there_is_told_and_the_rest_is_walked(
+    released: Released, registry_host: str, run: Run, empty: Store, tmp_path: Path
+) -> None:
+    unknown = "sha256:" + "7" * 64
+    there = {"function_image": str(released.function), "model_repo": f"{registry_host}/served/m"}
+    bare = Reference.parse(run(**there)["image"])
+    other = Reference.parse(run(**there, package_digest=unknown)["image"])
+    file = tmp_path / "package.yaml"
+    file.write_bytes(released.package)
+    with Places(empty) as places:
+        assert [m.partition(":")[0] for m in trace(bare, places).missing] == [
+            "the artifact",
+            "the package",
+        ]
+        (_, told) = trace(other, places).missing
+        assert told.startswith(f"the package {unknown}: ")
+        assert "has no release" in told
+        (_, told) = trace(other, places, package=file).missing
+        assert f"{file} is another one, {released.digest}" in told
+
+
+def test_a_lock_that_is_not_the_commits_and_a_lost_image_are_told(
+    released: Released, registry_host: str, run: Run, empty: Store
+) -> None:
+    made = json.loads(released.package.split(b"\n")[0].partition(b": ")[2])
+    lost = "sha256:" + "9" * 64
+    made["images"]["train"]["digest"] = lost
+    made["locks"] = {"stages/train/requirements.lock": lost, "stages/new.lock": lost}
+    package = Provenance(**made).line().encode() + b"\n"
+    digest = empty.add(package).digest
+    image = run(
+        function_image=str(released.function),
+        model_repo=f"{registry_host}/served/model",
+        artifact_repo=f"{registry_host}/served/artifact",
+        package_digest=digest,
+    )["image"]
+    with Places(empty) as places:
+        found = trace(Reference.parse(image), places, released.checkout)
+    assert found.missing == [
+        f"the image of train: {registry_host}/p/train@{lost} is not in the registry",
+        f"stages/new.lock at {found.commit[:12]}: this checkout does not have it",
+        f"stages/train/requirements.lock at {found.commit[:12]} is another file than was used",
+    ]
+
+
+def test_what_is_no_packaged_image_is_refused_or_told(
+    released: Released, packaged: dict[str, str], empty: Store
+) -> None:
+    with Places(empty) as places:
+        found = trace(released.function, places)
+        assert found.missing[0].startswith("the base: the image was not made by the package stage")
+        nowhere = Reference(released.function.host, "p/none", digest="sha256:" + "0" * 64)
+        with pytest.raises(BuilderError, match="is not in the registry"):
+            trace(nowhere, places)
+        index = Reference(released.function.host, "p/pipeline", release.tag_of(released.digest))
+        with pytest.raises(PipelineError, match="is no image"):
+            trace(index, places)
+
+
+def test_the_task_prints_the_walk(packaged: dict[str, str], empty: Store) -> None:
+    command = [sys.executable, "-m", "invoke", "trace", packaged["image"]]
+    env = {**os.environ, "PLATELINE_STORE": str(empty.root)}
+    table, facts = (
+        subprocess.run([*command, *flags], cwd=ROOT, env=env, check=True, capture_output=True)
+        for flags in ([], ["--json"])
+    )
+    for word in (packaged["image"], packaged["artifact"], "model fold_1", "stage train", "commit"):
+        assert word in table.stdout.decode()
+    assert json.loads(facts.stdout)["artifact"] == packaged["artifact"]
