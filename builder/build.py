@@ -69,7 +69,8 @@ def build(
     What the store or `cache` has is not made again. With `need_layers` an image counts as had only
     where every layer is in the store; without, its documents do. Raises BuilderError.
     """
-    return Builder(workspace, store, jobs, progress, cache, need_layers).build(names)
+    with store.in_use():
+        return Builder(workspace, store, jobs, progress, cache, need_layers).build(names)
 
 
 def plans(workspace: Workspace, store: Store, names: Sequence[str] = ()) -> dict[str, ImagePlan]:

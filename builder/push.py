@@ -113,7 +113,7 @@ def push(
 
     if not path:
         raise BuilderError(f"{prefix!r} is not HOST/PREFIX, for example localhost:5000/plateline")
-    with ThreadPoolExecutor(jobs) as pool:
+    with store.in_use(), ThreadPoolExecutor(jobs) as pool:
         return dict(zip(images, pool.map(one, images), strict=True))
 
 

@@ -59,7 +59,8 @@ def run_tests(
         mounts=(Mount(folder, "/tests"),),
         workdir="/tmp",  # noqa: S108
     )
-    ended = run(sandbox, process, output)
+    with store.in_use():
+        ended = run(sandbox, process, output)
     if ended.code == 0:
         store.put_result(key, {"seconds": ended.seconds})
     return Tested(name, ended.code, cached=False, seconds=ended.seconds)

@@ -7,12 +7,13 @@ A blob is written to `tmp/`, synced and renamed, so whatever has a final name is
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -53,6 +54,28 @@ class Store:
                 "point PLATELINE_STORE at a folder that can be"
             ) from error
         return store
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `gc` from the store meanwhile; waits while one is at work.
+
+        The lock is the kernel's, so a process that is killed holds it no longer.
+        """
+        with (self.root / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the store to oneself; raises BuilderError where it is in use."""
+        with (self.root / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BuilderError(
+                    f"a build, push or run is using the store {self.root}; try again when it ended"
+                ) from None
+            yield
 
     def path(self, digest: str) -> Path:
         """Return where the blob `digest` is, or would be."""
@@ -160,11 +183,17 @@ class Store:
             raise self._unwritable(error) from error
 
     def get_result(self, key: str) -> dict[str, Any] | None:
-        """Return what was remembered for `key`, or None; a damaged entry counts as none."""
+        """Return what was remembered for `key`, or None; a damaged entry counts as none.
+
+        The file's time is set to now, for `gc` to see that it was of use.
+        """
+        path = self.root / "results" / f"{key}.json"
         try:
-            entry = json.loads((self.root / "results" / f"{key}.json").read_bytes())
+            entry = json.loads(path.read_bytes())
             document: dict[str, Any] = entry["result"]
             if entry["sha256"] == canonical.sha256(canonical.dumps(document)):
+                with suppress(OSError):
+                    os.utime(path)
                 return document
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass
