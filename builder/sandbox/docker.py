@@ -87,6 +87,8 @@ class Docker:
                     )
                     for m in process.mounts
                 ],
+                mem_limit=process.memory,
+                memswap_limit=process.memory,  # as on a cluster, where nothing swaps
                 security_opt=["no-new-privileges"],
                 labels={LABEL: str(os.getpid())},
             )
@@ -139,10 +141,15 @@ class DockerProcess:
             state = self._container.wait()
         self._copier.join(timeout=30)
         code = int(state["StatusCode"])
+        self._container.reload()
+        # The kernel kills one process; as on a cluster (memory.oom.group) that fails the whole.
+        out_of_memory = bool(self._container.attrs["State"].get("OOMKilled"))
+        code = code or (137 if out_of_memory else 0)
         self._exit = Exit(
             code=code,
             signal=code - 128 if 128 < code < 160 else None,
             timed_out=timed_out,
+            out_of_memory=out_of_memory,
             seconds=time.monotonic() - self._began,
         )
         self._container.remove(force=True)

@@ -25,9 +25,9 @@ class Process:
     """A command in an image: read-only root, private /tmp, and no network unless asked.
 
     A `command` replaces the image's entry point and command, as in Kubernetes; `user`, `workdir`
-    and `env` default to (or add to) the image's. `timeout` in seconds. `ports` maps a port that a
-    server listens on to the environment variable that moves it, for sandboxes that share the
-    host's loopback.
+    and `env` default to (or add to) the image's. `timeout` in seconds; `memory` in bytes, for all
+    its processes together. `ports` maps a port that a server listens on to the environment
+    variable that moves it, for sandboxes that share the host's loopback.
     """
 
     image: oci.Image
@@ -38,6 +38,7 @@ class Process:
     user: str = ""
     network: bool = False
     timeout: float | None = None
+    memory: int | None = None
     ports: Mapping[int, str] = field(default_factory=dict)
 
     def words(self) -> list[str]:
@@ -57,7 +58,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended: its exit code, or the signal that killed it, or that time ran out.
+    """How a process ended: its exit code, the signal that killed it, or the limit that it broke.
 
     `max_rss` is the peak resident size in bytes where the sandbox sees it.
     """
@@ -67,8 +68,11 @@ class Exit:
     timed_out: bool = False
     max_rss: int | None = None
     seconds: float = 0.0
+    out_of_memory: bool = False
 
     def __str__(self) -> str:
+        if self.out_of_memory:
+            return "killed because it used more than its memory limit"
         if self.timed_out:
             return f"stopped after its time limit, {self.seconds:.0f} s"
         if self.signal:

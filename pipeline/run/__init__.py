@@ -16,9 +16,10 @@ from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.run import page
 from pipeline.run.cache import Cache
-from pipeline.run.container import Surroundings, Volume, claim_name, secret_name
-from pipeline.run.graph import Graph, Outcome
-from pipeline.run.package import Package, arguments, image_digest, load
+from pipeline.run.container import Surroundings, Volume
+from pipeline.run.graph import Graph, Outcome, cycle
+from pipeline.run.kubernetes import known_name
+from pipeline.run.package import Package, arguments, dags, image_digest, load
 from pipeline.run.record import Record, Result, Step
 
 __all__ = ["Package", "Result", "Step", "Volume", "load", "run"]
@@ -49,6 +50,11 @@ def run(
     after every container has been stopped and the page written.
     """
     given = arguments(package, parameters)
+    for where, component in dags(package):
+        if found := cycle(component["dag"].get("tasks", {})):
+            raise PipelineError(
+                f"{where}: tasks wait for each other: {' -> '.join(found)}; compile it again"
+            )
     images = _images(package, store, find_image)
     notes = _notes(package, given, volumes, secrets)
     began, name = time.time(), time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -77,6 +83,9 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
             around.stop_all()
+    if around.cache:
+        for fingerprint, claims, started, ended in around.wrote:
+            around.cache.left(fingerprint, claims, started, ended)
     end = ends[0] if ends else Outcome("failed", error="the run ended by a defect; see above")
     result = Result(
         state="stopped" if interrupted else end.state, folder=folder, page=folder / "index.html",
@@ -137,7 +146,7 @@ def _notes(
     notes = set()
     for label, settings in package.kubernetes.items():
         for mount in settings.get("pvcMount", []):
-            claim = claim_name(mount, given)
+            claim = known_name(mount, "pvcName", given)
             if claim and claim not in volumes:
                 raise PipelineError(
                     f"{label} mounts the claim {claim}; give a folder with --volume {claim}=DIR"
@@ -146,8 +155,8 @@ def _notes(
             if not folder.is_dir():
                 raise PipelineError(f"the folder {folder} for the claim {claim} is not there")
         for secret in [*settings.get("secretAsVolume", []), *settings.get("secretAsEnv", [])]:
-            name = secret_name(secret)
-            if name not in secrets and not secret.get("optional"):
+            name = known_name(secret, "secretName", given)
+            if name and name not in secrets and not secret.get("optional"):
                 notes.add(f"the secret {name} was not given (--secret {name}=DIR)")
         notes |= {
             f"{key} has no effect on this machine" for key in settings if key not in _HAD_HERE

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +45,19 @@ class Cache:
 
     root: Path
 
-    def get(self, fingerprint: str, out: Path) -> dict[str, Any] | None:
+    def get(self, fingerprint: str, out: Path, claims: Mapping[str, Path]) -> dict[str, Any] | None:
         """Bring the outputs of a finished step to `out` and return its result, or None.
 
-        An entry whose files are not what they were is removed and counts as none.
+        An entry whose files are not what they were is removed and counts as none; so is one of a
+        step whose files in a claim of `claims` are not there any more as it left them.
         """
         entry = self.root / fingerprint
         try:
             result: dict[str, Any] = json.loads((entry / "result.json").read_bytes())
+            if claims and not _still_there(
+                json.loads((entry / "claims.json").read_bytes()), claims
+            ):
+                raise ValueError
             shutil.copytree(entry / "out", out, symlinks=True, dirs_exist_ok=True)
         except (OSError, ValueError):
             return None
@@ -69,8 +76,40 @@ class Cache:
             shutil.copytree(out, temporary / "out", symlinks=True)
             document = {**result, "content": content_digest(out)}
             (temporary / "result.json").write_text(json.dumps(document))
+            shutil.rmtree(self.root / fingerprint, ignore_errors=True)
             temporary.rename(self.root / fingerprint)
         except OSError:
             pass  # another run was faster, or the disk is full: a cache may lack an entry
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def left(
+        self, fingerprint: str, claims: Mapping[str, Path], began: float, ended: float
+    ) -> None:
+        """Add to an entry which files of `claims` changed last while its step ran.
+
+        Called when the whole run has ended: what the step's neighbours changed meanwhile and
+        removed again is then gone, and what a later step took over has a later time. Without this
+        an entry of a step that can write to claims is not used.
+        """
+        found = {
+            claim: {
+                path.relative_to(folder).as_posix(): _file(path)
+                for path in sorted(folder.rglob("*"))
+                if path.is_file() and began - _TICK <= path.stat().st_ctime <= ended + _TICK
+            }
+            for claim, folder in claims.items()
+        }
+        with suppress(OSError):
+            (self.root / fingerprint / "claims.json").write_text(json.dumps(found))
+
+
+_TICK = 0.02  # seconds by which the clock of a file system can be behind
+
+
+def _still_there(found: Mapping[str, Mapping[str, str]], claims: Mapping[str, Path]) -> bool:
+    return found.keys() == claims.keys() and all(
+        (claims[claim] / name).is_file() and _file(claims[claim] / name) == digest
+        for claim, files in found.items()
+        for name, digest in files.items()
+    )

@@ -18,7 +18,7 @@ from builder.errors import BuilderError
 from builder.sandbox.process import Exit, Mount, Process, Running, Sandbox
 from builder.store import Store
 from pipeline.errors import PipelineError
-from pipeline.run import values
+from pipeline.run import kubernetes, values
 from pipeline.run.cache import Cache, content_digest
 from pipeline.run.record import Record, host_path
 
@@ -56,6 +56,7 @@ class Surroundings:
     stop: threading.Event = field(default_factory=threading.Event)
     running: dict[str, Running] = field(default_factory=dict)
     digests: dict[Path, str] = field(default_factory=dict)
+    wrote: list[tuple[str, Mapping[str, Path], float, float]] = field(default_factory=list)
 
     def stop_all(self) -> None:
         """End every container; no new one is started."""
@@ -77,7 +78,7 @@ class Task:
 
     name: str
     component: Mapping[str, Any]
-    label: str
+    settings: Mapping[str, Any]
     container: Mapping[str, Any]
     parameters: Mapping[str, Any]
     artifacts: Mapping[str, list[dict[str, Any]]]
@@ -96,7 +97,7 @@ def executor_input(task: Task) -> dict[str, Any]:
         artifacts[name] = {"artifacts": [entry]}
     return {
         "inputs": {
-            "parameterValues": dict(task.parameters),
+            "parameterValues": values.whole(dict(task.parameters)),
             "parameters": {},
             "artifacts": {name: {"artifacts": found} for name, found in task.artifacts.items()},
         },
@@ -127,8 +128,7 @@ def run(task: Task, around: Surroundings) -> dict[str, Any]:
     out.mkdir(parents=True)
     (home / "input.json").write_text(json.dumps(message, indent=1))
     around.record.update(task.name, image=task.container["image"], parameters=task.parameters)
-    settings = around.kubernetes.get(task.label, {})
-    mounts, volumes, env, own_store = _mounts(task, settings, around)
+    mounts, volumes, env, own_store = _mounts(task, around)
     image = around.images[task.container["image"]]
     fingerprint = canonical.sha256(canonical.dumps({
         "format": 1, "image": image.digest, "command": task.container.get("command", []),
@@ -141,21 +141,29 @@ def run(task: Task, around: Surroundings) -> dict[str, Any]:
         },
     })).removeprefix("sha256:")  # fmt: skip
     cache = around.cache if task.caching and not own_store else None
+    claims = {
+        mount["name"]: around.volumes[mount["name"]].folder
+        for mount in task.settings.get("pvcMount", [])
+        if around.volumes[mount["name"]].writable
+    }
     with around.slots:
         if around.stop.is_set():
             raise Stopped
         began = time.monotonic()
-        found = cache.get(fingerprint, out) if cache else None
+        found = cache.get(fingerprint, out, claims) if cache else None
         if found is None:
             around.record.update(task.name, state="running")
             process = Process(
                 image=image, command=tuple(words[0] + words[1]), env=env,
                 mounts=(Mount(out, f"/kfp/{task.name}", writable=True), *mounts),
-                network=around.network, timeout=_timeout(settings), user=_user(mounts, around),
+                network=around.network, timeout=_timeout(task.settings), user=_user(mounts, around),
+                memory=_memory(task),
             )  # fmt: skip
+            started = time.time()
             found = _attempts(task, process, message, around)
             if cache:
                 cache.put(fingerprint, out, found)
+                around.wrote.append((fingerprint, claims, started, time.time()))
             state = "succeeded"
         else:
             (home / "log.txt").write_text("taken from the cache: nothing was run\n")
@@ -186,7 +194,7 @@ def _attempts(
         around.record.update(task.name, attempts=attempt, max_rss=ended.max_rss)
         try:
             if ended.code or ended.timed_out:
-                raise PipelineError(f"{task.name}: {ended}; its output is in {out.parent}/log.txt")
+                raise PipelineError(f"{task.name}: {ended}; {_last_words(out.parent / 'log.txt')}")
             return _result(task, message, out)
         except PipelineError as error:
             if around.stop.is_set():
@@ -198,6 +206,14 @@ def _attempts(
         if around.stop.wait(min(pause * factor ** (attempt - 1), longest)):
             raise Stopped
     raise AssertionError("the last attempt returns or raises")
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line that a step printed, which says why it failed, and where the rest is."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return f"it said: {lines[-1]} ({log})" if lines else f"it printed nothing ({log})"
 
 
 def _once(name: str, process: Process, around: Surroundings) -> Exit:
@@ -225,6 +241,16 @@ def _user(mounts: list[Mount], around: Surroundings) -> str:
 def _timeout(settings: Mapping[str, Any]) -> float | None:
     seconds = int(settings.get("activeDeadlineSeconds", 0))
     return float(seconds) if seconds else None
+
+
+def _memory(task: Task) -> int | None:
+    """Return the memory limit of `task` in bytes; a parameter may hold it."""
+    resources = task.container.get("resources", {})
+    text = str(values.filled(resources.get("resourceMemoryLimit", ""), task.parameters))
+    if text:
+        return kubernetes.memory(text)
+    gigabytes = float(resources.get("memoryLimit", 0))  # of packages before kfp 2.9
+    return int(gigabytes * 1e9) or None
 
 
 def _result(task: Task, message: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -265,7 +291,7 @@ def _result(task: Task, message: Mapping[str, Any], out: Path) -> dict[str, Any]
 
 
 def _mounts(
-    task: Task, settings: Mapping[str, Any], around: Surroundings
+    task: Task, around: Surroundings
 ) -> tuple[list[Mount], list[Any], dict[str, str], bool]:
     """Return mounts, what of them enters the fingerprint, the environment, and store access."""
     mounts, shown = [], []
@@ -274,41 +300,30 @@ def _mounts(
         path = host_path(around.folder, artifact["uri"])
         if path.exists():
             mounts.append(Mount(path, artifact["uri"].removeprefix("file://")))
-    for mount in settings.get("pvcMount", []):
-        claim = claim_name(mount, task.parameters)
-        volume = around.volumes[claim]
+    for mount in task.settings.get("pvcMount", []):
+        claim = mount["name"]
+        volume = around.volumes.get(claim)
+        if volume is None:
+            raise PipelineError(
+                f"{task.name} mounts the claim {claim}; give a folder with --volume {claim}=DIR"
+            )
         source = volume.folder / mount.get("subPath", "")
         mounts.append(Mount(source, mount["mountPath"], writable=volume.writable))
         digest = "" if volume.writable else around.volume_digest(source)
         shown.append([claim, mount["mountPath"], mount.get("subPath", ""), digest])
-    for secret in settings.get("secretAsVolume", []):
-        name = secret_name(secret)
-        if name in around.secrets:
-            mounts.append(Mount(around.secrets[name], secret["mountPath"]))
-            shown.append([name, secret["mountPath"]])
-    for secret in settings.get("secretAsEnv", []):
+    for secret in task.settings.get("secretAsVolume", []):
+        folder = around.secrets.get(secret["name"])
+        if folder:
+            mounts.append(Mount(folder, secret["mountPath"]))
+            # Its digest only: another login may be let in elsewhere.
+            shown.append([secret["name"], secret["mountPath"], around.volume_digest(folder)])
+    for secret in task.settings.get("secretAsEnv", []):
         for pair in secret.get("keyToEnv", []):
-            name = secret_name(secret)
-            if name in around.secrets:
-                env[pair["envVar"]] = (around.secrets[name] / pair["secretKey"]).read_text()
+            if secret["name"] in around.secrets:
+                path = around.secrets[secret["name"]] / pair["secretKey"]
+                env[pair["envVar"]] = path.read_text()
     own = any(str(value).startswith("localhost/") for value in task.parameters.values())
     if own:
         mounts.append(Mount(around.store.root, STORE_INSIDE, writable=True))
         env["PLATELINE_STORE"] = STORE_INSIDE
     return list({m.target: m for m in mounts}.values()), shown, env, own
-
-
-def claim_name(mount: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> str:
-    """Return the claim of a pvcMount; "" where only a run knows it and `parameters` are absent."""
-    source = mount.get("pvcNameParameter", {})
-    if "runtimeValue" in source:
-        return str(source["runtimeValue"]["constant"])
-    if "componentInputParameter" in source:
-        return str((parameters or {}).get(source["componentInputParameter"], ""))
-    return str(mount.get("constant", ""))
-
-
-def secret_name(secret: Mapping[str, Any]) -> str:
-    """Return the name of a secretAsVolume or secretAsEnv."""
-    source = secret.get("secretNameParameter", {}).get("runtimeValue", {})
-    return str(source.get("constant") or secret.get("secretName", ""))

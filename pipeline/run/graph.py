@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from builder.errors import BuilderError
 from pipeline.errors import PipelineError
-from pipeline.run import container, values
+from pipeline.run import container, kubernetes, values
 from pipeline.run.container import Stopped, Surroundings, Task
 from pipeline.run.record import DONE
 
@@ -53,8 +54,9 @@ class Graph:
         return self._dag(self.spec["root"], parameters, {}, "")
 
     def _component(
-        self, task: Mapping[str, Any], name: str, parameters: Mapping[str, Any], arts: Artifacts
-    ) -> Outcome:
+        self, task: Mapping[str, Any], name: str, parameters: Mapping[str, Any], arts: Artifacts,
+        settings: Mapping[str, Any],
+    ) -> Outcome:  # fmt: skip
         component = self.spec["components"][task["componentRef"]["name"]]
         if "dag" in component:
             return self._dag(component, parameters, arts, f"{name}.")
@@ -63,7 +65,7 @@ class Graph:
         if "importer" in executor:
             return self._import(name, component, executor["importer"], parameters)
         found = container.run(
-            Task(name, component, label, executor["container"], parameters, arts,
+            Task(name, component, settings, executor["container"], parameters, arts,
                  bool(task.get("cachingOptions", {}).get("enableCache")),
                  task.get("retryPolicy", {})),
             self.around,
@@ -138,11 +140,12 @@ class Graph:
             return Outcome("skipped")
         if "parameterIterator" in task or "artifactIterator" in task:
             return self._loop(task, name, given, have, parameters)
+        settings = self._settings(task, parameters, before)
         after = tuple(name.rpartition(".")[0] + "." + key if "." in name else key for key in before)
         component = self.spec["components"][task["componentRef"]["name"]]
         if "dag" not in component:
             self.around.record.update(name, after=after)
-        return self._component(task, name, given, have)
+        return self._component(task, name, given, have, settings)
 
     def _loop(
         self, task: Mapping[str, Any], name: str, given: Mapping[str, Any], have: Artifacts,
@@ -170,7 +173,7 @@ class Graph:
         def work(index: int) -> None:
             with gate:
                 try:
-                    ends[index] = self._component(task, f"{name}.{index}", *rounds[index])
+                    ends[index] = self._component(task, f"{name}.{index}", *rounds[index], {})
                 except Stopped:
                     pass
                 except (PipelineError, BuilderError, OSError) as error:
@@ -201,10 +204,17 @@ class Graph:
     ) -> dict[str, Any]:  # fmt: skip
         sources = task.get("inputs", {}).get("parameters", {})
         item = task.get("parameterIterator", {}).get("itemInput")
-        found = {}
-        for name, definition in definitions.get("parameters", {}).items():
+        declared = definitions.get("parameters", {})
+        found: dict[str, Any] = {}
+        # Constants last: their placeholders name other inputs of the same task. Inputs that the
+        # component does not declare carry channels for those, and for resources.
+        names = sorted(
+            {*declared, *sources}, key=lambda name: "runtimeValue" in sources.get(name, {})
+        )
+        for name in names:
             if name == item:
                 continue
+            definition = declared.get(name, {"isOptional": True})
             try:
                 value = self._value(sources[name], outer, before)
             except (Missing, KeyError):
@@ -216,7 +226,10 @@ class Graph:
                     raise PipelineError(f"the input {name!r} has no value") from None
                 else:
                     raise Missing from None
-            found[name] = values.coerce(value, definition["parameterType"], name)
+            if "runtimeValue" in sources.get(name, {}):
+                value = values.filled(value, found)
+            kind = definition.get("parameterType", "")
+            found[name] = values.coerce(value, kind, name)
         return found
 
     def _value(
@@ -225,10 +238,6 @@ class Graph:
         if "runtimeValue" in source:
             value = source["runtimeValue"].get("constant")
             if isinstance(value, str):
-                for key, inner in outer.items():
-                    value = value.replace(
-                        f"{{{{$.inputs.parameters['{key}']}}}}", values.text(inner)
-                    )
                 for fact, inner in self.around.facts.items():
                     value = value.replace(f"{{{{$.{fact}}}}}", inner)
         elif "componentInputParameter" in source:
@@ -250,6 +259,19 @@ class Graph:
         if expression := source.get("parameterExpressionSelector"):
             value = values.select(value, expression)
         return value
+
+    def _settings(
+        self, task: Mapping[str, Any], outer: Mapping[str, Any], before: Mapping[str, Outcome]
+    ) -> Mapping[str, Any]:
+        """Return the Kubernetes settings of a container, names resolved in the DAG around it."""
+        component = self.spec["components"][task["componentRef"]["name"]]
+        settings = self.around.kubernetes.get(component.get("executorLabel", ""), {})
+        made = {key: list(settings.get(key, [])) for key in kubernetes.NAMED}
+        for key, kind in kubernetes.NAMED.items():
+            for index, entry in enumerate(made[key]):
+                source = kubernetes.source(entry, kind)
+                made[key][index] = {**entry, "name": str(self._value(source, outer, before))}
+        return {**settings, **made}
 
     def _artifacts(
         self, task: Mapping[str, Any], definitions: Mapping[str, Any], outer: Artifacts,
@@ -281,6 +303,15 @@ def producers(task: Mapping[str, Any]) -> list[str]:
         kinds = ("taskOutputParameter", "taskOutputArtifact", "taskFinalStatus")
         found.extend(source[kind]["producerTask"] for kind in kinds if kind in source)
     return list(dict.fromkeys(found))
+
+
+def cycle(tasks: Mapping[str, Any]) -> list[str]:
+    """Return tasks of one DAG that wait for each other, the first one again at the end; or none."""
+    try:
+        TopologicalSorter({key: producers(task) for key, task in tasks.items()}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def outputs(

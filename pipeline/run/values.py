@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from pipeline.errors import PipelineError
@@ -62,8 +64,36 @@ def whole(value: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """Return a value as the launcher puts it into an argument."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """Return a value as the launcher puts it into an argument.
+
+    Numbers have no exponent and no empty fraction (Go's FormatFloat 'f', -1); lists and
+    dictionaries are JSON without spaces, keys sorted (Go's json.Marshal of a Struct).
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{Decimal(repr(value)):f}".removesuffix(".0")
+    return json.dumps(whole(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
+_INPUT = re.compile(r"\{\{\$\.inputs\.parameters\[(['\"])(.+?)\1\]\}\}")
+
+
+def filled(value: Any, parameters: Mapping[str, Any]) -> Any:
+    """Return a constant with the placeholders in its strings replaced: `"to {text}"`, `[output]`.
+
+    A string that is one placeholder and nothing else takes the value with its type.
+    """
+    if isinstance(value, str):
+        whole_one = _INPUT.fullmatch(value)
+        if whole_one and whole_one[2] in parameters:
+            return parameters[whole_one[2]]
+        return _INPUT.sub(lambda m: text(parameters[m[2]]) if m[2] in parameters else m[0], value)
+    if isinstance(value, list):
+        return [filled(item, parameters) for item in value]
+    if isinstance(value, dict):
+        return {key: filled(item, parameters) for key, item in value.items()}
+    return value
 
 
 _PLACEHOLDER = re.compile(r"\{\{\$(\.[^}]*?)?\}\}")

@@ -222,3 +222,149 @@ def test_the_store_is_there_for_a_local_repository(execute, image):
 
     assert execute(local, repo="localhost/x").state == "succeeded"
     assert execute(local, repo="elsewhere/x").state == "failed"
+
+
+@pytest.mark.parametrize("engine", ["bubblewrap", "docker"])
+def test_a_step_that_uses_more_memory_than_its_limit_is_killed_and_says_so(
+    execute, script, engine, request
+):
+    if engine == "docker":
+        request.getfixturevalue("docker_engine")
+
+    @dsl.pipeline(name="memory")
+    def memory(limit: str = "64Mi"):
+        script(code="dd if=/dev/zero of=/dev/null bs=300M count=1000; sleep 5").set_memory_limit(
+            limit
+        )
+        script(code="dd if=/dev/zero of=/dev/null bs=8M count=10").set_memory_limit(limit)
+
+    result = execute(memory, engine=engine)
+    assert result.state == "failed"
+    assert "script: killed because it used more than its memory limit" in result.error
+    assert result.steps["script-2"].state == "succeeded"
+    assert result.seconds < 15
+
+
+def test_memory_is_that_of_all_processes_of_a_step_together(execute, script):
+    @dsl.pipeline(name="tree")
+    def tree():
+        hold = "dd if=/dev/zero of=/dev/null bs=40M count=100000 & "
+        script(code=hold * 3 + "sleep 5").set_memory_limit("80Mi")
+
+    assert "memory limit" in execute(tree).error
+
+
+def test_a_file_in_tmp_counts_as_memory(execute, script):
+    @dsl.pipeline(name="tmp")
+    def tmp():
+        script(code="dd if=/dev/zero of=/tmp/f bs=1M count=100").set_memory_limit("50Mi")
+
+    result = execute(tmp)
+    assert result.state == "failed"
+    assert "No space left" in (result.folder / "steps" / "script" / "log.txt").read_text()
+
+
+@pytest.fixture
+def writes(execute, script, tmp_path):
+    """Run, with the cache, a step that adds f to a writable claim; return how its step ended."""
+    from kfp import kubernetes
+
+    from pipeline.run import Volume
+
+    folder = tmp_path / "claim"
+    folder.mkdir()
+
+    @dsl.pipeline(name="claims")
+    def claims():
+        task = script(
+            code="sleep 0.1; echo x > /claim/f; echo x > /claim/temporary; rm /claim/temporary"
+        )
+        kubernetes.mount_pvc(task, "c", "/claim")
+        other = script(code="echo y > /claim/g")
+        kubernetes.mount_pvc(other, "c", "/claim")
+
+    def run(changed=folder):
+        result = execute(claims, cache=True, volumes={"c": Volume(changed, writable=True)})
+        return result.steps["script"].state
+
+    run.folder = folder
+    return run
+
+
+def test_a_result_stands_while_what_its_step_left_in_a_claim_is_there(writes):
+    assert [writes(), writes()] == ["succeeded", "cached"]
+    (writes.folder / "other").write_text("made by somebody else")
+    assert writes() == "cached"
+    (writes.folder / "f").write_text("changed")
+    assert writes() == "succeeded"
+    assert (writes.folder / "f").read_text() == "x\n"
+    assert writes() == "cached"
+    (writes.folder / "f").unlink()
+    assert writes() == "succeeded"
+
+
+def test_a_result_is_not_for_another_folder(writes, tmp_path):
+    writes()
+    (tmp_path / "new").mkdir()
+    assert writes(tmp_path / "new") == "succeeded"
+    assert (tmp_path / "new" / "f").exists()
+
+
+def test_another_secret_is_another_step(execute, script, tmp_path):
+    from kfp import kubernetes
+
+    @dsl.pipeline(name="secrets")
+    def secrets(name: str = "login"):
+        task = script(code="cat /secret/key")
+        kubernetes.use_secret_as_volume(task, name, "/secret")
+        kubernetes.use_secret_as_env(task, name, {"key": "KEY"})
+
+    states, folder = [], tmp_path / "secret"
+    folder.mkdir()
+    for value in ("one", "one", "two"):
+        (folder / "key").write_text(value)
+        done = execute(secrets, cache=True, secrets={"login": folder})
+        states.append(done.steps["script"].state)
+    assert states == ["succeeded", "cached", "succeeded"]
+    assert "two" not in (done.folder / "run.json").read_text()
+
+
+def test_a_claim_named_by_a_parameter_is_found_in_a_loop(execute, script, tmp_path):
+    from kfp import kubernetes
+
+    from pipeline.run import Volume
+
+    (tmp_path / "f").write_text("there")
+
+    @dsl.pipeline(name="named")
+    def named(claim: str):
+        with dsl.ParallelFor([1]):
+            task = script(code="cat /claim/f")
+            kubernetes.mount_pvc(task, claim, "/claim")
+
+    assert execute(named, volumes={"c": Volume(tmp_path)}, claim="c").state == "succeeded"
+    lost = execute(named, volumes={"c": Volume(tmp_path)}, claim="d")
+    assert "mounts the claim d; give a folder with --volume d=DIR" in lost.error
+
+
+def test_tasks_that_wait_for_each_other_are_refused_before_anything_runs(store, tmp_path):
+    from pipeline import run as runner
+    from pipeline.errors import PipelineError
+
+    package = runner.load(ROOT / "tests/pipeline/broken/cycle.yaml")
+    with pytest.raises(PipelineError, match="wait for each other"):
+        runner.run(package, store, parameters={}, volumes={}, secrets={}, runs=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_five_hundred_failures_of_five_hundred_are_failures(execute, script):
+    @dsl.pipeline(name="many")
+    def many():
+        with dsl.ParallelFor(list(range(500))) as item:
+            script(code=f"exit 1 # {item}")
+
+    result = execute(many)
+    states = [step.state for step in result.steps.values() if step.name.endswith("script")]
+    assert result.state == "failed"
+    assert states == ["failed"] * 500

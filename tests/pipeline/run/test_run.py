@@ -89,7 +89,7 @@ def test_a_loop_is_collected_in_order(parts, execute, image):
             said = parts.say(text=item)
         return join(texts=dsl.Collected(said.output)).output
 
-    assert execute(loop).outputs == {"Output": '["a", "b", "c"]'}
+    assert execute(loop).outputs == {"Output": '["a","b","c"]'}
 
 
 @pytest.mark.parametrize(("code", "state"), [("exit 0", "SUCCEEDED"), ("exit 1", "FAILED")])

@@ -1,0 +1,54 @@
+"""What a package asks of Kubernetes for a step: claims, secrets, memory.
+
+Source: kubernetes_platform/proto/kubernetes_executor_config.proto of kubeflow/pipelines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import PipelineError
+
+# Settings whose entries name an object, and the kind of it.
+NAMED = {"pvcMount": "pvcName", "secretAsVolume": "secretName", "secretAsEnv": "secretName"}
+
+
+def source(entry: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """Return where the name of `entry` comes from, as the source of a task's input.
+
+    Newer packages have `<kind>Parameter`; older ones have the name itself, and claims a source.
+    """
+    found: Mapping[str, Any] | None = entry.get(f"{kind}Parameter")
+    if found:
+        return found
+    if "componentInputParameter" in entry or "taskOutputParameter" in entry:
+        return entry
+    return {"runtimeValue": {"constant": entry.get("constant") or entry.get(kind, "")}}
+
+
+def known_name(
+    entry: Mapping[str, Any], kind: str, parameters: Mapping[str, Any] | None = None
+) -> str:
+    """Return the name in `entry` where no run is needed to know it, otherwise ""."""
+    found = source(entry, kind)
+    if "runtimeValue" in found:
+        return str(found["runtimeValue"]["constant"])
+    return str((parameters or {}).get(found.get("componentInputParameter", ""), ""))
+
+
+_QUANTITY = re.compile(r"([0-9.]+(?:e[0-9]+)?)([KMGTP]i|[kMGTP])?")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15,
+          "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}  # fmt: skip
+
+
+def memory(text: str) -> int:
+    """Return a quantity such as 512Mi or 4G in bytes; raises PipelineError for another text.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/.
+    """
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise PipelineError(f"the memory limit {text!r} is no quantity; write it as 512Mi or 4G")
+    return int(float(match[1]) * _UNITS[match[2] or ""])

@@ -1,0 +1,60 @@
+"""Values as the launcher writes them, and quantities as Kubernetes reads them."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import PipelineError
+from pipeline.run import kubernetes, values
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2.0, "2"), (1e-5, "0.00001"), (1e21, "1" + "0" * 21), (-0.5, "-0.5"), (True, "true"),
+     (3, "3"), ("a b", "a b"), ([1.0, "x"], '[1,"x"]'), ({"b": 1, "a": "é"}, '{"a":"é","b":1}')],
+)  # fmt: skip
+def test_arguments_are_written_as_on_a_cluster(value, text):
+    assert values.text(value) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_keeps_its_value_and_has_no_exponent(number):
+    text = values.text(number)
+    assert float(text) == number
+    assert "e" not in text
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.lists(json_values) | st.dictionaries(st.text(), json_values))
+def test_lists_and_dictionaries_are_read_back(value):
+    assert json.loads(values.text(value)) == value
+
+
+def test_placeholders_in_a_constant_are_filled_with_their_type():
+    one = "{{$.inputs.parameters['pipelinechannel--n']}}"
+    given_values = {"pipelinechannel--n": 3}
+    assert values.filled(one, given_values) == 3
+    assert values.filled(f"<{one}>", given_values) == "<3>"
+    assert values.filled([{"k": one}], given_values) == [{"k": 3}]
+    assert values.filled(one, {}) == one
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("512Mi", 2**29), ("4G", 4 * 10**9), ("1.5Gi", 3 * 2**29), ("100", 100), ("1e3k", 10**6)],
+)
+def test_quantities_of_memory(text, size):
+    assert kubernetes.memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "4GB", "-1", "4 Gi"])
+def test_what_is_no_quantity_is_named(text):
+    with pytest.raises(PipelineError, match="no quantity; write it as"):
+        kubernetes.memory(text)
