@@ -5,16 +5,26 @@ Rules: https://docs.docker.com/build/concepts/context/#dockerignore-files.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Ignore:
-    """The patterns of a `.dockerignore` in order, each with whether it lets a path in again."""
+class Rule:
+    """One line: its pattern, whether it lets a path in again, and its part before any wildcard."""
 
-    patterns: tuple[tuple[re.Pattern[str], bool], ...] = ()
+    pattern: re.Pattern[str]
+    again: bool
+    fixed: str
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """The rules of a `.dockerignore` in order."""
+
+    rules: tuple[Rule, ...] = ()
 
     @staticmethod
     def parse(text: str) -> Ignore:
@@ -25,9 +35,10 @@ class Ignore:
             if not line or line.startswith("#"):
                 continue
             again = line.startswith("!")
-            line = line.removeprefix("!").strip().strip("/")
+            line = posixpath.normpath("/" + line.removeprefix("!").strip()).strip("/")
             if line:
-                found.append((glob_pattern(line), again))
+                fixed = re.split(r"[*?\[\\]", line, maxsplit=1)[0]
+                found.append(Rule(glob_pattern(line), again, fixed))
         return Ignore(tuple(found))
 
     @staticmethod
@@ -41,22 +52,30 @@ class Ignore:
         parts = path.split("/")
         prefixes = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
         hidden = False
-        for pattern, again in self.patterns:
-            if hidden == again and any(pattern.fullmatch(prefix) for prefix in prefixes):
-                hidden = not again
+        for rule in self.rules:
+            if hidden == rule.again and any(rule.pattern.fullmatch(p) for p in prefixes):
+                hidden = not rule.again
         return hidden
 
+    def may_let_in(self, folder: str) -> bool:
+        """Tell whether a `!` rule could let something in that is below the hidden `folder`."""
+        inside = folder + "/"
+        return any(
+            rule.again and (rule.fixed.startswith(inside) or inside.startswith(rule.fixed))
+            for rule in self.rules
+        )
 
-def glob_pattern(pattern: str) -> re.Pattern[str]:
-    """Translate a pattern of Go's filepath.Match, with `**` for any number of folders."""
+
+def glob_pattern(pattern: str, *, deep: bool = True) -> re.Pattern[str]:
+    """Translate a pattern of Go's filepath.Match; `deep` makes `**` any number of folders."""
     out, index = "", 0
     while index < len(pattern):
         char = pattern[index]
-        if pattern.startswith("**/", index):
+        if deep and pattern.startswith("**/", index):
             out += "(?:.*/)?"
             index += 3
             continue
-        if pattern.startswith("**", index):
+        if deep and pattern.startswith("**", index):
             out += ".*"
             index += 2
             continue

@@ -41,6 +41,11 @@ class Workspace:
             folder = dockerfile.parent
             shown = dockerfile.relative_to(root).as_posix()
             name = folder.name
+            if (own := dockerfile.with_name("Dockerfile.dockerignore")).exists():
+                raise BuilderError(
+                    f"{own.relative_to(root)}: a recipe has no rules of its own here; move them to "
+                    "the repository's .dockerignore"
+                )
             if name in targets:
                 raise BuilderError(
                     f"{shown}: the target {name} is in {targets[name].folder} already; "
@@ -59,27 +64,43 @@ class Workspace:
             )
         return self.targets[name]
 
+    def link(self, path: str) -> str | None:
+        """Return what `path` points at where it is a link that recipes may see, otherwise None."""
+        where = self.root / path
+        if not path or not where.is_symlink() or self.ignore.hides(path):
+            return None
+        return self._link(where, path).target
+
     def entries(self, start: str) -> Iterator[Entry]:
         """Yield `start` (relative to the root) and all below it, sorted, ignored ones left out.
 
-        Modes are 0755 for folders and executables, 0644 otherwise, so that a umask cannot reach a
-        digest. Raises BuilderError for links that leave the repository and for special files.
+        Links are not followed. Modes are 0755 for folders and executables, 0644 otherwise, so that
+        a umask cannot reach a digest. Raises BuilderError for links that leave the repository and
+        for special files.
         """
         path = self.root / start
         if start and self.ignore.hides(start):
+            if not path.is_symlink() and path.is_dir() and self.ignore.may_let_in(start):
+                inside = [*self._inside(path, start)]
+                if inside:
+                    yield Entry(path=start, kind="dir", mode=0o755)
+                    yield from inside
             return
         if path.is_symlink():
             yield self._link(path, start)
         elif path.is_dir():
             if start:
                 yield Entry(path=start, kind="dir", mode=0o755)
-            for name in sorted(item.name for item in path.iterdir()):
-                yield from self.entries(f"{start}/{name}" if start else name)
+            yield from self._inside(path, start)
         elif path.is_file():
             executable = path.stat().st_mode & 0o100
             yield Entry(path=start, kind="file", mode=0o755 if executable else 0o644, content=path)
         elif path.exists():
             raise BuilderError(f"{start}: not a file, folder or link; move it out of the context")
+
+    def _inside(self, path: Path, start: str) -> Iterator[Entry]:
+        for name in sorted(item.name for item in path.iterdir()):
+            yield from self.entries(f"{start}/{name}" if start else name)
 
     def _link(self, path: Path, shown: str) -> Entry:
         target = str(path.readlink())

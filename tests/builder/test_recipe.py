@@ -120,3 +120,8 @@ def test_each_refusal_names_file_line_and_way_out(
 @given(st.text(alphabet=st.characters(exclude_characters="$\\'\"")))
 def test_text_without_dollar_backslash_or_quote_is_left_alone(text: str) -> None:
     assert expand(text, {"a": "1"}) == text
+
+
+def test_rules_for_one_recipe_alone_are_refused(make: Make) -> None:
+    with pytest.raises(BuilderError, match=r"a/Dockerfile.dockerignore: .* move them to"):
+        make("FROM scratch\n", **{"stages/a/Dockerfile.dockerignore": "*\n"})
