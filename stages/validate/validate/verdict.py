@@ -43,7 +43,7 @@ def judge_fold(tiles: Tiles, model: Model, seed: int) -> Verdict:
     for variant, path in model.variants.items():
 
         def progress(done: int, variant: str = variant) -> None:
-            if done == len(rows) or done % (16 * models.BATCH) == 0:
+            if done == len(rows) or done % 200 == 0:
                 print(f"{model.fold} {variant}: {done} of {len(rows)} tiles", flush=True)
 
         try:
