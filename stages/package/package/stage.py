@@ -28,6 +28,7 @@ BUILDERS = ("registry", "docker")
 TRIES = 3
 PAUSE = 2.0  # seconds; the client itself has tried each request for longer than that
 
+# As deploy/openfaas/stack.yaml.
 STACK = """\
 version: 1.0
 provider:
@@ -41,6 +42,11 @@ functions:
       exec_timeout: 30s
       read_timeout: 35s
       write_timeout: 35s
+    requests:
+      cpu: 500m
+      memory: 512Mi
+    limits:
+      memory: 2Gi
 """
 
 
