@@ -13,9 +13,8 @@ from .printing import CHANGED_HELP, JSON_HELP, ROOT, errors, say
 
 
 @task(
-    positional=["stage"],
     help={
-        "stage": "a target that has a folder tests/ (all that have one)",
+        "stage": "a target that has a folder tests/, or all",
         "pytest": "pytest's arguments, for example '-k name'; or write them after --",
         "changed_since": CHANGED_HELP,
         "engine": "auto, bubblewrap or docker",
@@ -24,7 +23,7 @@ from .printing import CHANGED_HELP, JSON_HELP, ROOT, errors, say
 )
 def test_stage(
     c: Context,
-    stage: str = "",
+    stage: str,
     pytest: str = "",
     changed_since: str = "",
     engine: str = "bubblewrap",
@@ -41,7 +40,7 @@ def test_stage(
 
         store, workspace = Store.open(), Workspace.load(ROOT)
         tested = [name for name, t in workspace.targets.items() if (t.folder / "tests").is_dir()]
-        names = [stage] if stage else tested
+        names = tested if stage == "all" else [stage]
         if changed_since:
             touched = {
                 n for n, differs in compare(workspace, store, changed_since).items() if differs
