@@ -301,7 +301,7 @@ def _finish(task: dsl.PipelineTask, image: str, step: str, retries: int = 0) -> 
     task.set_cpu_request(resources.cpu[0]).set_cpu_limit(resources.cpu[1])
     task.set_memory_request(resources.memory[0]).set_memory_limit(resources.memory[1])
     if retries:
-        task.set_retry(retries, backoff_duration="30s", backoff_factor=2)
+        task.set_retry(retries, backoff_duration="5s", backoff_factor=2)
     # The stages write it into what they make: a model names the image that trained it.
     task.set_env_variable("PLATELINE_IMAGE", image)
     # A digest cannot go stale.

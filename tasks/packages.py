@@ -203,10 +203,9 @@ def execute(
 
 
 @task(
-    positional=["file"],
     iterable=["param", "secret", "volume"],
     help={
-        "file": f"the compiled package ({PACKAGE})",
+        "file": f"the compiled package ({PACKAGE})",  # invoke has no optional positional
         "param": "a parameter, name=value; once for each",
         "plate": "the folder of a plate's images",
         "secret": "name=DIR with a file for each key; once for each",

@@ -1,0 +1,47 @@
+"""Tasks as a person types them: a process in a folder of its own, over the real store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+Task = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def invoke(tmp_path: Path) -> Task:
+    """Return a function that runs `invoke WORDS` in tmp_path and returns how it ended."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *words],
+            cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True,
+            check=False, timeout=600,
+        )  # fmt: skip
+
+    return run
+
+
+def refused(done: subprocess.CompletedProcess[str], *names: str) -> None:
+    """Assert that a task failed with one message that holds `names`, and no traceback."""
+    assert done.returncode not in {0, -2}, done.stdout
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    for name in names:
+        assert name in done.stderr, done.stderr
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the package of this checkout, its images built in the real store."""
+    path = tmp_path_factory.mktemp("package") / "plateline.yaml"
+    subprocess.run(
+        [sys.executable, "-m", "invoke", "compile", "--allow-local", "--output", str(path)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    return path
