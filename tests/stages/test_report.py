@@ -1,7 +1,8 @@
-"""The validate stage's report, made in its image, opened in a browser."""
+"""What the validate stage made in its image: its report in a browser, its metrics for KFP."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """The report of the example plate of the stage's own tests."""
+def judged(tmp_path_factory):
+    """The folder of the outputs for the example plate of the stage's own tests."""
     folder = tmp_path_factory.mktemp("report")
     folder.chmod(0o777)
     store = Store.open()
@@ -38,9 +39,12 @@ def report(tmp_path_factory):
     )
     ended = run(choose("bubblewrap", store), process, subprocess.DEVNULL)
     assert ended.code == 0, ended
-    page = folder / "report.html"
-    shutil.copyfile(folder / "out/report", page)
-    return page
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def report(judged):
+    return shutil.copyfile(judged / "report", judged / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +112,25 @@ def test_numbers_on_the_plate_can_be_read(page):
 def test_nothing_is_asked_of_a_network(page):
     asked = page.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
     assert [name for name in asked if not name.startswith("data:")] == []
+
+
+def test_the_metrics_are_what_kfp_itself_would_log(judged):
+    from kfp import dsl
+
+    made = json.loads((judged / "classification").read_text())
+    own = dsl.ClassificationMetrics()
+    classes = [each["displayName"] for each in made["confusionMatrix"]["annotationSpecs"]]
+    counts = [row["row"] for row in made["confusionMatrix"]["rows"]]
+    own.log_confusion_matrix(classes, counts)
+    points = made["confidenceMetrics"]
+    names = ("falsePositiveRate", "recall", "confidenceThreshold")
+    own.log_roc_curve(*([point[name] for point in points] for name in names))
+    assert own.metadata == made
+    assert sum(map(sum, counts)) == 12  # the labelled wells of the example
+    assert len(points) > 2
+
+    flat = json.loads((judged / "metrics").read_text())
+    metrics = dsl.Metrics()
+    for name, value in flat.items():
+        metrics.log_metric(name, value)
+    assert metrics.metadata == flat

@@ -9,6 +9,7 @@ from example import full, plain, write
 from hypothesis import given
 from hypothesis import strategies as st
 from validate import plots
+from validate.markup import amount
 from validate.stage import validate
 
 
@@ -57,6 +58,11 @@ def test_it_shows_certain_uncertain_and_wrong_tiles(page):
     for title in ("Most certain, and right", "Least certain", "Wrongly called"):
         assert f"<h3>{title}" in page
     assert page.count("data:image/jpeg") >= 26
+
+
+def test_molarities_are_said_as_they_are_spoken():
+    said = [amount(*given) for given in ((3.23e-10, "M"), (1e-13, "M"), (0, "M"), (11.08, "nM"))]
+    assert said == ["323 pM", "100 fM", "0 M", "11.1 nM"]
 
 
 def test_a_plate_without_doses_says_so(tmp_path):

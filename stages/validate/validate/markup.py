@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from .plots import short
+
+_MOLAR = (("m", 1e-3), ("µ", 1e-6), ("n", 1e-9), ("p", 1e-12), ("f", 1e-15))
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table of HTML cells; the first of a row is its head. It scrolls by itself."""
@@ -21,6 +25,14 @@ def number(value: float | None, interval: Sequence[float] | None = None) -> str:
         return "–"
     ends = f"<br><small>[{interval[0]:.3f}, {interval[1]:.3f}]</small>" if interval else ""
     return f"{value:.3f}".replace("-", "−") + ends
+
+
+def amount(value: float, unit: str) -> str:
+    """Return a dose with its unit, in three digits; small molarities get a prefix: 323 pM."""
+    if unit == "M" and 0 < value < 0.1:
+        prefix, scale = next((p for p in _MOLAR if value >= p[1]), _MOLAR[-1])
+        return f"{short(value / scale)} {prefix}M"
+    return f"{short(value)} {unit}".rstrip()
 
 
 def facts(found: Mapping[str, object]) -> str:

@@ -14,11 +14,11 @@ from common.tiles import Tile, Tiles
 from . import dose, measures, pictures, plots
 from .bootstrap import DRAWS
 from .judge import SCALES, THRESHOLD, Judged
-from .markup import facts, number, table
-from .plots import short
+from .markup import amount, facts, number, table
 from .verdict import Verdict
 
 _TILES = 12
+_LEVELS = ("well", "tile")
 _SIGNS = {"positive": "▲", "negative": "▼", "empty": "○"}
 _SCALE_NAMES = {"probability": "mean probability", "log_odds": "mean log odds"}
 _HERE = Path(__file__).parent
@@ -102,8 +102,8 @@ def _is_wrong(of: Judged, well: str) -> bool:
 
 
 def _described(tile: Tile) -> str:
-    amount = "" if tile.dose is None else f" {short(tile.dose)} {tile.unit}"
-    return f"{tile.compound}{amount}".strip()
+    given = "" if tile.dose is None else amount(tile.dose, tile.unit)
+    return f"{tile.compound} {given}".strip()
 
 
 def _plate(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> str:
@@ -148,7 +148,7 @@ def _assay(verdicts: Mapping[str, Verdict]) -> str:
                 found = series["fit"][scale]
                 rows.append(
                     (
-                        f"{escape(series['compound'])} ({escape(fold)})",
+                        f"{_named(series)} ({escape(fold)})",
                         _SCALE_NAMES[scale],
                         number(series["v_factor"][scale]),
                         _ec50(found, series["unit"]),
@@ -161,11 +161,15 @@ def _assay(verdicts: Mapping[str, Verdict]) -> str:
     return table(head, controls) + (drawn if rows else "<p>The layout names no dose series.</p>")
 
 
+def _named(series: Mapping[str, Any]) -> str:
+    return escape(series["compound"] or "unnamed series")
+
+
 def _ec50(found: Mapping[str, Any], unit: str) -> str:
     if found["ec50"] is None:
         return f"none: {escape(found['flag'])}"
-    ends = f" <small>[{short(found['low'])}, {short(found['high'])}]</small>"
-    return f"{short(found['ec50'])} {escape(unit)}{ends}"
+    value, low, high = (escape(amount(found[name], unit)) for name in ("ec50", "low", "high"))
+    return f"{value} <small>[{low}, {high}]</small>"
 
 
 def _figure(fold: str, of: Judged, series: Mapping[str, Any]) -> str:
@@ -182,7 +186,7 @@ def _figure(fold: str, of: Judged, series: Mapping[str, Any]) -> str:
         series["doses"], [of.score(well) for well in series["wells"]], series["unit"], curve, ec50
     )
     return (
-        f"<figure>{drawn}<figcaption><b>{escape(series['compound'])}</b> ({escape(fold)}): EC50 "
+        f"<figure>{drawn}<figcaption><b>{_named(series)}</b> ({escape(fold)}): EC50 "
         f"{_ec50(found, series['unit'])}, V {number(series['v_factor']['probability'])}. "
         "○ a well, — its dose's mean.</figcaption></figure>"
     )
@@ -191,13 +195,14 @@ def _figure(fold: str, of: Judged, series: Mapping[str, Any]) -> str:
 def _calls(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> str:
     classes = tiles.plate["classes"]
     matrices = "".join(
-        _matrix(f"{fold}, {level}s", v.served[level], classes)
+        "<div class=matrices>"
+        + "".join(_matrix(f"{fold}, {level}s", v.served[level], classes) for level in _LEVELS)
+        + "</div>"
         for fold, v in verdicts.items()
-        for level in ("well", "tile")
     )
     roc, reliability, rows = {}, {}, []
     for fold, v in verdicts.items():
-        for level in ("well", "tile"):
+        for level in _LEVELS:
             of = v.served[level]
             rows.append(
                 (f"{escape(fold)}, {level}s", number(of["brier"]), number(of["calibration_error"]))
@@ -208,7 +213,7 @@ def _calls(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> str:
             (b["probability"], b["positive"], b["count"]) for b in v.served["tile"]["reliability"]
         ]
     return (
-        f"<div class=matrices>{matrices}</div><div class=charts>"
+        f"{matrices}<div class=charts>"
         f"<figure>{plots.roc_curves(roc)}<figcaption>ROC curves of the tiles.</figcaption></figure>"
         f"<figure>{plots.reliability_curves(reliability)}<figcaption>Reliability of the tiles' "
         "probabilities: on the diagonal they are what they say. A larger circle holds more tiles."
