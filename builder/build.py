@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from builder import last, layer, oci, origin
+from builder import last, layer, listing, oci, origin, wheels
 from builder.errors import BuilderError
 from builder.plan import ImagePlan, LayerStep, Planner
 from builder.store import Store, default_root
+from builder.tree import arrange
 from builder.workspace import Workspace
 
 
@@ -91,18 +92,20 @@ class Builder:
         need_layers: bool,
     ) -> None:
         self._root = workspace.root
+        self._targets = workspace.targets.values()
         self._store = store
         self._jobs = jobs
         self._progress = progress
         self._cache = cache
         self._need_layers = need_layers
-        self._planner = Planner(workspace, downloads_folder(), store, self.image_of)
+        self._planner = Planner(workspace, downloads_folder(), store, self.image_of, self.layers_of)
         self._lock = threading.Lock()
         self._layers: dict[str, Future[oci.Layer]] = {}
         self._images: dict[str, Built] = {}
 
     def plans(self, names: Sequence[str]) -> dict[str, ImagePlan]:
         """Return the plans of the targets `names`, or of all."""
+        wheels.check_one_version(target.folder for target in self._targets)
         return self._planner.targets(names)
 
     def build(self, names: Sequence[str]) -> dict[str, Built]:
@@ -116,6 +119,11 @@ class Builder:
     def image_of(self, plan: ImagePlan) -> tuple[Store, oci.Image]:
         """Return an image that a layer is made from, whole, with the store it is in."""
         return self._store, self._image(plan, whole=True).image
+
+    def layers_of(self, plan: ImagePlan) -> tuple[oci.Layer, ...]:
+        """Return the layers of an image, those that are not known made; no image is."""
+        base = self._image(plan.base, whole=True).image.layers if plan.base else ()
+        return (*base, *(self._layer(plan.name, step) for step in plan.layers))
 
     def known(self, plan: ImagePlan, *, whole: bool) -> oci.Image | None:
         """Return the image of `plan` where the store or the cache has it, `whole` with layers."""
@@ -192,9 +200,14 @@ class Builder:
         started = time.monotonic()
         self._progress(Event(target, step.plan.name, "started"))
         with self._store.writing() as (stream, keep):
-            made = layer.write_layer(step.plan.entries(), stream)
+            entries = arrange(step.plan.entries())
+            made = layer.write_layer(entries, stream)
             keep(made.blob.digest)
-        self._store.put_result(step.key, {"diff_id": made.diff_id, "blob": made.blob.to_json()})
+        folders = listing.remember(self._store, made.diff_id, entries)
+        self._store.put_result(
+            step.key,
+            {"diff_id": made.diff_id, "blob": made.blob.to_json(), "listing": folders},
+        )
         self._progress(Event(target, step.plan.name, "done", time.monotonic() - started))
         return made
 

@@ -1,20 +1,84 @@
-"""What COPY takes from where to where.
+"""What COPY and ADD take from where to where.
 
-Meaning: https://docs.docker.com/reference/dockerfile/#copy.
+Meaning: https://docs.docker.com/reference/dockerfile/#copy; what that leaves open is done as
+BuildKit does it, which tests/builder/test_docker_same.py compares.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from builder.dockerignore import glob_pattern
 from builder.errors import BuilderError
 from builder.tree import Entry
 
-# Lists a source tree below a path (the path itself first); nothing where it is not there.
-Lister = Callable[[str], Iterable[Entry]]
+_MOST_LINKS = 40
+
+
+class Tree(Protocol):
+    """What is copied from."""
+
+    def link(self, path: str) -> str | None:
+        """Return what `path` points at where it is a link, otherwise None."""
+
+    def entries(self, start: str) -> Iterable[Entry]:
+        """Return `start` itself and all below it; nothing where it is not there."""
+
+
+class Listed:
+    """A tree of entries that are at hand."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+        self._by_path = {entry.path: entry for entry in entries}
+
+    def link(self, path: str) -> str | None:
+        """Return what `path` points at where it is a link, otherwise None."""
+        found = self._by_path.get(path)
+        return found.target if found and found.kind == "symlink" else None
+
+    def entries(self, start: str) -> Iterator[Entry]:
+        """Return `start` itself and all below it; a hard link is the file that it is."""
+        for entry in self._entries:
+            if not start or f"{entry.path}/".startswith(start + "/"):
+                file = self._by_path.get(entry.target, entry) if entry.kind == "hardlink" else entry
+                yield replace(file, path=entry.path)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one source gave: its entries below `name`, the source's own first, with the path ""."""
+
+    name: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def folder(self) -> bool:
+        """Whether its content is what is copied."""
+        return self.entries[0].kind == "dir"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A COPY or ADD: its words, the folder it starts from, --chown and --chmod.
+
+    `link` is Docker's --link: the layer is made as if the image were empty.
+    """
+
+    sources: tuple[str, ...]
+    destination: str
+    workdir: str
+    owner: tuple[int, int] | None = None
+    mode: int | None = None
+    link: bool = False
+
+    def inputs(self) -> dict[str, Any]:
+        """Return all of it, for a key."""
+        return {"sources": list(self.sources), "destination": self.destination, "link": self.link,
+                "workdir": self.workdir, "owner": self.owner, "mode": self.mode}  # fmt: skip
 
 
 def normal(path: str) -> str:
@@ -26,63 +90,150 @@ def normal(path: str) -> str:
     return posixpath.normpath("/" + path).strip("/")
 
 
-def copy(
-    sources: Sequence[str],
-    destination: str,
-    lister: Lister,
-    *,
-    workdir: str,
-    is_folder: Callable[[str], bool],
-    owner: tuple[int, int] | None = None,
-    mode: int | None = None,
-) -> list[Entry]:
-    """Return the entries that `COPY sources destination` adds to an image.
+def follow(path: str, link: Callable[[str], str | None]) -> str:
+    """Return where `path` leads when every link on the way is followed, within the root.
 
-    `is_folder` tells whether a path of the image is a folder already. A source folder's content is
-    merged into the destination; a file goes to `destination`, or into it where that ends with `/`,
-    is a folder, or there are several sources. `owner` and `mode` are --chown and --chmod.
-    Raises BuilderError where a source is not there, or several go to what is no folder.
+    Raises BuilderError for links in a circle.
+
+    >>> follow("lib/x", {"lib": "usr/lib", "usr/lib/x": "/y"}.get)
+    'y'
     """
-    into = normal(posixpath.join("/" + workdir, destination))
-    folder = destination.endswith(("/", "/.")) or destination == "." or is_folder(into)
-    found = [(source, match) for source in sources for match in _match(source, lister)]
-    if len(found) > 1 and not folder:
-        raise BuilderError(f"several files go to {destination!r}, which must end with / then")
-    copied: dict[str, Entry] = {}
-    for source, top in found:
-        entries = list(lister(top))
-        if not entries and top:
-            raise BuilderError(f"{source!r} is not there (or .dockerignore hides it)")
-        whole = not top or entries[0].kind == "dir"
-        if whole and into:
-            copied.setdefault(into, Entry(path=into, kind="dir", mode=0o755))
-        for entry in entries:
-            if whole:
-                inner = entry.path[len(top) :].strip("/")
-                path = posixpath.join(into, inner).strip("/")
-            else:
-                path = posixpath.join(into, posixpath.basename(top)) if folder else into
-            if path and (inner if whole else path):
-                copied[path] = replace(entry, path=path)
-    return [_change(entry, owner, mode) for entry in copied.values()]
+    done: list[str] = []
+    rest = normal(path).split("/")[::-1]
+    links = 0
+    while rest:
+        part = rest.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            done = done[:-1]
+            continue
+        target = link("/".join([*done, part]))
+        if target is None:
+            done.append(part)
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise BuilderError(f"{path!r} leads through links in a circle")
+        if target.startswith("/"):
+            done = []
+        rest += target.split("/")[::-1]
+    return "/".join(done)
 
 
-def _change(entry: Entry, owner: tuple[int, int] | None, mode: int | None) -> Entry:
-    if owner is not None:
-        entry = replace(entry, uid=owner[0], gid=owner[1])
-    if mode is not None and entry.kind != "symlink":
-        entry = replace(entry, mode=mode)
-    return entry
+def take(sources: Sequence[str], tree: Tree) -> list[Taken]:
+    """Return what `sources` name in `tree`; a source that is a link is followed.
+
+    Raises BuilderError where a source is not there.
+    """
+    found = []
+    for source in sources:
+        for path in _match(source, tree):
+            top = follow(path, tree.link)
+            entries = [
+                replace(entry, path=entry.path[len(top) :].strip("/"))
+                for entry in tree.entries(top)
+            ]
+            if not entries and top:
+                raise BuilderError(f"{source!r} is not there (or .dockerignore hides it)")
+            if not top:
+                entries.insert(0, Entry("", "dir", 0o755))
+            found.append(Taken(posixpath.basename(path), tuple(entries)))
+    return found
 
 
-def _match(source: str, lister: Lister) -> list[str]:
+def _match(source: str, tree: Tree) -> list[str]:
     """Return the paths a source names: itself, or what its pattern matches, sorted."""
     path = normal(source)
     if not any(char in path for char in "*?["):
         return [path]
-    fixed = posixpath.dirname(path.split("*")[0].split("?")[0].split("[")[0])
-    pattern = glob_pattern(path)
-    found = [entry.path for entry in lister(fixed) if pattern.fullmatch(entry.path)]
+    start = posixpath.dirname(path.split("*")[0].split("?")[0].split("[")[0])
+    top = follow(start, tree.link)
+    pattern = glob_pattern(path[len(start) :].strip("/"), deep=False)
+    below = (entry.path[len(top) :].strip("/") for entry in tree.entries(top))
+    found = [posixpath.join(top, inner) for inner in below if inner and pattern.fullmatch(inner)]
     if not found:
         raise BuilderError(f"nothing matches {source!r} (or .dockerignore hides it)")
     return found
+
+
+def place(copy: Copy, taken: Sequence[Taken], below: Mapping[str, Entry]) -> list[Entry]:
+    """Return the entries that `copy` adds to an image whose folders and links are `below`.
+
+    A folder's content is merged into the destination; a file goes to the destination, or into it
+    where that ends with `/`, is a folder, or there are several files. Folders on the way keep what
+    they are; those that are missing get 0755 and the owner of --chown. Raises BuilderError where a
+    file and a folder would have the same name, or several files go to what is no folder.
+    """
+    into = follow(posixpath.join("/" + copy.workdir, copy.destination), _targets(below))
+    known = below.get(into)
+    folder = copy.destination.endswith(("/", "/.")) or copy.destination == "."
+    if len(taken) > 1 and not folder:
+        raise BuilderError(f"several files go to {copy.destination!r}, which must end with / then")
+    folder = folder or not into or (known is not None and known.kind == "dir")
+    placed: dict[str, Entry] = {}
+    for source in taken:
+        for entry in source.entries:
+            path = posixpath.join(into, source.name) if folder else into
+            if source.folder:
+                path = posixpath.join(into, entry.path).strip("/")
+                if not entry.path:
+                    _folders(path, below, placed, copy.owner)
+                    continue
+            _folders(posixpath.dirname(path), below, placed, copy.owner)
+            _check(entry, placed.get(path) or below.get(path))
+            placed[path] = _change(replace(entry, path=path), copy)
+    return list(placed.values())
+
+
+def folder(path: str, below: Mapping[str, Entry], owner: tuple[int, int]) -> list[Entry]:
+    """Return the entries that make the folder `path`, as WORKDIR does."""
+    placed: dict[str, Entry] = {}
+    _folders(follow(path, _targets(below)), below, placed, owner)
+    return list(placed.values())
+
+
+def _folders(
+    path: str,
+    below: Mapping[str, Entry],
+    placed: dict[str, Entry],
+    owner: tuple[int, int] | None = None,
+) -> None:
+    """Put the folder `path` and those it is in into `placed`: as they are below, or new ones."""
+    parts = path.split("/") if path else []
+    for depth in range(1, len(parts) + 1):
+        parent = "/".join(parts[:depth])
+        found = placed.get(parent) or below.get(parent)
+        if found is None:
+            found = Entry(parent, "dir", 0o755, *(owner or (0, 0)))
+        if found.kind != "dir":
+            raise BuilderError(
+                f"/{parent} is a {found.kind} already, where a folder must be; "
+                "copy to another place"
+            )
+        placed[parent] = found
+
+
+def _targets(below: Mapping[str, Entry]) -> Callable[[str], str | None]:
+    def target(path: str) -> str | None:
+        found = below.get(path)
+        return found.target if found and found.kind == "symlink" else None
+
+    return target
+
+
+def _check(entry: Entry, found: Entry | None) -> None:
+    """Refuse a file in a folder's place and a folder in a link's, as BuildKit does."""
+    if found and (found.kind == "dir") != (entry.kind == "dir"):
+        raise BuilderError(
+            f"/{found.path} is a {found.kind} already, where a {entry.kind} would go; "
+            "copy to another place"
+        )
+
+
+def _change(entry: Entry, copy: Copy) -> Entry:
+    if copy.owner is not None:
+        entry = replace(entry, uid=copy.owner[0], gid=copy.owner[1])
+    if copy.mode is not None and entry.kind != "symlink":
+        entry = replace(entry, mode=copy.mode)
+    return entry

@@ -90,10 +90,8 @@ def _sources(plan: ImagePlan, root: Path) -> Iterator[tuple[str, str]]:
         if image is not plan:
             yield from _sources(image, root)
     for step in plan.layers:
-        if "entries" in step.plan.inputs:
-            for entry in step.plan.entries():
-                if isinstance(entry.content, Path):
-                    yield f"/{entry.path}", entry.content.relative_to(root).as_posix()
+        for path, file in step.plan.files.items():
+            yield f"/{path}", file.relative_to(root).as_posix()
 
 
 def changes(old: Record, new: Record, recipes: Mapping[str, str]) -> list[Change]:

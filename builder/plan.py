@@ -16,6 +16,7 @@ from builder import (
     debian,
     download,
     layer,
+    listing,
     oci,
     origin,
     recipe,
@@ -24,6 +25,7 @@ from builder import (
 )
 from builder.context import LayerPlan
 from builder.errors import BuilderError
+from builder.listing import Listing
 from builder.reference import Reference
 from builder.shellwords import expand
 from builder.store import Store
@@ -38,12 +40,17 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class LayerStep:
-    """A layer to be, with its key, what the recipe says for it, and on which line."""
+    """A layer to be, with its key, what the recipe says for it, and on which line.
+
+    `shape` is what the folders and links of the layer depend on: no content of a file where these
+    are known before it is made, otherwise the key.
+    """
 
     key: str
     plan: LayerPlan
     created_by: str
     line: int
+    shape: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,13 @@ class ImagePlan:
     config: Mapping[str, Any]
     pulled: oci.Image | None = None
 
+    def shape(self) -> tuple[str, ...]:
+        """Return what the folders and links of the image depend on."""
+        if self.pulled:
+            return (self.key,)
+        below = self.base.shape() if self.base else ()
+        return (*below, *(step.shape for step in self.layers))
+
     def record(self) -> dict[str, Any]:
         """Return what the key was made of, for a later plan to be compared with."""
         return {
@@ -75,18 +89,28 @@ class ImagePlan:
 
 
 ImageOf = Callable[[ImagePlan], tuple[Store, oci.Image]]
+LayersOf = Callable[[ImagePlan], Sequence[oci.Layer]]
 
 
 class Planner:
-    """Plans a workspace's targets, each once; `image_of` builds those copied from."""
+    """Plans a workspace's targets, each once.
+
+    `image_of` builds an image that is copied from, `layers_of` the layers that one is laid over.
+    """
 
     def __init__(
-        self, workspace: Workspace, downloads: Path, store: Store, image_of: ImageOf
+        self,
+        workspace: Workspace,
+        downloads: Path,
+        store: Store,
+        image_of: ImageOf,
+        layers_of: LayersOf,
     ) -> None:
         self._workspace = workspace
         self._store = store
         self._downloads = downloads
         self._image_of = image_of
+        self._layers_of = layers_of
         self._plans: dict[str, ImagePlan] = {}
         self._hashes: dict[Path, str] = {}
 
@@ -125,6 +149,10 @@ class Planner:
             key = _key({"image": image.digest})
             self._plans[name] = ImagePlan(name, key, None, (), (), image.config, pulled=image)
         return self._plans[name]
+
+    def below(self, plan: ImagePlan) -> Listing:
+        """Return the folders and links of what a layer is laid over."""
+        return listing.below(self._store, self._layers_of(plan))
 
     def interpreter(self, plan: ImagePlan) -> bytecode.Interpreter:
         """Return the Python of the image `plan`; it runs only where something is compiled."""
@@ -175,7 +203,7 @@ class _Recipe:
             try:
                 return self.planner.pinned(name)
             except BuilderError as error:
-                raise recipe.refuse(self.target.recipe.path, line, str(error)) from None
+                raise recipe.refuse(self.target.recipe.path, line, error) from None
         known = ", ".join([*self.aliases, *self.planner._workspace.targets])
         raise recipe.refuse(
             self.target.recipe.path, line,
@@ -213,9 +241,7 @@ class _Stage:
             try:
                 self._evaluate(instruction)
             except BuilderError as error:
-                if str(error).startswith((self.path + ":", "/")):
-                    raise
-                raise recipe.refuse(self.path, instruction.line, str(error)) from None
+                raise recipe.refuse(self.path, instruction.line, error) from None
         return self._image_plan()
 
     def _image_plan(self) -> ImagePlan:
@@ -245,9 +271,11 @@ class _Stage:
         name = "_add_file" if instruction.name == "ADD" else "_" + instruction.name.lower()
         getattr(self, name)(instruction)
 
-    def _add(self, plan: LayerPlan, line: str) -> None:
-        key = _key({"layer": plan.inputs, "line": line, "format": layer.FORMAT})
-        self.layers.append(LayerStep(key, plan, line, self.line))
+    def _add(self, plan: LayerPlan, line: str, below: Sequence[str] = (), shape: str = "") -> None:
+        """Add a layer; `below` is the shape of what it is laid over, where that matters."""
+        value = {"layer": plan.inputs, "line": line, "format": layer.FORMAT, "below": list(below)}
+        key = _key(value)
+        self.layers.append(LayerStep(key, plan, line, self.line, shape or key))
         self.history.append({"created": CREATED, "created_by": line})
 
     # Each method is an instruction's meaning.
@@ -262,23 +290,24 @@ class _Stage:
             posixpath.join(self.workdir, expand(instruction.value, self.variables))
         )
         self.config["WorkingDir"] = path
-        inner = copying.normal(path)
-        if inner not in self.folders:
-            self.folders.add(inner)
-            entry = Entry(inner, "dir", 0o755)
-            plan = LayerPlan(name=f"folder {path}", inputs=_describe([entry], {}),
-                             entries=lambda: [entry])  # fmt: skip
-            self._add(plan, f"WORKDIR {path}")
+        if copying.normal(path) in self.folders:
+            return
+        self.folders.add(copying.normal(path))
+        owner = _user(str(self.config.get("User") or "0"), path)
+
+        def place(below: Listing) -> list[Entry]:
+            return copying.folder(path, below, owner)
+
+        inputs = _describe(place({}), {})
+        self._lay(f"folder {path}", f"WORKDIR {path}", inputs, place, shape=_key(inputs))
 
     def _add_file(self, instruction: recipe.Instruction) -> None:
         sources, destination, flags = self._taken(instruction)
         source = added.parse(sources, flags)
-        copy = self._taking((source.source,), destination, flags)
+        copy = self._copying((source.source,), destination, flags)
         downloads = self.outer.planner._downloads
         line = _line("ADD", flags, sources, destination)
-        self._later(
-            instruction.line, line, source.inputs(), lambda: source.entries(downloads), copy
-        )
+        self._later(line, source.inputs(), lambda: source.entries(downloads), copy)
 
     def _copy(self, instruction: recipe.Instruction) -> None:
         sources, destination, flags = self._taken(instruction)
@@ -287,7 +316,7 @@ class _Stage:
         if source in ("wheels", "debian"):
             self._context(source, sources, destination, line)
             return
-        copy = self._taking(tuple(sources), destination, flags)
+        copy = self._copying(tuple(sources), destination, flags)
         if source:
             image = self.outer.image(source, instruction.line)
             self.needs.append(image)
@@ -298,12 +327,24 @@ class _Stage:
 
                 return image_entries(*image_of(image))
 
-            self._later(instruction.line, line, {"from": image.key}, found, copy)
+            self._later(line, {"from": image.key}, found, copy)
             return
-        entries = copy(self.outer.planner._workspace.entries)
+        taken = copying.take(sources, self.outer.planner._workspace)
+        # Where it lands depends on what is below; what it is does not.
+        entries = copying.place(copy, taken, {})
         hashes = {entry.path: self._hash(entry) for entry in entries if entry.kind == "file"}
-        name, inputs = " ".join(sources), _describe(entries, hashes)
-        self._add(LayerPlan(name=name, inputs=inputs, entries=lambda: entries), line)
+        names = [source.name for source in taken]
+        inputs = {**_describe(entries, hashes), "names": names, "workdir": copy.workdir}
+        shape = _describe([entry for entry in entries if entry.kind != "file"], {})
+        self._lay(
+            " ".join(sources),
+            line,
+            inputs,
+            lambda below: copying.place(copy, taken, below),
+            link=copy.link,
+            shape=_key({**shape, **copy.inputs(), "names": names}),
+            files={e.path: e.content for e in entries if isinstance(e.content, Path)},
+        )
 
     def _taken(self, instruction: recipe.Instruction) -> tuple[list[str], str, dict[str, str]]:
         """Return the sources, the destination and the flags of a COPY or ADD, expanded."""
@@ -313,36 +354,56 @@ class _Stage:
         flags = {n: expand(v, self.variables) for n, v in instruction.flags.items()}
         return words[:-1], words[-1], flags
 
-    def _taking(
+    def _copying(
         self, sources: tuple[str, ...], destination: str, flags: Mapping[str, str]
-    ) -> _Copy:
-        copy = _Copy(
-            sources, destination, self.workdir, frozenset(self.folders), _owner(flags), _mode(flags)
-        )
+    ) -> copying.Copy:
         if destination.endswith("/") or destination in (".", "./"):
             self.folders.add(copying.normal(posixpath.join(self.workdir, destination)))
-        return copy
+        link = flags.get("link", "false") in ("", "true")
+        return copying.Copy(
+            sources, destination, self.workdir, _owner(flags), _mode(flags), link=link
+        )
 
     def _later(
         self,
-        number: int,
         line: str,
         inputs: Mapping[str, Any],
         found: Callable[[], Sequence[Entry]],
-        copy: _Copy,
+        copy: copying.Copy,
     ) -> None:
         """Add a layer of what `found` will return, which depends on `inputs`."""
 
+        def place(below: Listing) -> list[Entry]:
+            return copying.place(copy, copying.take(copy.sources, copying.Listed(found())), below)
+
+        self._lay(line, line, {**inputs, **copy.inputs()}, place, link=copy.link)
+
+    def _lay(
+        self,
+        name: str,
+        line: str,
+        inputs: Mapping[str, Any],
+        place: Callable[[Listing], list[Entry]],
+        *,
+        link: bool = False,
+        shape: str = "",
+        files: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Add a layer whose entries depend on the folders and links below, unless it is a `link`.
+
+        The key covers these by what they depend on, so that they need not be known for it.
+        """
+        so_far, number = self._image_plan(), self.line
+        below = self.outer.planner.below
+
         def entries() -> Iterable[Entry]:
             try:
-                tree = found()
-                return copy(
-                    lambda top: [e for e in tree if not top or f"{e.path}/".startswith(top + "/")]
-                )
+                return place({} if link else below(so_far))
             except BuilderError as error:
-                raise recipe.refuse(self.path, number, str(error)) from None
+                raise recipe.refuse(self.path, number, error) from None
 
-        self._add(LayerPlan(name=line, inputs={**inputs, **copy.inputs()}, entries=entries), line)
+        plan = LayerPlan(name=name, inputs=inputs, entries=entries, files=files or {})
+        self._add(plan, line, () if link else so_far.shape(), shape)
 
     def _hash(self, entry: Entry) -> str:
         assert isinstance(entry.content, Path)
@@ -383,31 +444,11 @@ class _Stage:
             self._add(plan, f"{line} # {plan.name}")
 
 
-@dataclass(frozen=True)
-class _Copy:
-    sources: tuple[str, ...]
-    destination: str
-    workdir: str
-    folders: frozenset[str]
-    owner: tuple[int, int] | None
-    mode: int | None
-
-    def __call__(self, lister: copying.Lister) -> list[Entry]:
-        return copying.copy(
-            self.sources, self.destination, lister, workdir=self.workdir,
-            is_folder=self.folders.__contains__, owner=self.owner, mode=self.mode,
-        )  # fmt: skip
-
-    def inputs(self) -> dict[str, Any]:
-        """Return all of it, for a key."""
-        return {"sources": list(self.sources), "workdir": self.workdir,
-                "destination": self.destination, "owner": self.owner, "mode": self.mode,
-                "folders": sorted(self.folders)}  # fmt: skip
-
-
 def _line(name: str, flags: Mapping[str, str], sources: Sequence[str], destination: str) -> str:
     """Return a COPY or ADD as history shows it, its variables replaced."""
-    return " ".join((name, *(f"--{n}={v}" for n, v in flags.items()), *sources, destination))
+    return " ".join(
+        (name, *(f"--{n}={v}" if v else f"--{n}" for n, v in flags.items()), *sources, destination)
+    )
 
 
 def _history(base: ImagePlan | None) -> list[dict[str, Any]]:
@@ -428,6 +469,17 @@ def _describe(entries: Sequence[Entry], hashes: Mapping[str, str]) -> dict[str, 
     rows = [[e.path, e.kind, e.mode, e.uid, e.gid, e.target or hashes.get(e.path, "")]
             for e in sorted(entries, key=lambda entry: entry.path)]  # fmt: skip
     return {"entries": rows}
+
+
+def _user(user: str, path: str) -> tuple[int, int]:
+    """Return the owner of a folder that WORKDIR makes under USER `user`."""
+    name, _, group = user.partition(":")
+    if not name.isdigit() or (group and not group.isdigit()):
+        raise BuilderError(
+            f"WORKDIR {path} would belong to {user}, whose number is not known here; "
+            "write USER in numbers, or WORKDIR before it"
+        )
+    return int(name), int(group or name)
 
 
 def _owner(flags: Mapping[str, str]) -> tuple[int, int] | None:

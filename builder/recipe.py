@@ -18,8 +18,8 @@ from builder.shellwords import expand, split
 
 _FLAGS = {
     "FROM": {"platform"},
-    "COPY": {"from", "chown", "chmod"},
-    "ADD": {"checksum", "chown", "chmod"},
+    "COPY": {"from", "chown", "chmod", "link"},
+    "ADD": {"checksum", "chown", "chmod", "link"},
     "HEALTHCHECK": {"interval", "timeout", "start-period", "retries"},
 }
 _PLAIN = {
@@ -64,9 +64,15 @@ class Recipe:
     stages: tuple[BuildStage, ...]
 
 
-def refuse(path: str, line: int, problem: str) -> BuilderError:
-    """Return the error that names file, line and problem."""
-    return BuilderError(f"{path}:{line}: {problem}")
+class RefusedError(BuilderError):
+    """A problem with its place, `file:line: `."""
+
+
+def refuse(path: str, line: int, problem: BuilderError | str) -> BuilderError:
+    """Return the error that names file, line and problem; one that has its place keeps it."""
+    if isinstance(problem, RefusedError):
+        return problem
+    return RefusedError(f"{path}:{line}: {problem}")
 
 
 def parse(text: str, path: str) -> Recipe:
@@ -170,7 +176,7 @@ def arguments(recipe: Recipe) -> dict[str, str]:
         try:
             found |= pairs(instruction, found)
         except BuilderError as error:
-            raise refuse(recipe.path, instruction.line, str(error)) from None
+            raise refuse(recipe.path, instruction.line, error) from None
     return found
 
 

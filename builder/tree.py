@@ -13,7 +13,10 @@ from builder.errors import BuilderError
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file, directory, symbolic link or hard link of a layer.
+    """A file, directory, symbolic link or hard link of a layer; or that a layer deletes something.
+
+    A `whiteout` deletes `path` of the layers below, `opaque` all that was in the folder `path`;
+    both are read from layers of others only.
 
     `path` is relative to the image's root, with `/` between parts, none at either end. `mode` holds
     permission bits only. `content` is the bytes of a file, the path on disk that has them, or what
@@ -23,7 +26,7 @@ class Entry:
     """
 
     path: str
-    kind: Literal["file", "dir", "symlink", "hardlink"]
+    kind: Literal["file", "dir", "symlink", "hardlink", "whiteout", "opaque"]
     mode: int = 0o644
     uid: int = 0
     gid: int = 0

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -15,19 +16,30 @@ from isal import igzip
 
 from builder import oci, origin
 from builder.errors import BuilderError
+from builder.listing import lay_over
 from builder.store import Store
 from builder.tree import Entry, check_path
+
+# https://github.com/opencontainers/image-spec/blob/v1.1.0/layer.md#whiteouts
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
+_DELETES = ("whiteout", "opaque")
 
 
 def unpacked(store: Store, layer: oci.Layer) -> Path:
     """Return the folder with the layer's files, unpacking it at first use.
 
     The blob is checked before; the folder gets its name when it is whole. Owners are not kept: the
-    files are the user's own. Raises BuilderError for a damaged blob, and for entries that leave the
-    folder, devices, and whiteouts.
+    files are the user's own. Raises BuilderError for a damaged blob, for entries that leave the
+    folder, for devices, and for whiteouts, which a folder cannot hold.
     """
+    return _unpacked(store, layer, "")
+
+
+def _unpacked(store: Store, layer: oci.Layer, suffix: str) -> Path:
     # Short names: an overlay's options must fit a page of memory.
-    folder = store.root / "unpacked" / layer.diff_id.removeprefix("sha256:")[:24]
+    name = layer.diff_id.removeprefix("sha256:")[:24]
+    folder = store.root / "unpacked" / (name + suffix)
     if folder.exists():
         return folder
     origin.bring(store, layer.blob)
@@ -35,7 +47,13 @@ def unpacked(store: Store, layer: oci.Layer) -> Path:
     temporary = Path(tempfile.mkdtemp(dir=store.root / "tmp"))
     try:
         for entry in read(store, layer):
-            _place(temporary, entry)
+            if entry.kind not in _DELETES:
+                _place(temporary, entry)
+            elif not suffix:
+                raise BuilderError(
+                    f"layer {layer.blob.digest[:19]} deletes {entry.path} of the layers below; "
+                    "run that image with `--engine docker`"
+                )
         temporary.chmod(0o755)
         try:
             temporary.rename(folder)
@@ -78,8 +96,11 @@ def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, source: str) -> En
     name = check_path(member.name.removeprefix("./"), source)
     owner = (member.uid, member.gid)
     mode = member.mode & 0o7777
-    if posixpath.basename(name).startswith(".wh."):
-        raise BuilderError(f"{source} deletes {name}; flatten that image before building on it")
+    folder, last = posixpath.split(name)
+    if last == _OPAQUE:
+        return Entry(folder, "opaque")
+    if last.startswith(_WHITEOUT):
+        return Entry(posixpath.join(folder, last.removeprefix(_WHITEOUT)), "whiteout")
     if member.isdir():
         return Entry(name, "dir", mode, *owner)
     if member.issym():
@@ -120,11 +141,12 @@ def image_entries(store: Store, image: oci.Image) -> list[Entry]:
     """Return all of an image's entries, upper layers over lower ones, contents on disk."""
     merged: dict[str, Entry] = {}
     for layer in image.layers:
-        folder = unpacked(store, layer)
-        for entry in read(store, layer):
-            on_disk = entry.content is not None
-            merged[entry.path] = Entry(
-                entry.path, entry.kind, entry.mode, entry.uid, entry.gid,
-                content=folder / entry.path if on_disk else None, target=entry.target,
-            )  # fmt: skip
+        entries = list(read(store, layer))
+        deletes = any(entry.kind in _DELETES for entry in entries)
+        folder = _unpacked(store, layer, ".deletes" if deletes else "")
+        found = [
+            replace(entry, content=folder / entry.path if entry.content else None)
+            for entry in entries
+        ]
+        lay_over(merged, found)
     return sorted(merged.values(), key=lambda entry: entry.path.split("/"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pytest
 from builder import canonical, oci, origin
 from builder.build import build
 from builder.errors import BuilderError
+from builder.layer import write_layer
 from builder.pull import pull
 from builder.push import push
 from builder.registry import Registry
 from builder.sandbox.unpack import image_entries
 from builder.store import Store
+from builder.tree import Entry
 from tests.builder.conftest import Make
 
 BASE = """
@@ -83,6 +86,23 @@ def as_index(host: str, image: oci.Image, media_type: str = oci.INDEX) -> str:
         for p in platforms
     ]
     return put(host, {"schemaVersion": 2, "mediaType": media_type, "manifests": entries})
+
+
+def handmade(host: str, layers: list[list[Entry]]) -> str:
+    """Upload an image of `layers` as some other tool might have made it."""
+    made = []
+    with Registry(host) as registry:
+        for entries in layers:
+            sink = io.BytesIO()
+            made.append(write_layer(entries, sink))
+            data = sink.getvalue()
+            registry.put_blob("p/base", made[-1].blob, partial(io.BytesIO, data))
+        config = {"architecture": "amd64", "os": "linux", "config": {"Env": None}}
+        image, documents = oci.assemble(config, tuple(made))
+        document = documents[image.config_blob.digest]
+        registry.put_blob("p/base", image.config_blob, lambda: io.BytesIO(document))
+        manifest = documents[image.digest]
+        return registry.put_manifest("p/base", image.digest, manifest, oci.MANIFEST)
 
 
 def test_an_image_by_digest_is_built_on_without_a_layer_being_fetched(
@@ -162,7 +182,7 @@ def test_the_key_of_a_base_is_its_image_whatever_index_or_registry_names_it(
 def test_pushing_mounts_the_base_layers_or_fetches_them_for_another_registry(
     make: Make, store: Store, registry_host: str, base: oci.Image, tmp_path: Path
 ) -> None:
-    recipe = f"FROM {registry_host}/p/base@{base.digest}\nCOPY own /own\n"
+    recipe = f"FROM {registry_host}/p/base@{base.digest}\nCOPY --link own /own\n"
     built = build(make(recipe, **OTHER), store)["a"]
     images = {"a": (built.key, built.image)}
     with Registry(registry_host) as registry:
@@ -175,6 +195,59 @@ def test_pushing_mounts_the_base_layers_or_fetches_them_for_another_registry(
         fresh = Store.open(tmp_path / "fresh")
         assert pull(fresh, registry, for_other.reference) == built.image
     assert for_other.uploaded > sum(layer.blob.size for layer in base.layers)
+
+
+def test_a_copy_keeps_the_folders_and_follows_the_links_of_a_pulled_image(
+    make: Make, store: Store, registry_host: str
+) -> None:
+    image = handmade(
+        registry_host,
+        [
+            [
+                Entry("usr/lib", "dir", 0o755),
+                Entry("lib", "symlink", 0o777, target="usr/lib"),
+                Entry("tmp", "dir", 0o1777),
+                Entry("srv", "dir", 0o750, 7, 8),
+            ]
+        ],
+    )
+    recipe = (
+        f"FROM {registry_host}/p/base@{image}\nCOPY own /lib/x/\nCOPY own /tmp/\nWORKDIR /srv\n"
+    )
+    entries = image_entries(store, build(make(recipe, **OTHER), store)["a"].image)
+    found = {e.path: (e.kind, e.mode, e.uid, e.gid) for e in entries}
+    assert found["lib"][0] == "symlink"
+    assert found["usr/lib/x/own"] == ("file", 0o644, 0, 0)
+    assert found["tmp"] == ("dir", 0o1777, 0, 0)
+    assert found["srv"] == ("dir", 0o750, 7, 8)
+
+
+def test_what_a_pulled_image_deletes_is_gone(make: Make, store: Store, registry_host: str) -> None:
+    image = handmade(
+        registry_host,
+        [
+            [
+                Entry("d/gone", "file", content=b"1"),
+                Entry("d/kept", "file", content=b"2"),
+                Entry("e/all", "file", content=b"3"),
+                Entry("f/x", "file", content=b"4"),
+                Entry("l", "symlink", 0o777, target="/d"),
+            ],
+            [
+                Entry("d/.wh.gone", "file", content=b""),
+                Entry("e/.wh..wh..opq", "file", content=b""),
+                Entry("e/new", "file", content=b"5"),
+                Entry(".wh.f", "file", content=b""),
+                Entry(".wh.l", "file", content=b""),
+            ],
+        ],
+    )
+    recipe = f"FROM scratch\nCOPY --from={registry_host}/p/base@{image} / /\n"
+    entries = image_entries(store, build(make(recipe, **OTHER), store)["a"].image)
+    assert [e.path for e in entries] == ["d", "d/kept", "e", "e/new"]
+    recipe = f"FROM {registry_host}/p/base@{image}\nCOPY own /l/\nCOPY own /f\n"
+    entries = image_entries(store, build(make(recipe, **OTHER), store)["a"].image)
+    assert [e.path for e in entries] == ["d", "d/kept", "e", "e/new", "f", "l", "l/own"]
 
 
 def test_a_base_layer_that_was_lost_is_fetched_again(

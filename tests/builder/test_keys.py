@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -105,10 +106,10 @@ def write(root: Path, store: Store) -> Path:
 
 
 def key(root: Path, store: Store, target: str = "a") -> str:
-    def image_of(plan: ImagePlan) -> tuple[Store, Image]:
+    def build(plan: ImagePlan) -> NoReturn:
         raise AssertionError(f"{plan.name} was built for a key")
 
-    return Planner(Workspace.load(root), root / "downloads", store, image_of).target(target).key
+    return Planner(Workspace.load(root), root / "downloads", store, build, build).target(target).key
 
 
 def replace(name: str, old: str, new: str) -> Mutation:

@@ -20,7 +20,7 @@ from tests.builder.conftest import Make
         ("FROM base\nRUN apt-get update\n", r"Dockerfile:2: RUN is not supported: .*debian\.in"),
         ("FROM base\n\n# note\nONBUILD COPY a b\n", r"Dockerfile:4: ONBUILD"),
         ("COPY a b\n", r"Dockerfile:1: COPY comes before the first FROM"),
-        ("FROM base\nCOPY --link a b\n", r"Dockerfile:2: COPY --link is not supported"),
+        ("FROM base\nCOPY --parents a b\n", r"Dockerfile:2: COPY --parents is not supported"),
         ("", r"Dockerfile:1: there is no FROM"),
         ("FROM a b c d\n", r"Dockerfile:1: FROM is"),
     ],

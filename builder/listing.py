@@ -1,0 +1,77 @@
+"""Which folders and links an image has: where a COPY lands depends on them, and on nothing else.
+
+A layer's listing is remembered by its diff_id when the layer is made, or taken from its tar once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from builder import canonical, oci
+from builder.store import Store
+from builder.tree import Entry
+
+_FORMAT = "listing-1"
+_KINDS = ("dir", "symlink", "whiteout", "opaque")
+
+# The path of each folder and link.
+Listing = Mapping[str, Entry]
+
+
+def key(diff_id: str) -> str:
+    """Return the key under which a layer's listing is remembered."""
+    return hashlib.sha256(canonical.dumps([_FORMAT, diff_id])).hexdigest()
+
+
+def remember(store: Store, diff_id: str, entries: Iterable[Entry]) -> str:
+    """Remember the listing of a layer that holds `entries`, and return its key."""
+    rows = [
+        [entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.target]
+        for entry in entries
+        if entry.kind in _KINDS
+    ]
+    store.put_result(key(diff_id), {"listing": rows})
+    return key(diff_id)
+
+
+def below(store: Store, layers: Sequence[oci.Layer]) -> dict[str, Entry]:
+    """Return the folders and links of `layers` laid over each other.
+
+    A layer that nobody has listed yet is read, and fetched for that where it must be.
+    """
+    found: dict[str, Entry] = {}
+    for layer in layers:
+        lay_over(found, _entries(store, layer))
+    return found
+
+
+def lay_over(found: dict[str, Entry], entries: Sequence[Entry]) -> None:
+    """Lay a layer over `found`: what it deletes goes, then what it holds comes.
+
+    A file or link in a folder's place takes all that was in it away. Whiteouts:
+    https://github.com/opencontainers/image-spec/blob/v1.1.0/layer.md#whiteouts.
+    """
+    gone = [entry.path + "/" for entry in entries if entry.kind != "dir"]
+    folders = {path.rpartition("/")[0] for path in found} if gone else set()
+    for prefix in gone:
+        if prefix[:-1] in folders:
+            for path in [path for path in found if path.startswith(prefix)]:
+                del found[path]
+    for entry in entries:
+        if entry.kind == "whiteout":
+            found.pop(entry.path, None)
+    found |= {entry.path: entry for entry in entries if entry.kind not in ("whiteout", "opaque")}
+
+
+def _entries(store: Store, layer: oci.Layer) -> list[Entry]:
+    result = store.get_result(key(layer.diff_id))
+    if result is None:
+        from builder.sandbox.unpack import read
+
+        remember(store, layer.diff_id, read(store, layer))
+        result = store.get_result(key(layer.diff_id)) or {"listing": []}
+    return [
+        Entry(path, kind, mode, uid, gid, target=target)
+        for path, kind, mode, uid, gid, target in result["listing"]
+    ]
