@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import BuilderError
+from pipeline import api
 from pipeline.errors import PipelineError
 from pipeline.run.package import Package, arguments, image_digest, load, references
 
-_CONNECT = 10.0  # seconds
 _ENDED = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
 _EQUALS = 1  # backend/api/v2beta1/filter.proto
 _PATIENCE = 5  # failed questions after a run in a row, until waiting ends
@@ -180,7 +180,7 @@ def _connect(access: Access) -> Any:
     class Client(kfp.Client):  # type: ignore[misc]
         def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:  # noqa: ARG002
             """Ask once: kfp asks five times, for half a minute, and logs each traceback."""
-            _bound(self._healthz_api.api_client, access.timeout)
+            api.bound(self._healthz_api.api_client, access.timeout)
             return self._healthz_api.healthz_service_get_healthz()
 
     client = Client(
@@ -194,20 +194,6 @@ def _connect(access: Access) -> Any:
     except ValueError:
         raise _no_api(access) from None
     return client
-
-
-def _bound(api_client: Any, timeout: float) -> None:
-    """Give every request a time limit and one attempt: the generated client has neither."""
-    rest = api_client.rest_client
-    rest.pool_manager.connection_pool_kw["retries"] = False
-    request = rest.request
-
-    def bounded(*words: Any, **named: Any) -> Any:
-        named["_request_timeout"] = (_CONNECT, timeout)
-        return request(*words, **named)
-
-    if getattr(request, "__name__", "") != "bounded":
-        rest.request = bounded
 
 
 @contextlib.contextmanager

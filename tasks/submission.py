@@ -85,6 +85,48 @@ def submit(
         raise SystemExit(bool(wait and state != "SUCCEEDED"))
 
 
+@task(
+    help={
+        "file": FILE_HELP,
+        "context": "a context of the kubeconfig (the current one)",
+        "namespace": "where the runs' pods start",
+        "kfp-namespace": "where Kubeflow Pipelines itself is",
+        "service-account": "what the pods run as",
+        "kubeconfig": "the kubeconfig ($KUBECONFIG, or ~/.kube/config)",
+        "skip-pull": "start no pod to try whether the nodes can pull the images",
+        "json": JSON_HELP,
+    }
+)
+def preflight(
+    _: Context,
+    file: str,
+    context: str = "",
+    namespace: str = "kubeflow",
+    kfp_namespace: str = "kubeflow",
+    service_account: str = "pipeline-runner",
+    kubeconfig: str = "",
+    skip_pull: bool = False,
+    json: bool = False,
+) -> None:
+    """Ask a cluster for all that a package needs: claims, secret, GPU, images, the API."""
+    with errors():
+        from pipeline.cluster import MISSING, Cluster
+        from pipeline.preflight import preflight as ask
+        from pipeline.run.package import load
+
+        cluster = Cluster(
+            context, namespace, kfp_namespace, service_account,
+            Path(kubeconfig) if kubeconfig else None,
+        )  # fmt: skip
+        checks = ask(load(Path(file)), cluster, pull=not skip_pull, said=say)
+        rows = [("", "what", "found", "to do")]
+        rows += [(check.state, check.what, check.found, check.remedy) for check in checks]
+        facts({"checks": [asdict(check) for check in checks]}, rows, as_json=json)
+        missing = sum(check.state == MISSING for check in checks)
+        say(f"{missing} missing" if missing else "the cluster has what the package needs")
+        raise SystemExit(bool(missing))
+
+
 def _read(path: str, option: str) -> str:
     from pipeline.errors import PipelineError
 

@@ -14,7 +14,8 @@ from builder.registry import Registry
 from pipeline.errors import PipelineError
 from pipeline.run.package import load
 from pipeline.submit import Access, submit, wait
-from tests.pipeline.fake_kubeflow import FakeKubeflow, serving
+from tests.pipeline.fake_kubeflow import FakeKubeflow
+from tests.pipeline.fake_server import serving
 from tests.pipeline.run.conftest import busybox
 
 ROOT = Path(__file__).parents[2]
