@@ -40,10 +40,21 @@ def test_the_ec50_scales_with_the_unit():
     assert fit(DOSES * 1e-9, truth).ec50 == pytest.approx(fit(DOSES, truth).ec50 * 1e-9, rel=1e-3)
 
 
-def test_a_step_between_two_doses_says_between_which():
-    found = fit(DOSES, noisy(np.where(DOSES > 10, 0.95, 0.05), 0.005))
-    assert (found.flag, found.low, found.high) == ("", 8, 16)
+@pytest.mark.parametrize("sd", [0, 1e-9, 0.005, 0.05])
+@pytest.mark.parametrize("each", [1, 4])
+def test_a_step_between_two_doses_says_no_more_than_between_which(sd, each):
+    doses = DOSES[:: 4 // each]
+    found = fit(doses, noisy(np.where(doses > 10, 0.95, 0.05), sd))
+    assert found.flag == ""
     assert 8 <= found.ec50 <= 16
+    assert found.low <= 8.001
+    assert found.high >= 15.999
+
+
+def test_one_dose_in_between_tells_the_ec50():
+    found = fit(DOSES, noisy(np.where(DOSES > 10, 0.95, 0.05) - 0.4 * (DOSES == 16), 0.01))
+    assert found.flag == ""
+    assert 8 < found.low < found.ec50 < found.high < 32
 
 
 @pytest.mark.parametrize(
@@ -62,7 +73,7 @@ def test_what_a_logistic_cannot_say_is_flagged_and_has_no_number(response, reaso
 
     found = fit(DOSES, response)
     assert re.search(reason, found.flag), found
-    assert found.ec50 is found.low is found.high is None
+    assert {found.ec50, found.low, found.high, found.hill, found.bottom, found.top} == {None}
 
 
 def test_too_few_doses_are_flagged():

@@ -50,7 +50,7 @@ def test_it_shows_every_well_with_its_signs(page):
 
 
 def test_it_says_why_a_series_has_no_ec50(page):
-    assert re.search(r"Söhne</b> \(C-D\): EC50 none: \w+", page)
+    assert re.search(r"Söhne</b> \(C-D\): EC50 <span class=reason>none: \w+", page)
     assert re.search(r"Wortmannin</b> \(A-B\): EC50 [\d.]+ nM", page)
 
 

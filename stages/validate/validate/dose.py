@@ -26,7 +26,7 @@ _STEEP = 0.999
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted logistic; `flag` says why there is no EC50, or is empty.
+    """A fitted logistic; `flag` says why there is none (then only `r2` may be known), or is empty.
 
     `low` and `high` are the EC50's 95 % interval, all three in the series' unit.
     """
@@ -69,24 +69,35 @@ def fit(doses: Sequence[float], responses: Sequence[float]) -> Fit:
     ec50, hill = float(np.exp(log_ec50)), float(np.exp(log_hill))
     free = len(x) - 4
     r2 = 1 - rest / variance
-    shape = {"bottom": bottom, "top": top, "hill": hill, "r2": r2}
     ratio = (variance - rest) / 3 / max(rest / free, 1e-300)
     if float(f_distribution.sf(ratio, 3, free)) > _LEVEL:
-        return Fit("the response does not change with the dose (F test, p > 0.05)", **shape)
+        return Fit("the response does not change with the dose (F test, p > 0.05)", r2=r2)
     if r2 < _LEAST_R2:
-        return Fit(f"a logistic explains {r2:.0%} of the variance, under {_LEAST_R2:.0%}", **shape)
-    if not tested[0] <= ec50 <= tested[-1]:
-        side = "below" if ec50 < tested[0] else "above"
-        return Fit(f"the EC50 would lie {side} the doses tested", **shape)
-    if hill >= _STEEP * HILL_LIMITS[1]:
-        below, above = tested[tested <= ec50][-1], tested[tested >= ec50][0]
-        return Fit("", **shape, ec50=ec50, low=float(below), high=float(above))
-    spread = np.linalg.pinv(jacobian.T @ jacobian)[2, 2] * rest / free
-    reach = float(t_distribution.ppf(1 - _LEVEL / 2, free) * np.sqrt(spread))
-    low, high = float(np.exp(log_ec50 - reach)), float(np.exp(min(log_ec50 + reach, 700)))
+        return Fit(f"a logistic explains {r2:.0%} of the variance, under {_LEAST_R2:.0%}", r2=r2)
+    if not tested[0] < ec50 < tested[-1]:
+        side = "below" if ec50 <= tested[0] else "above"
+        return Fit(f"the EC50 would lie {side} the doses tested", r2=r2)
+    reach = _reach(jacobian, rest / free, free)
+    below, above = tested[tested < ec50][-1], tested[tested > ec50][0]
+    # From 10 % to 90 % of the effect the dose grows by the factor 81^(1 / hill).
+    step = 81 ** (1 / hill) < above / below
+    if hill >= _STEEP * HILL_LIMITS[1] or (step and not np.isfinite(reach)):
+        low, high = float(below), float(above)
+    else:
+        low, high = float(np.exp(log_ec50 - reach)), float(np.exp(min(log_ec50 + reach, 700)))
     if low < tested[0] or high > tested[-1]:
-        return Fit("the EC50's 95 % interval reaches outside of the doses tested", **shape)
-    return Fit("", **shape, ec50=ec50, low=low, high=high)
+        return Fit("the EC50's 95 % interval reaches outside of the doses tested", r2=r2)
+    return Fit("", bottom, top, hill, r2, ec50, low, high)
+
+
+def _reach(jacobian: Array, variance: float, free: int) -> float:
+    """Return half the 95 % interval of ln EC50; infinite where the wells do not determine it."""
+    lengths = np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300)
+    _, sizes, turned = np.linalg.svd(jacobian / lengths, full_matrices=False)
+    if sizes[-1] < 1e-6 * sizes[0]:
+        return float("inf")
+    spread = float(((turned[:, 2] / sizes) ** 2).sum()) * variance / lengths[2] ** 2
+    return float(t_distribution.ppf(1 - _LEVEL / 2, free) * np.sqrt(spread))
 
 
 def _least_squares(x: Array, y: Array, tested: Array) -> tuple[Array, Array, float]:

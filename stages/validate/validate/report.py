@@ -167,7 +167,7 @@ def _named(series: Mapping[str, Any]) -> str:
 
 def _ec50(found: Mapping[str, Any], unit: str) -> str:
     if found["ec50"] is None:
-        return f"none: {escape(found['flag'])}"
+        return f"<span class=reason>none: {escape(found['flag'])}</span>"
     value, low, high = (escape(amount(found[name], unit)) for name in ("ec50", "low", "high"))
     return f"{value} <small>[{low}, {high}]</small>"
 
