@@ -43,12 +43,17 @@ def in_hash(folder: Path, name: str) -> str:
     return hashlib.sha256("\n".join(line for line in kept if line).encode()).hexdigest()
 
 
+def lock_command(folder: Path) -> str:
+    """Return what to type to make the locks in a target's folder anew."""
+    return f"invoke lock --targets {folder.name}"
+
+
 def check_fresh(folder: Path, wanted: str, lock: str, text: str) -> None:
     """Raise BuilderError where `text` of the lock was not made from the .in file as it is now."""
     match = re.search(r"^# made from \S+ ([0-9a-f]{64})$", text, re.MULTILINE)
     if not match or match[1] != in_hash(folder, wanted):
         raise BuilderError(
-            f"{folder / lock} does not fit {wanted} any more; run `invoke lock {folder.name}`"
+            f"{folder / lock} does not fit {wanted} any more; run `{lock_command(folder)}`"
         )
 
 
@@ -58,7 +63,7 @@ def read_lock(folder: Path) -> list[Package]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise BuilderError(f"{path} is not there; run `invoke lock {folder.name}`") from None
+        raise BuilderError(f"{path} is not there; run `{lock_command(folder)}`") from None
     check_fresh(folder, "debian.in", "debian.lock", text)
     packages = []
     for number, line in enumerate(text.splitlines(), 1):

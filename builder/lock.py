@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from builder import debian, debian_index, wheels
 from builder.errors import BuilderError
@@ -44,16 +47,43 @@ def lock(workspace: Workspace, names: Sequence[str] = (), *, upgrade: bool = Fal
         return changes
     preferred: dict[str, str] = {}
     for target in wanted:
-        preferred |= {} if upgrade else {w.name: w.version for w in _old_wheels(target.folder)}
+        preferred |= {} if upgrade else {w.name: w.version for w in wheels.pinned(target.folder)}
     inputs = [target.folder / "requirements.in" for target in wanted]
-    together = _resolve(inputs, preferred)
+    together = _near(inputs, preferred)
     versions = {wheel.name: wheel.version for wheel in together}
     for target in wanted:
-        before = {wheel.name: wheel.version for wheel in _old_wheels(target.folder)}
+        before = {wheel.name: wheel.version for wheel in wheels.pinned(target.folder)}
         found = _resolve([target.folder / "requirements.in"], versions)
         _write(target.folder, found)
         changes += _compare(target.name, before, {wheel.name: wheel.version for wheel in found})
     return changes
+
+
+def _near(inputs: Sequence[Path], preferred: dict[str, str]) -> list[wheels.Wheel]:
+    """Resolve `inputs`, the versions `preferred` kept where that is possible."""
+    asked = {r.name: r for path in inputs for r in _requirements(path)}
+    fitting = {
+        name: version
+        for name, version in preferred.items()
+        if name not in asked or asked[name].specifier.contains(version, prereleases=True)
+    }
+    try:
+        return _resolve(inputs, fitting)
+    except BuilderError:
+        # A version that has gone, or that something new excludes, would stand in the way.
+        return _resolve(inputs, {})
+
+
+def _requirements(path: Path) -> Iterator[Requirement]:
+    """Yield what a requirements file asks for, one version specifier a package."""
+    for raw in path.read_text(encoding="utf-8").splitlines():
+        line = raw.partition(" #")[0].strip()
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue  # a comment, an option, an address: pip's to read
+        requirement.name = canonicalize_name(requirement.name)
+        yield requirement
 
 
 def _resolve(inputs: Sequence[Path], constraints: dict[str, str]) -> list[wheels.Wheel]:
@@ -69,10 +99,7 @@ def _resolve(inputs: Sequence[Path], constraints: dict[str, str]) -> list[wheels
         )  # fmt: skip
     found = []
     for item in json.loads(report)["install"]:
-        name, version = (
-            item["metadata"]["name"].lower().replace("_", "-"),
-            item["metadata"]["version"],
-        )
+        name, version = canonicalize_name(item["metadata"]["name"]), item["metadata"]["version"]
         sha256 = item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
         if not sha256:
             raise BuilderError(f"pip gave no sha256 for {name} {version}; is it from a folder?")
@@ -95,14 +122,6 @@ def _write(folder: Path, found: Sequence[wheels.Wheel]) -> None:
         *(f"{w.name}=={w.version} --hash=sha256:{w.sha256}  # {w.size} bytes" for w in found),
     ]
     (folder / wheels.LOCK).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _old_wheels(folder: Path) -> list[wheels.Wheel]:
-    """Return the lock's wheels even where it is stale; none where it cannot be read."""
-    path = folder / wheels.LOCK
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    matches = [wheels.LINE.fullmatch(line) for line in text.splitlines()]
-    return [wheels.Wheel(m[1], m[2], m[3], int(m[4])) for m in matches if m]
 
 
 def _old_debian(folder: Path) -> list[debian.Package]:

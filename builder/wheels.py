@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 
 from builder import bytecode, download
 from builder.context import LayerPlan
-from builder.debian import check_fresh
+from builder.debian import check_fresh, lock_command
 from builder.errors import BuilderError
 from builder.tree import Entry, check_path
 
@@ -60,7 +60,7 @@ def read_lock(folder: Path) -> list[Wheel]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise BuilderError(f"{path} is not there; run `invoke lock {folder.name}`") from None
+        raise BuilderError(f"{path} is not there; run `{lock_command(folder)}`") from None
     check_fresh(folder, "requirements.in", LOCK, text)
     wheels = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -70,10 +70,33 @@ def read_lock(folder: Path) -> list[Wheel]:
         if not match:
             raise BuilderError(
                 f"{path}:{number}: not `name==version --hash=sha256:<hex>  # N bytes`: {line!r}; "
-                f"run `invoke lock {folder.name}`"
+                f"run `{lock_command(folder)}`"
             )
         wheels.append(Wheel(match[1], match[2], match[3], int(match[4])))
     return wheels
+
+
+def pinned(folder: Path) -> list[Wheel]:
+    """Return the wheels of a lock even where it is stale; none where it cannot be read."""
+    path = folder / LOCK
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    matches = [LINE.fullmatch(line) for line in text.splitlines()]
+    return [Wheel(m[1], m[2], m[3], int(m[4])) for m in matches if m]
+
+
+def check_one_version(folders: Iterable[Path]) -> None:
+    """Raise BuilderError where the locks in `folders` pin two wheels of one package."""
+    seen: dict[str, tuple[Wheel, Path]] = {}
+    for folder in folders:
+        for wheel in pinned(folder):
+            other, where = seen.setdefault(wheel.name, (wheel, folder))
+            if other.sha256 != wheel.sha256:
+                versions = [f"{w.version} (sha256:{w.sha256[:12]})" for w in (other, wheel)]
+                raise BuilderError(
+                    f"{wheel.name} is locked as {versions[0]} for {where.name} and as "
+                    f"{versions[1]} for {folder.name}; a workspace has one version of a package: "
+                    f"run `invoke lock`"
+                )
 
 
 def pip_platform() -> list[str]:
@@ -92,6 +115,11 @@ def pip(arguments: Sequence[str], what: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        if lacking := re.search(r"No matching distribution found for (.+)", done.stderr):
+            errors.insert(
+                0, f"{lacking[1]} has no wheel for Python {PYTHON} on linux-amd64, and sdists are "
+                "not taken; ask for a version that has one. pip says:"
+            )  # fmt: skip
         reason = " ".join(errors or done.stderr.strip().splitlines()[-2:])
         raise BuilderError(f"{what} failed: {reason}")
     return done.stdout
