@@ -160,7 +160,7 @@ class Connection:
         `scope` is the token scope it needs (`repository:NAME:pull,push`); `expect` the status codes
         that are answers. Raises RegistryError, which names host, request and cause.
         """
-        with self.send(
+        return self._answer(
             method,
             path,
             scope=scope,
@@ -169,9 +169,8 @@ class Connection:
             content=content,
             params=params,
             tries=tries,
-        ) as answer:
-            answer.read()
-            return answer
+            read=True,
+        )
 
     @contextmanager
     def send(
@@ -186,38 +185,67 @@ class Connection:
         params: Mapping[str, str] | None = None,
         tries: int | None = None,
     ) -> Iterator[httpx.Response]:
+        """Send a request as `request` does and yield the answer with its body still to be read."""
+        answer = self._answer(
+            method,
+            path,
+            scope=scope,
+            expect=expect,
+            headers=headers,
+            content=content,
+            params=params,
+            tries=tries,
+            read=False,
+        )
+        try:
+            yield answer
+        finally:
+            answer.close()
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        scope: str,
+        expect: tuple[int, ...],
+        headers: Mapping[str, str] | None,
+        content: Callable[[], bytes | Iterator[bytes]] | None,
+        params: Mapping[str, str] | None,
+        tries: int | None,
+        read: bool,
+    ) -> httpx.Response:
         client = self._connect()
         url = urljoin(self._base, path)
         what = f"{method} {urlsplit(url).path} at {self.host}"
         left, asked, pause = tries or self.timing.tries, False, self.timing.pause
         while True:
             left -= 1
-            answer: httpx.Response | None = None
             wait = pause * (1 + random.random() / 2)  # noqa: S311 - spreads retries, no secret
             try:
                 self.requests += 1
-                body = content() if content else None
-                sizes = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
                 request = client.build_request(
                     method,
                     url,
-                    headers={**(headers or {}), **sizes, **self._authorize(url, scope)},
-                    # httpx's answers refer to themselves and so keep their request for long;
-                    # an iterator that has ended keeps no bytes.
-                    content=iter((body,)) if isinstance(body, bytes) else body,
+                    headers={**(headers or {}), **self._authorize(url, scope)},
+                    content=content() if content else None,
                     params=params,
                 )
-                del body
                 answer = client.send(request, stream=True)
                 while answer.is_redirect and answer.next_request and method in ("GET", "HEAD"):
                     # httpx drops the Authorization header where the redirect leaves the host.
                     following = answer.next_request
                     answer.close()
                     answer = client.send(following, stream=True)
-                if answer.status_code in expect:
-                    yield answer
-                    return
-                answer.read()
+                known = answer.status_code in expect
+                if known and not read:
+                    return answer
+                try:
+                    answer.read()
+                finally:
+                    answer.close()
+                if known:
+                    return answer
                 if answer.status_code == 401 and not asked:
                     asked = True
                     left += 1
@@ -230,9 +258,6 @@ class Connection:
                     wait = min(float(after) if after.isdigit() else wait, _LONGEST_WAIT)
             except httpx.TransportError as cause:
                 error = self.unreachable(what, cause)
-            finally:
-                if answer is not None:
-                    answer.close()
             if left <= 0:
                 raise error
             time.sleep(wait)

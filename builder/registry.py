@@ -19,7 +19,8 @@ from builder.connection import TRANSIENT, Connection, RegistryError
 ACCEPT = ", ".join((oci.MANIFEST, oci.INDEX, oci.DOCKER_MANIFEST, oci.DOCKER_INDEX))
 # Blobs above this go up in pieces of this size, so that a cut connection costs one piece.
 PIECE = 8 << 20
-_CHUNK = 1 << 20
+# What an upload may begin again after: no answer, a failure that passes, an upload forgotten.
+_AGAIN = {None, 404, 416, *TRANSIENT}
 
 
 class Registry(Connection):
@@ -154,7 +155,7 @@ class Registry(Connection):
                     if answer.status_code == 404:
                         raise RegistryError(f"{name} is not there", 404)
                     skip = size if answer.status_code == 200 else 0
-                    for chunk in answer.iter_raw(_CHUNK):
+                    for chunk in answer.iter_raw():
                         fresh, skip = chunk[skip:], max(0, skip - len(chunk))
                         seen.update(fresh)
                         size += len(fresh)
@@ -203,25 +204,22 @@ class Registry(Connection):
         """Upload a blob; `sent` is called with the number of bytes of each piece that arrived.
 
         Up to PIECE bytes go in one request, larger blobs in pieces; after a cut connection the
-        registry is asked how much it has. Raises RegistryError, the digest being checked by it.
+        registry is asked how much it has, and where it has forgotten, the blob goes up again.
+        Raises RegistryError, the digest being checked by the registry.
         """
-        scope = _push(repository)
-        if blob.size <= PIECE:
+        upload = self._put_whole if blob.size <= PIECE else self._put_pieces
+        for attempt in range(1, self.timing.tries + 1):
             location = self._start(repository)
-
-            def whole() -> bytes:
-                with open_content() as stream:
-                    return stream.read()
-
             try:
-                self._finish(location, scope, blob, whole, tries=1)
+                upload(location, _push(repository), blob, open_content, sent)
             except RegistryError as error:
-                if error.status not in (None, 404, *TRANSIENT):
+                if attempt == self.timing.tries or error.status not in _AGAIN:
                     raise
-                self._finish(self._start(repository), scope, blob, whole)
-            sent(blob.size)
-            return
-        self._put_pieces(repository, blob, open_content, sent)
+                time.sleep(self.timing.pause * 2**attempt)
+                if self.has_blob(repository, blob.digest):
+                    return  # only the answer was lost
+            else:
+                return
 
     def _start(self, repository: str) -> str:
         answer = self.request(
@@ -233,34 +231,40 @@ class Registry(Connection):
         )
         return str(answer.headers["Location"])
 
-    def _finish(
-        self,
-        location: str,
-        scope: str,
-        blob: oci.Descriptor,
-        content: Callable[[], bytes],
-        tries: int | None = None,
-    ) -> None:
+    def _finish(self, location: str, scope: str, blob: oci.Descriptor, content: bytes) -> None:
         location += ("&" if "?" in location else "?") + f"digest={blob.digest}"
         self.request(
             "PUT",
             location,
             scope=scope,
             expect=(201,),
-            content=content,
-            tries=tries,
+            content=lambda: content,
+            tries=1,
             headers={"Content-Type": "application/octet-stream"},
         )
 
-    def _put_pieces(
+    def _put_whole(
         self,
-        repository: str,
+        location: str,
+        scope: str,
         blob: oci.Descriptor,
         open_content: Callable[[], BinaryIO],
         sent: Callable[[int], object],
     ) -> None:
-        scope = _push(repository)
-        location, offset, failures = self._start(repository), 0, 0
+        with open_content() as stream:
+            data = stream.read()
+        self._finish(location, scope, blob, data)
+        sent(blob.size)
+
+    def _put_pieces(
+        self,
+        location: str,
+        scope: str,
+        blob: oci.Descriptor,
+        open_content: Callable[[], BinaryIO],
+        sent: Callable[[int], object],
+    ) -> None:
+        offset, failures = 0, 0
         with open_content() as stream:
             while offset < blob.size:
                 stream.seek(offset)
@@ -278,22 +282,19 @@ class Registry(Connection):
                         },
                         tries=1,
                     )
+                except RegistryError as error:
+                    failures += 1
+                    if error.status not in _AGAIN or failures == self.timing.tries:
+                        raise
+                    time.sleep(self.timing.pause * 2**failures)
+                    if (arrived := self._arrived(location, scope)) is None:
+                        raise
+                    location, offset = arrived
+                else:
                     location = answer.headers.get("Location", location)
                     offset += len(piece)
                     sent(len(piece))
-                except RegistryError as error:
-                    failures += 1
-                    if error.status not in (None, 404, 416, *TRANSIENT) or (
-                        failures >= self.timing.tries
-                    ):
-                        raise
-                    time.sleep(self.timing.pause * 2**failures)
-                    arrived = self._arrived(location, scope)
-                    if arrived is None:
-                        location, offset = self._start(repository), 0
-                    else:
-                        location, offset = arrived
-        self._finish(location, scope, blob, lambda: b"")
+        self._finish(location, scope, blob, b"")
 
     def _arrived(self, location: str, scope: str) -> tuple[str, int] | None:
         """Ask how much of an upload the registry has; None where it has forgotten it."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# method, path, which request this is -> "" (pass on), a status code, "cut" (before the registry
-# sees it), "cut after", "corrupt up" or "corrupt down" (one byte of the body).
+# method, path, which request this is -> "" (pass on), a status code (and the seconds of
+# Retry-After), "stall", "cut" (before the registry sees it), "cut after", "half up" or "half down"
+# (cut in the middle of the body), "corrupt up" or "corrupt down" (one byte of the body), "short" or
+# "long" (a byte less or more), "digest" (another in the header).
 Plan = Callable[[str, str, int], str]
 
 
@@ -19,6 +22,7 @@ def serve(registry: str) -> Iterator[tuple[str, list[Plan], list[tuple[str, str]
     plans: list[Plan] = [lambda *_: ""]
     asked: list[tuple[str, str]] = []
     lock = threading.Lock()
+    ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -30,28 +34,41 @@ def serve(registry: str) -> Iterator[tuple[str, list[Plan], list[tuple[str, str]
             fault = plans[-1](self.command, self.path, number)
             body = self._body()
             if fault == "cut":
-                self.close_connection = True
-                self.connection.close()
+                self._cut()
                 return
-            if fault.isdigit():
-                self._answer(int(fault), [("Retry-After", "0")], b'{"errors":[{"code":"FAULT"}]}')
+            if fault[:1].isdigit():
+                status, _, after = fault.partition(" ")
+                headers = [("Retry-After", after or "0")]
+                self._answer(int(status), headers, b'{"errors":[{"code":"FAULT"}]}')
+                return
+            if fault == "stall":
+                ended.wait(30)
                 return
             if fault == "corrupt up":
                 body = _flip(body)
             upstream = http.client.HTTPConnection(registry, timeout=30)
             headers = {k: v for k, v in self.headers.items() if k.lower() != "transfer-encoding"}
             headers["Content-Length"] = str(len(body))
+            if fault == "half up":
+                upstream.request(self.command, self.path, body[: len(body) // 2], headers)
+                upstream.close()
+                self._cut()
+                return
             upstream.request(self.command, self.path, body, headers)
             found = upstream.getresponse()
             data = found.read()
             upstream.close()
             if fault == "cut after":
-                self.close_connection = True
-                self.connection.close()
+                self._cut()
                 return
             if fault == "corrupt down":
                 data = _flip(data)
-            self._answer(found.status, found.getheaders(), data)
+            if fault in ("short", "long"):
+                data = data[:-1] if fault == "short" else data + b"x"
+            answered = found.getheaders()
+            if fault == "digest":
+                answered = [(n, "sha256:" + "0" * 64 if "Digest" in n else v) for n, v in answered]
+            self._answer(found.status, answered, data, half=fault == "half down")
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
@@ -65,7 +82,13 @@ def serve(registry: str) -> Iterator[tuple[str, list[Plan], list[tuple[str, str]
             self.rfile.readline()
             return b"".join(pieces)
 
-        def _answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
+        def _cut(self) -> None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+        def _answer(
+            self, status: int, headers: list[tuple[str, str]], data: bytes, *, half: bool = False
+        ) -> None:
             self.send_response(status)
             length = str(len(data))
             for name, value in headers:
@@ -76,7 +99,9 @@ def serve(registry: str) -> Iterator[tuple[str, list[Plan], list[tuple[str, str]
             self.send_header("Content-Length", length)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(data)
+                self.wfile.write(data[: len(data) // 2] if half else data)
+            if half:
+                self._cut()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -88,6 +113,7 @@ def serve(registry: str) -> Iterator[tuple[str, list[Plan], list[tuple[str, str]
     try:
         yield f"127.0.0.1:{server.server_address[1]}", plans, asked
     finally:
+        ended.set()
         server.shutdown()
         server.server_close()
         thread.join()
