@@ -120,6 +120,11 @@ def pip(arguments: Sequence[str], what: str) -> str:
                 0, f"{lacking[1]} has no wheel for Python {PYTHON} on linux-amd64, and sdists are "
                 "not taken; ask for a version that has one. pip says:"
             )  # fmt: skip
+        if wrong := re.findall(r"^    (\S+==\S+)(?: from .*)?:$", done.stderr, re.MULTILINE):
+            errors = [
+                f"{', '.join(wrong)} is not the file whose hash the lock holds; if the lock is not "
+                "what you changed, do not trust that index; otherwise run `invoke lock`"
+            ]
         reason = " ".join(errors or done.stderr.strip().splitlines()[-2:])
         raise BuilderError(f"{what} failed: {reason}")
     return done.stdout
