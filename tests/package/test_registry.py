@@ -10,6 +10,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from builder import oci
 from builder.reference import Reference
@@ -157,6 +159,56 @@ def test_the_image_refers_to_the_artifact_of_model_metrics_and_report(
         assert report == (tmp_path / "report.html").read_bytes()
     uploads = requests(log, "PUT", f"digest={image.layers[-1].blob.digest.replace(':', '.*')}")
     assert len(uploads) == 1, "the models go up once and are mounted"
+
+
+def test_who_asks_what_refers_to_the_artifact_finds_the_images(
+    base: Reference, registry_host: str, run: Run
+) -> None:
+    there = {
+        "function_image": str(base),
+        "model_repo": f"{registry_host}/served/model",
+        "artifact_repo": f"{registry_host}/served/model",
+    }
+    images = set()
+    for _ in range(2):
+        found = run(**there)
+        images.add(Reference.parse(found["image"]).digest)
+        with Registry(registry_host) as registry:
+            artifact = Reference.parse(found["artifact"])
+            known = registry.referrers(artifact.repository, artifact.digest)
+            assert {entry.digest for entry in known} == images
+
+
+def test_a_registry_that_does_not_mount_gets_copies(
+    base: Reference, registry_host: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Registry, "mount_blob", lambda *_: False)
+    found = run(
+        function_image=str(base),
+        model_repo=f"{registry_host}/served/model",
+        artifact_repo=f"{registry_host}/served/artifact",
+    )
+    _, packaged = image_of(Reference.parse(found["image"]))
+    with Registry(registry_host) as registry:
+        for part in packaged.layers:
+            assert len(registry.get_blob("served/model", part.blob)) == part.blob.size
+
+
+@given(st.text(max_size=150))
+def test_any_workspace_gives_a_tag(workspace: str) -> None:
+    from package.packaging import readable_tag
+
+    tag = readable_tag(workspace, "sha256:" + "a" * 64)
+    assert Reference.parse(f"host.example/a:{tag}").tag == tag
+    assert tag.endswith("-aaaaaaaaaaaa")
+
+
+@given(st.from_regex(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*", fullmatch=True))
+def test_any_repository_gives_a_name_that_kubernetes_takes(repository: str) -> None:
+    from package.stage import function_name
+
+    name = function_name(Reference("host.example", f"p/{repository}"))
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name)
 
 
 def test_other_tools_read_image_and_artifact(

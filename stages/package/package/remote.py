@@ -14,6 +14,7 @@ from builder.connection import RegistryError, Timing
 from builder.errors import BuilderError
 from builder.layer import write_layer
 from builder.reference import Reference
+from builder.referrers import announce
 from builder.registry import Registry
 from builder.tree import Entry
 
@@ -122,6 +123,8 @@ class Remote:
                 f"{target.host}/{repository} took {described.digest} and does not give it back "
                 f"({', '.join(lacking) or 'its manifest'} is missing); no tag was set"
             )
+        if subject := json.loads(manifest).get("subject"):
+            announce(registry, repository, subject["digest"], described)
         for tag in tags:
             tagged = registry.head_manifest(repository, tag)
             if tagged is None or tagged.digest != described.digest:
