@@ -51,15 +51,16 @@ class Graph:
 
     def root(self, parameters: Mapping[str, Any]) -> Outcome:
         """Run the whole pipeline with its parameters."""
-        return self._dag(self.spec["root"], parameters, {}, "")
+        return self._dag(self.spec["root"], parameters, {}, "", ())
 
     def _component(
         self, task: Mapping[str, Any], name: str, parameters: Mapping[str, Any], arts: Artifacts,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, Any], after: tuple[str, ...],
     ) -> Outcome:  # fmt: skip
         component = self.spec["components"][task["componentRef"]["name"]]
         if "dag" in component:
-            return self._dag(component, parameters, arts, f"{name}.")
+            return self._dag(component, parameters, arts, f"{name}.", after)
+        self.around.record.update(name, after=after)
         label = component["executorLabel"]
         executor = self.spec["deploymentSpec"]["executors"][label]
         if "importer" in executor:
@@ -86,15 +87,19 @@ class Graph:
 
     def _dag(
         self, component: Mapping[str, Any], parameters: Mapping[str, Any], arts: Artifacts,
-        prefix: str,
+        prefix: str, after: tuple[str, ...],
     ) -> Outcome:  # fmt: skip
+        """Run the tasks of a DAG; `after` is what the whole of it waited for."""
         dag = component["dag"]
         ends: dict[str, Future[Outcome]] = {name: Future() for name in dag["tasks"]}
 
         def work(name: str) -> None:
             try:
                 before = {key: ends[key].result() for key in producers(dag["tasks"][name])}
-                end = self._task(dag["tasks"][name], prefix + name, parameters, arts, before)
+                waited = tuple(prefix + key for key in before) or after
+                end = self._task(
+                    dag["tasks"][name], prefix + name, parameters, arts, before, waited
+                )
             except Stopped:
                 end = Outcome("stopped")
             except (PipelineError, BuilderError, OSError) as error:
@@ -119,7 +124,7 @@ class Graph:
 
     def _task(
         self, task: Mapping[str, Any], name: str, parameters: Mapping[str, Any], arts: Artifacts,
-        before: Mapping[str, Outcome],
+        before: Mapping[str, Outcome], after: tuple[str, ...],
     ) -> Outcome:  # fmt: skip
         policy = task.get("triggerPolicy", {})
         always = policy.get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
@@ -139,17 +144,13 @@ class Graph:
         if "condition" in policy and not values.condition(policy["condition"], given):
             return Outcome("skipped")
         if "parameterIterator" in task or "artifactIterator" in task:
-            return self._loop(task, name, given, have, parameters)
+            return self._loop(task, name, given, have, parameters, after)
         settings = self._settings(task, parameters, before)
-        after = tuple(name.rpartition(".")[0] + "." + key if "." in name else key for key in before)
-        component = self.spec["components"][task["componentRef"]["name"]]
-        if "dag" not in component:
-            self.around.record.update(name, after=after)
-        return self._component(task, name, given, have, settings)
+        return self._component(task, name, given, have, settings, after)
 
     def _loop(
         self, task: Mapping[str, Any], name: str, given: Mapping[str, Any], have: Artifacts,
-        outer: Mapping[str, Any],
+        outer: Mapping[str, Any], after: tuple[str, ...],
     ) -> Outcome:  # fmt: skip
         rounds: list[tuple[Mapping[str, Any], Artifacts]]
         if iterator := task.get("parameterIterator"):
@@ -173,7 +174,9 @@ class Graph:
         def work(index: int) -> None:
             with gate:
                 try:
-                    ends[index] = self._component(task, f"{name}.{index}", *rounds[index], {})
+                    ends[index] = self._component(
+                        task, f"{name}.{index}", *rounds[index], {}, after
+                    )
                 except Stopped:
                     pass
                 except (PipelineError, BuilderError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -19,13 +20,16 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:1rem;
 overflow-wrap:anywhere}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.3rem
-.5rem;text-align:left;vertical-align:top}.state{font-weight:600}
+.5rem;text-align:left;vertical-align:top}th{width:25%;min-width:6rem}.state{font-weight:600}
 .succeeded,.cached{color:var(--ok)}.failed{color:var(--bad)}.skipped,.stopped,.waiting
 {color:var(--idle)}pre{overflow:auto;max-height:24rem;border:1px solid var(--line);padding:.5rem;
 font-size:12px}iframe{width:100%;height:32rem;border:1px solid var(--line);background:#fff}
-img{max-width:100%;height:auto}ol.graph{list-style:none;padding:0;display:flex;flex-wrap:wrap;
-gap:.6rem}ol.graph li{border:1px solid var(--line);border-left:5px solid currentColor;
-border-radius:4px;padding:.4rem .7rem}small{opacity:.75;display:block}
+img{max-width:100%;height:auto}ol.row{list-style:none;padding:0;margin:0;display:flex;
+flex-wrap:wrap;gap:.6rem;justify-content:center}ol.row li{border:1px solid var(--line);
+border-left:5px solid currentColor;border-radius:4px;padding:.4rem .7rem}ol.row a{color:inherit}
+.arrow{text-align:center;opacity:.6}small{opacity:.75;display:block}.times{margin-top:1rem;
+table-layout:fixed}.times th{width:40%;font-weight:400}.bar{display:block;height:.8rem;
+background:currentColor;border-radius:2px}
 """
 
 
@@ -42,7 +46,7 @@ def render(name: str, result: Result) -> str:
         f"<p>package {result.package_digest}, {result.seconds:.1f} s</p>",
         f"<p class=failed>{escape(result.error)}</p>" if result.error else "",
         "".join(f"<p>Note: {escape(note)}</p>" for note in result.notes),
-        "<h2>Steps</h2><ol class=graph>", *map(_node, steps), "</ol>",
+        "<h2>Steps</h2>", _graph(steps), _times(steps),
         "<h2>Parameters</h2>", _table(result.parameters),
         "<h2>Results of the steps</h2>", *(_step(result, step) for step in steps),
     ]  # fmt: skip
@@ -54,12 +58,55 @@ def render(name: str, result: Result) -> str:
     )
 
 
+def levels(steps: Sequence[Step]) -> list[list[Step]]:
+    """Return the steps in rows: each one stands below everything that it waited for.
+
+    What a step waited for may be a whole part of the pipeline, which has its steps' names in front.
+    """
+    row: dict[str, int] = {}
+
+    def level(step: Step) -> int:
+        if step.name not in row:
+            row[step.name] = 0  # a step never waits for itself
+            before = [
+                other for other in steps for name in step.after
+                if other.name == name or other.name.startswith(f"{name}.")
+            ]  # fmt: skip
+            row[step.name] = 1 + max(map(level, before), default=-1)
+        return row[step.name]
+
+    rows: dict[int, list[Step]] = {}
+    for step in steps:
+        rows.setdefault(level(step), []).append(step)
+    return [rows[key] for key in sorted(rows)]
+
+
+def _graph(steps: Sequence[Step]) -> str:
+    rows = ("<ol class=row>" + "".join(map(_node, row)) + "</ol>" for row in levels(steps))
+    return "<div class=arrow aria-hidden=true>↓</div>".join(rows)
+
+
 def _node(step: Step) -> str:
+    name = escape(step.name)
     after = f"<small>after {escape(', '.join(step.after))}</small>" if step.after else ""
     return (
-        f"<li class='{step.state}'><a href='#{escape(step.name)}'>{escape(step.name)}</a> "
+        f"<li class='{step.state}'><a href='#{name}'>{name}</a> "
         f"<span class=state>{step.state}</span> {step.seconds:.1f} s{after}</li>"
     )
+
+
+def _times(steps: Sequence[Step]) -> str:
+    """Return a bar for each step that ran: when it began, and how long it took."""
+    ran = [step for step in steps if step.started]
+    begin = min((step.started for step in ran), default=0.0)
+    whole = max((step.started + step.seconds - begin for step in ran), default=0.0) or 1.0
+    bars = "".join(
+        f"<tr><th>{escape(step.name)}<td><span class='bar {step.state}' style='"
+        f"margin-left:{(step.started - begin) / whole * 100:.2f}%;"
+        f"width:{max(0.5, step.seconds / whole * 100):.2f}%' title='{step.seconds:.1f} s'></span>"
+        for step in ran
+    )
+    return f"<table class=times>{bars}</table>" if bars else ""
 
 
 def _table(facts: Any) -> str:

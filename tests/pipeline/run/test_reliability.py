@@ -151,8 +151,17 @@ def test_a_damaged_cache_entry_is_not_used(execute, image, store):
     assert again.outputs == {"Output": "damaged?"}
 
 
+PNG = (  # one red pixel, for printf
+    "\\211\\120\\116\\107\\015\\012\\032\\012\\000\\000\\000\\015\\111\\110\\104\\122\\000"
+    "\\000\\000\\001\\000\\000\\000\\001\\010\\002\\000\\000\\000\\220\\167\\123\\336\\000"
+    "\\000\\000\\014\\111\\104\\101\\124\\170\\234\\143\\370\\317\\300\\000\\000\\003\\001"
+    "\\001\\000\\311\\376\\222\\357\\000\\000\\000\\000\\111\\105\\116\\104\\256\\102\\140"
+    "\\202"
+)
+
+
 @pytest.mark.parametrize("width", [400, 1280])
-def test_the_page_fits_a_browser(execute, image, width):
+def test_the_page_fits_a_browser_and_shows_all(execute, script, image, width):
     import shutil
 
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
@@ -160,12 +169,27 @@ def test_the_page_fits_a_browser(execute, image, width):
     from selenium import webdriver
 
     @dsl.container_component
-    def report(page: dsl.Output[dsl.HTML]):
-        return dsl.ContainerSpec(image, ["sh", "-c", 'echo "<h1>report</h1>" > "$0"'], [page.path])
+    def report(page: dsl.Output[dsl.HTML], told: dsl.Output[dsl.Markdown]):
+        return dsl.ContainerSpec(
+            image, ["sh", "-c", 'echo "<h1>report</h1>" > "$0"; echo "# told" > "$1"'],
+            [page.path, told.path],
+        )  # fmt: skip
+
+    @dsl.container_component
+    def draw(text: str, picture: dsl.Output[dsl.Artifact], score: dsl.Output[dsl.Metrics]):
+        return dsl.ContainerSpec(
+            image, ["sh", "-c",
+                    ('printf "$0" > "$1"; echo "{\\"artifacts\\": {\\"score\\": {\\"artifacts\\": '
+                    '[{\\"name\\": \\"score\\", \\"metadata\\": {\\"f1\\": 0.875}}]}}}" > "$2"')],
+            [PNG, picture.path, "{{$.outputs.output_file}}"],
+        )  # fmt: skip
 
     @dsl.pipeline(name="page")
-    def pages():
-        report()
+    def pages(text: str = "a-very-long-parameter-" * 12):
+        drawn = draw(text=text)
+        with dsl.ParallelFor(["left", "right"], name="sides"):
+            report().after(drawn)
+        script(code="echo last words; exit 3").after(drawn)
 
     result = execute(pages)
     options = webdriver.ChromeOptions()
@@ -175,13 +199,24 @@ def test_the_page_fits_a_browser(execute, image, width):
     browser = webdriver.Chrome(
         options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
     )
+
+    def js(words):
+        return browser.execute_script(f"return {words}")
+
     try:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get(result.page.as_uri())
-        wide = browser.execute_script("return document.documentElement.scrollWidth")
-        assert wide <= width
+        assert js("document.documentElement.scrollWidth") <= width
         assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+        assert js("[...document.images].map(i => i.complete && i.naturalWidth)") == [1]
+        assert js("[...document.querySelectorAll('.row')].map(r => r.children.length)") == [1, 3]
+        assert js("document.querySelectorAll('.bar').length") == 4
+        small = "[...document.body.querySelectorAll('*')].filter(e => parseFloat("
+        assert js(small + "getComputedStyle(e).fontSize) < 11).length") == 0
+        text = js("document.body.textContent")
+        for words in ("0.875", "exit code 3", "last words", "# told", "a-very-long-parameter"):
+            assert words in text
         browser.switch_to.frame(0)
         assert "report" in browser.page_source
     finally:
