@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -317,3 +320,11 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(StageError, match="cannot write the results: No space left on device"):
         validate(asked)
+
+
+def test_onnxruntime_reports_to_nobody():
+    """It tries to on import, and says so where it cannot keep its identifier: not in this image."""
+    code = "import onnxruntime as o; o.InferenceSession"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+    assert "elemetry" not in done.stdout + done.stderr
