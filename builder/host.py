@@ -15,6 +15,7 @@ from builder.errors import BuilderError
 from builder.store import default_root
 
 _ENGINE_LOG = Path("/tmp/plateline-dockerd.log")  # noqa: S108 - named in the message about it
+_ENGINE_PID = Path("/tmp/plateline-dockerd.pid")  # noqa: S108 - read by .ci/run
 _LEAST_FREE = 5 << 30
 
 
@@ -140,6 +141,7 @@ def _start_engine(say: Callable[[str], None]) -> None:
         started = subprocess.Popen(
             [program], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+    _ENGINE_PID.write_text(f"{started.pid}\n")
     for _ in range(120):
         if _engine():
             return

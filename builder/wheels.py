@@ -121,10 +121,11 @@ def pip(arguments: Sequence[str], what: str) -> str:
                 "not taken; ask for a version that has one. pip says:"
             )  # fmt: skip
         if wrong := re.findall(r"^    (\S+==\S+)(?: from .*)?:$", done.stderr, re.MULTILINE):
-            errors = [
-                f"{', '.join(wrong)} is not the file whose hash the lock holds; if the lock is not "
-                "what you changed, do not trust that index; otherwise run `invoke lock`"
-            ]
+            names = ", ".join(wrong)
+            reason = (
+                f"{names} is not the file whose hash the lock holds; if nobody changed the lock"
+            )
+            errors = [f"{reason}, do not trust that index; otherwise run `invoke lock`"]
         reason = " ".join(errors or done.stderr.strip().splitlines()[-2:])
         raise BuilderError(f"{what} failed: {reason}")
     return done.stdout

@@ -23,6 +23,7 @@ from . import (  # noqa: E402
     releases,
     submission,
 )
+from .printing import teaching  # noqa: E402
 
 namespace = Collection()
 for _module in (
@@ -37,5 +38,6 @@ for _module in (
     submission,
     checks,
 ):
-    for _task in Collection.from_module(_module).tasks.values():
+    for _name, _task in Collection.from_module(_module).tasks.items():
+        _task.body = teaching(_task.body, _name)
         namespace.add_task(_task)

@@ -12,8 +12,7 @@ from .printing import JSON_HELP, errors, facts, say
           "json": JSON_HELP}
 )  # fmt: skip
 def doctor(_: Context, fix: bool = False, json: bool = False) -> None:
-    """Say what of this machine can be used, and what is missing; exit with 1 where the demo cannot
-    run."""
+    """Say what this machine has and what it lacks; exit with 1 where the demo cannot run."""
     with errors():
         from builder import host
 

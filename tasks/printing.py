@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,3 +62,19 @@ def facts(found: Mapping[str, Any], rows: Sequence[Sequence[str]], *, as_json: b
         print(json.dumps(found))
     else:
         table(rows)
+
+
+def teaching(body: Callable[..., None], name: str) -> Callable[..., None]:
+    """Return `body`, but with the task's help where `--help` came in the place of a positional.
+
+    invoke takes whatever follows the task's name for its first positional argument.
+    """
+
+    @functools.wraps(body)
+    def helped(*arguments: Any, **options: Any) -> None:
+        if "--help" in options.values() or "-h" in options.values():
+            words = [sys.executable, "-m", "invoke", "--search-root", str(ROOT), "--help", name]
+            raise SystemExit(subprocess.run(words, check=False).returncode)
+        body(*arguments, **options)
+
+    return helped
