@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from builder import canonical
+from builder import canonical, oci
 from builder.errors import BuilderError
 from builder.store import Store
 
@@ -22,11 +22,11 @@ def remember(store: Store, root: Path, name: str, image: str, record: Mapping[st
     where that is known already.
     """
     entry = _entry(store, root, name)
-    if entry and entry["key"] == record["key"] and entry["image"] == image:
+    if entry and entry["key"] == record["key"] and entry["image"] == image and _whole(store, entry):
         return
     blob = store.add(canonical.dumps(record))
     document = {"root": str(root.resolve()), "target": name, "key": record["key"], "image": image,
-                "record": blob.digest}  # fmt: skip
+                "record": blob.digest, "size": blob.size}  # fmt: skip
     store.put_result(_key(root, name), {"last": document})
 
 
@@ -40,7 +40,12 @@ def record(store: Store, root: Path, name: str) -> dict[str, Any] | None:
     return found
 
 
-def _entry(store: Store, root: Path, name: str) -> dict[str, str] | None:
+def _whole(store: Store, entry: Mapping[str, Any]) -> bool:
+    record = oci.Descriptor(media_type="", digest=entry["record"], size=entry.get("size", -1))
+    return store.has(record)
+
+
+def _entry(store: Store, root: Path, name: str) -> dict[str, Any] | None:
     found = store.get_result(_key(root, name))
     return found["last"] if found else None
 

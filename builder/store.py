@@ -2,7 +2,8 @@
 
 Layout (https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md):
 `oci-layout`, `blobs/sha256/<hex>`; beside it `results/<hex>.json` and `unpacked/<hex>/`.
-A blob is written to `tmp/`, synced and renamed, so whatever has a final name is whole.
+A blob is written to `tmp/`, synced and renamed, so whatever has a final name is whole; what is
+written to it later breaks its seal and is noticed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +24,17 @@ from builder import canonical, oci
 from builder.errors import BuilderError
 
 _CHUNK = 1 << 20
+_SECOND = 10**9
+
+
+def _seal(digest: str) -> int:
+    """Return the nanoseconds that the time of a checked blob ends with."""
+    return int(digest.removeprefix("sha256:")[:12], 16) % _SECOND
+
+
+def _sealed(digest: str) -> tuple[int, int]:
+    now = int(time.time()) * _SECOND
+    return now, now + _seal(digest)
 
 
 def default_root(environ: Mapping[str, str] = os.environ) -> Path:
@@ -84,11 +97,24 @@ class Store:
         return self.root / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
     def has(self, descriptor: oci.Descriptor) -> bool:
-        """Tell whether the blob is there with the size it should have (its hash is not read)."""
+        """Tell whether the blob is there, whole; a damaged one is removed.
+
+        Its hash is read only where something has written to the file since it was checked: that
+        breaks the seal, which is a fraction of a second in the file's time.
+        """
+        path = self.path(descriptor.digest)
         try:
-            return self.path(descriptor.digest).stat().st_size == descriptor.size
-        except FileNotFoundError:
+            status = path.stat()
+            if status.st_size != descriptor.size:
+                return False
+            if status.st_mtime_ns % _SECOND == _seal(descriptor.digest):
+                return True
+            self.verify(descriptor.digest)
+            with suppress(OSError):  # a store of others may be readable only
+                os.utime(path, ns=_sealed(descriptor.digest))
+        except (FileNotFoundError, BuilderError):
             return False
+        return True
 
     @contextmanager
     def writing(self) -> Iterator[tuple[BinaryIO, Callable[[str], None]]]:
@@ -107,6 +133,7 @@ class Store:
                 def keep(digest: str) -> None:
                     stream.flush()
                     os.fchmod(stream.fileno(), 0o644)
+                    os.utime(stream.fileno(), ns=_sealed(digest))
                     os.fsync(stream.fileno())
                     Path(name).replace(self.path(digest))
 
