@@ -1,72 +1,115 @@
-"""Overhead of a step: the bare command, the sandbox, and a whole step of `run`.
+"""Overhead of a step: the bare command, the sandbox, a whole step of `run`, and one of kfp.local.
 
-    .venv/bin/python -m benchmarks.run [--engine bubblewrap|docker] [--steps N]
+    .venv/bin/python -m benchmarks.run [--steps N]
 
-Prints seconds a step; asserts nothing. Uses the host's busybox as the image.
+A chain of steps that do nothing, in an image of the host's busybox. Prints milliseconds a step;
+asserts nothing. What needs a Docker Engine is left out where none answers.
 """
 
 import argparse
+import contextlib
+import io
+import logging
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from kfp import compiler, dsl
+from kfp import compiler, components, dsl, local
 
+from builder.errors import BuilderError
+from builder.push import push
+from builder.registry import Registry
 from builder.sandbox import choose
 from builder.sandbox.process import Process
 from builder.sandbox.process import run as run_process
 from builder.store import Store
 from pipeline import run as runner
+from tests import registries
 from tests.pipeline.run.conftest import busybox
+
+COMMAND = ("sh", "-c", "exit 0")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--engine", default="bubblewrap")
     parser.add_argument("--steps", type=int, default=20)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        store = Store.open(Path(name, "store"))
-        image = busybox(store)
-        reference = f"localhost/x@{image.digest}"
-
-        @dsl.container_component
-        def nothing():
-            return dsl.ContainerSpec(reference, ["sh", "-c", "exit 0"])
-
-        @dsl.pipeline(name="chain")
-        def chain():
-            last = nothing()
-            for _ in range(given.steps - 1):
-                task = nothing()
-                last = task.after(last)
-
-        path = Path(name, "package.yaml")
-        compiler.Compiler().compile(chain, str(path))
-        sandbox = choose(given.engine, store)
-        process = Process(image=image, command=("sh", "-c", "exit 0"))
-        run_process(sandbox, process)
-        began = time.perf_counter()
-        for _ in range(given.steps):
-            subprocess.run(["busybox", "sh", "-c", "exit 0"], check=True)
-        bare = time.perf_counter()
-        for _ in range(given.steps):
-            run_process(sandbox, process)
-        boxed = time.perf_counter()
-        result = runner.run(
-            runner.load(path), store, parameters={}, volumes={}, secrets={},
-            runs=Path(name, "runs"), engine=given.engine, use_cache=False,
-        )  # fmt: skip
-        whole = time.perf_counter()
-        assert result.state == "succeeded", result.error
-    for label, seconds in (
-        ("bare command", bare - began),
-        (f"sandbox ({given.engine})", boxed - bare),
-        ("step of a run", whole - boxed),
+    steps = parser.parse_args().steps
+    with (
+        tempfile.TemporaryDirectory() as name,
+        registries.serve(Path(name, "registry")) as host,
     ):
-        print(f"{label:24} {seconds / given.steps * 1000:8.1f} ms")
+        folder = Path(name)
+        store = Store.open(folder / "store")
+        image = busybox(store)
+        with Registry(host) as client:
+            push(store, {"busybox": ("0" * 64, image)}, f"{host}/t", client)
+        package = chain(folder / "package.yaml", f"{host}/t/busybox@{image.digest}", steps)
+
+        def whole(engine: str) -> None:
+            result = runner.run(
+                runner.load(package), store, parameters={}, volumes={}, secrets={},
+                runs=folder / "runs", engine=engine, use_cache=False,
+            )  # fmt: skip
+            assert result.state == "succeeded", result.error
+
+        show("bare command", steps, lambda: repeat(steps, lambda: subprocess.run(
+            ["busybox", *COMMAND], check=True)))  # fmt: skip
+        for engine in ("bubblewrap", "docker"):
+            try:
+                sandbox = choose(engine, store)
+            except BuilderError as error:
+                print(f"{engine} is left out: {error}")
+                continue
+            process = Process(image=image, command=COMMAND)
+            run_process(sandbox, process)  # the image is unpacked, or loaded, once
+            show(f"sandbox, {engine}", steps,
+                 lambda s=sandbox, p=process: repeat(steps, lambda: run_process(s, p)))  # fmt: skip
+            show(f"invoke run, {engine}", steps, lambda e=engine: whole(e))
+            if engine == "docker":
+                kfp_local(package, folder / "warm")  # pulls the image
+                show("kfp.local, DockerRunner", steps, lambda: kfp_local(package, folder / "root"))
+
+
+def chain(path: Path, image: str, steps: int) -> Path:
+    """Compile a chain of steps that do nothing."""
+
+    @dsl.container_component
+    def nothing():
+        return dsl.ContainerSpec(image, list(COMMAND))
+
+    @dsl.pipeline(name="chain")
+    def pipeline():
+        last = nothing()
+        for _ in range(steps - 1):
+            last = nothing().after(last)
+
+    compiler.Compiler().compile(pipeline, str(path))
+    return path
+
+
+def kfp_local(package: Path, root: Path) -> None:
+    """Run `package` by kfp.local, silently."""
+    root.mkdir()
+    local.init(local.DockerRunner(user="0:0"), str(root), raise_on_error=True)
+    logging.disable(logging.CRITICAL)
+    with contextlib.redirect_stdout(io.StringIO()):
+        components.load_component_from_file(str(package))()
+
+
+def repeat(count: int, work: Callable[[], object]) -> None:
+    """Do `work` so many times."""
+    for _ in range(count):
+        work()
+
+
+def show(label: str, steps: int, work: Callable[[], object]) -> None:
+    """Print how long `work` takes, a step."""
+    began = time.perf_counter()
+    work()
+    print(f"{label:28} {(time.perf_counter() - began) / steps * 1000:8.1f} ms", flush=True)
 
 
 if __name__ == "__main__":
