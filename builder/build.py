@@ -30,13 +30,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A target's image, its action key, and whether anything had to be made for it."""
+    """A target's image, its action key and plan, and whether anything had to be made for it."""
 
     name: str
     key: str
     image: oci.Image
     cached: bool
     seconds: float
+    plan: ImagePlan
 
 
 class RemoteCache(Protocol):
@@ -148,13 +149,13 @@ class Builder:
             ):
                 return found
         if plan.pulled:
-            return Built(plan.name, plan.key, plan.pulled, cached=True, seconds=0.0)
+            return Built(plan.name, plan.key, plan.pulled, cached=True, seconds=0.0, plan=plan)
         started = time.monotonic()
         image = self.known(plan, whole=whole)
         cached = image is not None
         if image is None:
             image = self._make(plan)
-        built = Built(plan.name, plan.key, image, cached, time.monotonic() - started)
+        built = Built(plan.name, plan.key, image, cached, time.monotonic() - started, plan)
         state = "cached" if cached else "done"
         self._progress(Event(plan.name, image.digest, state, built.seconds))
         with self._lock:

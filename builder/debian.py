@@ -23,6 +23,7 @@ _DROPPED = re.compile(
     r"|usr/share/doc/[^/]+/(?!copyright$)"
 )
 FORMAT = "debian-1"
+SUITE = "trixie"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,12 @@ def in_hash(folder: Path, name: str) -> str:
 def lock_command(folder: Path) -> str:
     """Return what to type to make the locks in a target's folder anew."""
     return f"invoke lock --targets {folder.name}"
+
+
+def suite(folder: Path) -> str:
+    """Return the suite of Debian that `debian.in` in `folder` names, or the default."""
+    match = re.search(r"(?m)^suite (\S+)", (folder / "debian.in").read_text(encoding="utf-8"))
+    return match[1] if match else SUITE
 
 
 def check_fresh(folder: Path, wanted: str, lock: str, text: str) -> None:

@@ -23,12 +23,12 @@ def lock(folder: Path) -> list[debian.Package]:
     out though others depend on them. Raises BuilderError where the index is not signed by Debian or
     a package is not in it.
     """
-    roots, left_out, suite = [], set(), "trixie"
+    roots, left_out, suite = [], set(), debian.suite(folder)
     for raw in (folder / "debian.in").read_text(encoding="utf-8").splitlines():
         line = raw.partition("#")[0].strip()
         if line.startswith("suite "):
-            suite = line.split()[1]
-        elif line.startswith("-"):
+            continue
+        if line.startswith("-"):
             left_out.add(line[1:])
         elif line:
             roots.append(line)

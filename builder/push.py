@@ -11,6 +11,7 @@ from builder import oci, origin
 from builder.connection import RegistryError
 from builder.errors import BuilderError
 from builder.reference import Reference
+from builder.referrers import attach
 from builder.registry import Registry
 from builder.store import Store
 
@@ -25,6 +26,7 @@ class Pushed:
     uploaded_blobs: int
     mounted_blobs: int
     already: bool
+    attached: int = 0
 
 
 @dataclass
@@ -50,6 +52,10 @@ class _Blobs:
             return *self.owners[digest], True
 
 
+# CycloneDX as JSON, for `push` and those who look for it.
+INVENTORY = "application/vnd.cyclonedx+json"
+
+
 def key_tag(key: str) -> str:
     """Return the tag under which the registry is asked for the result of an action key."""
     return f"key-{key}"
@@ -64,13 +70,15 @@ def push(
     tags: Sequence[str] = (),
     jobs: int = 4,
     progress: Callable[[str, int], object] = lambda _name, _bytes: None,
+    inventory: Callable[[str], bytes] | None = None,
 ) -> dict[str, Pushed]:
     """Push `images` (name -> action key and image) to `prefix`/name, with a tag for each key.
 
     `prefix` is HOST/PATH. An image that is there under its key is left alone after one request.
     The manifest goes last, so that no tag ever points at half an image. `progress` is called with
-    an image's name and the bytes that just arrived. Raises RegistryError, and BuilderError where
-    the store lacks a layer that the registry lacks too.
+    an image's name and the bytes that just arrived. What `inventory` returns for an image that
+    goes up, its bill of materials, refers to it in the registry. Raises RegistryError, and
+    BuilderError where the store lacks a layer that the registry lacks too.
     """
     host, _, path = prefix.partition("/")
     blobs = _Blobs()
@@ -99,6 +107,12 @@ def push(
                     wanted,
                 )
             )
+        attached = 0
+        if inventory:
+            attached = attach(
+                registry, reference.repository, image.manifest, inventory(name),
+                INVENTORY, {"org.opencontainers.image.title": f"{name}.cdx.json"},
+            )  # fmt: skip
         manifest = store.read(image.digest)
         for tag in (key_tag(key), *tags):
             registry.put_manifest(reference.repository, tag, manifest, image.manifest.media_type)
@@ -109,6 +123,7 @@ def push(
             counts.uploaded_blobs,
             counts.mounted_blobs,
             already=False,
+            attached=attached,
         )
 
     if not path:

@@ -6,6 +6,9 @@ Schema".
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
+
 from builder import canonical, oci
 from builder.registry import Registry
 
@@ -13,6 +16,44 @@ from builder.registry import Registry
 def fallback_tag(subject: str) -> str:
     """Return the tag whose index lists what refers to the digest `subject`."""
     return subject.replace(":", "-")
+
+
+def attach(
+    registry: Registry,
+    repository: str,
+    subject: oci.Descriptor,
+    data: bytes,
+    media_type: str,
+    annotations: Mapping[str, str],
+) -> int:
+    """Put `data` into the repository as an artifact that refers to `subject`; return bytes sent.
+
+    `annotations` are of the artifact. The same arguments make the same artifact, so that to attach
+    it again changes nothing. The subject need not be there yet.
+    """
+    sent = 0
+    config, blob = oci.describe(oci.EMPTY, b"{}"), oci.describe(media_type, data)
+    for part, content in ((config, b"{}"), (blob, data)):
+        if not registry.has_blob(repository, part.digest):
+            registry.put_blob(repository, part, lambda: io.BytesIO(content))  # noqa: B023 - called at once
+            sent += part.size
+    document = {
+        "schemaVersion": 2,
+        "mediaType": oci.MANIFEST,
+        "artifactType": media_type,
+        "config": config.to_json(),
+        "layers": [blob.to_json()],
+        "subject": subject.to_json(),
+        "annotations": dict(annotations),
+    }
+    manifest = canonical.dumps(document)
+    digest = registry.put_manifest(repository, canonical.sha256(manifest), manifest, oci.MANIFEST)
+    referrer = oci.Descriptor(
+        media_type=oci.MANIFEST, digest=digest, size=len(manifest), artifact_type=media_type,
+        annotations=annotations,
+    )  # fmt: skip
+    announce(registry, repository, subject.digest, referrer)
+    return sent + len(manifest)
 
 
 def announce(registry: Registry, repository: str, subject: str, referrer: oci.Descriptor) -> None:

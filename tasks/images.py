@@ -10,9 +10,10 @@ from invoke import Context, task
 from .printing import CHANGED_HELP, JOBS_HELP, JSON_HELP, ROOT, building, errors, facts, say
 
 
-def build(names: str, jobs: int, changed_since: str = "") -> tuple[Any, Any]:
+def build(names: str, jobs: int, changed_since: str = "") -> tuple[Any, Any, Any]:
     """Build the targets `names` (separated by commas; all without one) into the store.
 
+    Returns the workspace, the store and what `build` returns.
     With `changed_since` only those are built that a git range touches, from that revision to now.
     """
     from builder.build import build as build_targets
@@ -28,8 +29,9 @@ def build(names: str, jobs: int, changed_since: str = "") -> tuple[Any, Any]:
         chosen = [n for n, differs in touched.items() if differs and n in (chosen or touched)]
         if not chosen:
             say(f"no image has changed since {changed_since}")
-            return store, {}
-    return store, build_targets(workspace, store, chosen, jobs=jobs, progress=building())
+            return workspace, store, {}
+    built = build_targets(workspace, store, chosen, jobs=jobs, progress=building())
+    return workspace, store, built
 
 
 @task(
@@ -46,7 +48,7 @@ def build_images(
     """Build the images into the local store; what has not changed is not made again."""
     with errors():
         started = time.monotonic()
-        _, built = build(targets, jobs, changed_since)
+        _, _, built = build(targets, jobs, changed_since)
         rows = [("image", "digest", "size", "")]
         rows += [
             (b.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", "cached" if b.cached else "")
@@ -79,23 +81,32 @@ def push_images(
     jobs: int = 4,
     json: bool = False,
 ) -> None:
-    """Build the images and push what the registry lacks."""
+    """Build the images and push what the registry lacks, each with its bill of materials."""
     with errors():
+        from builder.inventory import sbom
         from builder.push import push
         from builder.registry import Registry
 
-        store, built = build(targets, jobs)
+        workspace, store, built = build(targets, jobs)
         images = {name: (result.key, result.image) for name, result in built.items()}
         with Registry(registry.partition("/")[0], insecure=insecure) as client:
-            pushed = push(store, images, registry.rstrip("/"), client, jobs=jobs)
-        rows = [("image", "uploaded", "mounted", "")]
+            pushed = push(
+                store, images, registry.rstrip("/"), client, jobs=jobs,
+                inventory=lambda name: sbom(workspace, store, built[name].plan),
+            )  # fmt: skip
+        rows = [("image", "uploaded", "mounted", "inventory", "")]
         rows += [
             (str(p.reference), f"{p.uploaded / 1e6:.3f} MB", str(p.mounted_blobs),
-             "was there" if p.already else "")
+             f"{p.attached / 1e3:.1f} kB", "was there" if p.already else "")
             for p in pushed.values()
         ]  # fmt: skip
         found = {
-            name: {"reference": str(p.reference), "uploaded": p.uploaded, "already": p.already}
+            name: {
+                "reference": str(p.reference),
+                "uploaded": p.uploaded,
+                "already": p.already,
+                "inventory": p.attached,
+            }
             for name, p in pushed.items()
         }
         facts(found, rows, as_json=json)

@@ -6,6 +6,7 @@ import json as encoder
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 from invoke import Context, task
 
@@ -94,3 +95,24 @@ def verify_images(
         how = f"{len(found)} differences" if found else "all digests equal"
         say(f"{len(names)} images, {rounds} times: {how} ({seconds:.1f} s)")
         raise SystemExit(1 if found else 0)
+
+
+@task(help={"stage": "a target", "output": "the file to write (standard output)"})
+def sbom(_: Context, stage: str, output: str = "") -> None:
+    """Print what is in an image, from its locks, as a CycloneDX bill of materials."""
+    with errors():
+        from builder.build import plans
+        from builder.errors import BuilderError
+        from builder.inventory import sbom as bill
+        from builder.store import Store
+        from builder.workspace import Workspace
+
+        workspace, store = Workspace.load(ROOT), Store.open()
+        data = bill(workspace, store, plans(workspace, store, [stage])[stage])
+        if not output:
+            print(data.decode())
+            return
+        try:
+            Path(output).write_bytes(data)
+        except OSError as error:
+            raise BuilderError(f"writing {output} failed ({error.strerror})") from None

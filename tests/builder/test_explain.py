@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from builder import debian, explain, last, layer
+from builder import explain, last, layer
 from builder.build import build, plans
 from builder.store import Store
 from builder.workspace import Workspace
 from tests.builder.conftest import Make
+from tests.builder.locks import debs, wheels
 
 BASE = "FROM scratch\nCOPY --from=debian / /\nENV lang=C\nLABEL who=us\n"
 STAGE = (
@@ -24,24 +25,7 @@ STAGE = (
     "WORKDIR /work\n"
     'CMD ["run"]\n'
 )
-WHEEL = "{} --hash=sha256:{}  # {} bytes\n"
 HERE = "stages/b/Dockerfile"
-
-
-def lock(folder: Path, wanted: str, name: str, lines: str) -> None:
-    (folder / wanted).touch()
-    made = f"# made from {wanted} {debian.in_hash(folder, wanted)}\n"
-    (folder / name).write_text(made + lines)
-
-
-def wheels(root: Path, *pins: str) -> None:
-    lines = [WHEEL.format(pin, digit * 64, 10) for pin, digit in zip(pins, "cde", strict=False)]
-    lock(root / "stages/b", "requirements.in", "requirements.linux-amd64.lock", "".join(lines))
-
-
-def debs(root: Path, *pins: str) -> None:
-    lines = [f"{pin} pool/x.deb 10 {'d' * 64}\n" for pin in pins]
-    lock(root / "stages/a", "debian.in", "debian.lock", "".join(lines))
 
 
 def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
