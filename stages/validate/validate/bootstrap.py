@@ -51,8 +51,8 @@ def intervals(
 
 def _auc(truth: Array, scores: Sequence[Array], weights: Array) -> Array:
     """Return each draw's AUC: the share of (positive, negative) pairs in order, ties half."""
-    negatives = [np.sort(scores[i]) for i in np.flatnonzero(truth == 0)]
-    positives = [scores[i] for i in np.flatnonzero(truth == 1)]
+    negatives = [np.sort(s) for label, s in zip(truth, scores, strict=True) if label == 0]
+    positives = [s for label, s in zip(truth, scores, strict=True) if label == 1]
     pairs = np.array(
         [
             [

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from common.errors import StageError
 from common.tiles import Tile, Tiles
+from numpy.typing import NDArray
 
 from . import dose, measures
 from .bootstrap import exact_interval, intervals
@@ -46,7 +47,7 @@ class Judged:
     fold: str
     rows: tuple[int, ...]
     probability: Array
-    wells: Mapping[str, Array]
+    wells: Mapping[str, NDArray[np.intp]]
     of: Mapping[str, Tile]
 
     def score(self, well: str, scale: str = "probability") -> float:
@@ -56,6 +57,11 @@ class Judged:
     def positive(self, well: str) -> bool:
         """Return whether the well is called positive."""
         return self.score(well) >= THRESHOLD
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """The label of each well that has one."""
+        return {well: tile.label for well, tile in self.of.items() if tile.label is not None}
 
 
 def held_out(tiles: Tiles, fold: str) -> dict[str, list[int]]:
@@ -73,7 +79,8 @@ def held_out(tiles: Tiles, fold: str) -> dict[str, list[int]]:
     held = {well: rows for well, rows in wells.items() if tiles.index[rows[0]].fold == fold}
     if not held:
         raise StageError(f"the fold {fold} holds no well to judge; correct the layout's folds")
-    labels = {tiles.index[rows[0]].label for rows in held.values()} - {None}
+    found = (tiles.index[rows[0]].label for rows in held.values())
+    labels = {label for label in found if label is not None}
     if labels != {0, 1}:
         raise StageError(
             f"the held-out wells of {fold} have not both classes, only {sorted(labels) or 'none'}; "
@@ -100,10 +107,9 @@ def judged(
 
 def measure(of: Judged, seed: int) -> dict[str, Any]:
     """Return the judgement's measures as JSON-able data; None is what cannot be told."""
-    known = [well for well, tile in of.of.items() if tile.label is not None]
-    labels = [int(of.of[well].label or 0) for well in known]
-    by_tile = [of.probability[of.wells[well]] for well in known]
-    by_well = [np.array([of.score(well)]) for well in known]
+    labels = list(of.labels.values())
+    by_tile = [of.probability[of.wells[well]] for well in of.labels]
+    by_well = [np.array([of.score(well)]) for well in of.labels]
     roles = {
         role: [well for well, tile in of.of.items() if tile.role == role]
         for role in ("positive", "negative")

@@ -41,10 +41,9 @@ def classification(verdicts: Mapping[str, Verdict], classes: Sequence[str]) -> d
     Each well was judged once, by the model that did not see it.
     """
     wells = [
-        (float(tile.label), verdict.judged.score(well))
+        (float(label), verdict.judged.score(well))
         for verdict in verdicts.values()
-        for well, tile in verdict.judged.of.items()
-        if tile.label is not None
+        for well, label in verdict.judged.labels.items()
     ]
     labels, scores = (np.array(column) for column in zip(*wells, strict=True))
     counts = np.sum([v.served["well"]["confusion"] for v in verdicts.values()], axis=0)

@@ -97,8 +97,7 @@ def _wells(verdicts: Mapping[str, Verdict]) -> list[tuple[Judged, str, Tile]]:
 
 
 def _is_wrong(of: Judged, well: str) -> bool:
-    label = of.of[well].label
-    return label is not None and label != int(of.positive(well))
+    return well in of.labels and of.labels[well] != int(of.positive(well))
 
 
 def _described(tile: Tile) -> str:
@@ -180,7 +179,7 @@ def _figure(fold: str, of: Judged, series: Mapping[str, Any]) -> str:
         ec50 = (found["ec50"], found["low"], found["high"])
 
         def curve(x: float) -> float:
-            return float(dose.logistic(x, *shape))
+            return float(dose.logistic(np.array(x), *shape))
 
     drawn = plots.dose_response(
         series["doses"], [of.score(well) for well in series["wells"]], series["unit"], curve, ec50
@@ -223,12 +222,9 @@ def _calls(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> str:
 
 def _labelled(of: Judged) -> tuple[measures.Array, measures.Array]:
     """Return labels and probabilities of the tiles of labelled wells."""
-    known = [well for well, tile in of.of.items() if tile.label is not None]
-    places = np.concatenate([of.wells[well] for well in known])
-    labels = np.concatenate(
-        [np.full(len(of.wells[well]), float(of.of[well].label or 0)) for well in known]
-    )
-    return labels, of.probability[places]
+    places = [of.wells[well] for well in of.labels]
+    labels = np.repeat(np.array(list(of.labels.values()), float), [len(at) for at in places])
+    return labels, of.probability[np.concatenate(places)]
 
 
 def _matrix(title: str, level: Mapping[str, Any], classes: Sequence[str]) -> str:
