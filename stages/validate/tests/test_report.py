@@ -65,6 +65,11 @@ def test_molarities_are_said_as_they_are_spoken():
     assert said == ["323 pM", "100 fM", "0 M", "11.1 nM"]
 
 
+def test_numbers_have_three_digits_and_no_needless_exponent():
+    said = [plots.short(x) for x in (1190.4, 0.0471, 3.24e-10, -2.0, 123456.0, 2.5e6, 0)]
+    assert said == ["1190", "0.0471", "3.24e−10", "−2", "123000", "2.5e6", "0"]
+
+
 def test_a_plate_without_doses_says_so(tmp_path):
     validate(write(tmp_path, plain()))
     text = (tmp_path / "out/report").read_text(encoding="utf-8")

@@ -33,8 +33,11 @@ def colour(share: float) -> tuple[str, str]:
 
 
 def short(value: float) -> str:
-    """Return a number in three significant digits,, with a true minus."""
-    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+    """Return a number in three significant digits, with a true minus: 1190, 0.047, 3.2e−10."""
+    text = f"{value:.3g}"
+    if 1e-3 <= abs(value) < 1e6:
+        text = f"{float(text):g}" if abs(value) < 1e5 else f"{float(text):.0f}"
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
 
 
 def ramp(width: int = 240) -> str:

@@ -120,7 +120,7 @@ def _plate(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> str:
         )
     rows = tiles.plate["layout"].get("rows") or max(cell.row for cell in cells) + 1
     columns = tiles.plate["layout"].get("columns") or max(cell.column for cell in cells) + 1
-    least = f"min-width:{columns * 26}px"
+    least = f"min-width:{columns * 26}px;max-width:{columns * 62}px"
     return (
         f"<div class=wide><div style='{least}'>{plots.plate_map(cells, rows, columns)}</div></div>"
         f"{plots.ramp()}<p>A well's number is the mean of its tiles' probabilities, in percent. "
