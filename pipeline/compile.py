@@ -69,7 +69,7 @@ def _key(pins: Mapping[str, str], settings: Settings, provenance: Provenance) ->
     here = Path(__file__).parent
     code = {
         name: canonical.sha256((here / name).read_bytes())
-        for name in ("definition.py", "compile.py", "lint.py")
+        for name in ("definition.py", "compile.py", "lint.py", "run/package.py", "run/wiring.py")
     }
     versions = {name: metadata.version(name) for name in ("kfp", "kfp-kubernetes")}
     return canonical.sha256(

@@ -17,10 +17,11 @@ from pipeline.errors import PipelineError
 from pipeline.run import page
 from pipeline.run.cache import Cache
 from pipeline.run.container import Surroundings, Volume
-from pipeline.run.graph import Graph, Outcome, cycle
+from pipeline.run.graph import Graph, Outcome
 from pipeline.run.kubernetes import known_name
-from pipeline.run.package import Package, arguments, dags, image_digest, load
+from pipeline.run.package import Package, arguments, image_digest, load
 from pipeline.run.record import Record, Result, Step
+from pipeline.run.wiring import check_wiring
 
 __all__ = ["Package", "Result", "Step", "Volume", "load", "run"]
 
@@ -50,11 +51,8 @@ def run(
     after every container has been stopped and the page written.
     """
     given = arguments(package, parameters)
-    for where, component in dags(package):
-        if found := cycle(component["dag"].get("tasks", {})):
-            raise PipelineError(
-                f"{where}: tasks wait for each other: {' -> '.join(found)}; compile it again"
-            )
+    for fault in check_wiring(package):
+        raise PipelineError(f"the package cannot run: {fault}")
     images = _images(package, store, find_image)
     notes = _notes(package, given, volumes, secrets)
     began, name = time.time(), time.strftime("%Y%m%d-%H%M%S", time.gmtime())
