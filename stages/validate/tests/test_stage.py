@@ -282,9 +282,12 @@ def test_a_checkpoint_that_says_passed_is_looked_at(tmp_path, workspace):
     save(tmp_path, CONSTANT)
     path = workspace / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["output_parameters"]["passed"] = True
+    manifest["output_parameters"] = {"passed": True, "digest": "sha256:0"}
     path.write_text(json.dumps(manifest))
-    assert checkpointed(tmp_path, checkpoint=True) is False
+    again = task(tmp_path, ["A", "B"], workspace_name="w", checkpoint=True)
+    validate(again)
+    servable = digest.folder_digest(tmp_path / "out/servable")
+    assert again.output_parameters() == {"passed": False, "digest": servable}
 
 
 def test_a_checkpoint_of_another_threshold_does_not_fit(tmp_path, workspace):

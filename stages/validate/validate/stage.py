@@ -24,7 +24,10 @@ METRICS = "metrics.json"
 
 
 def validate(task: StageIO) -> None:
-    """Run the stage, or re-emit its checkpoint; `passed` always follows from the metrics."""
+    """Run the stage, or re-emit its checkpoint.
+
+    What `passed` and `digest` say then follows from the files, not from what was said at the time.
+    """
     threshold = task.parameter("f1_threshold", float)
     if not 0 <= threshold <= 1:
         raise StageError(f"f1_threshold = {threshold:g} is not within 0 to 1; an F1 never is")
@@ -32,6 +35,7 @@ def validate(task: StageIO) -> None:
     with_checkpoint(task, "validate", restore=restore, compute=lambda: _compute(task, threshold))
     if restore:
         task.set_parameter("passed", _reread(task.output("results") / METRICS, threshold))
+        task.set_parameter("digest", digest.folder_digest(task.output("servable")))
 
 
 def gate(metrics: Mapping[str, Any], threshold: float) -> bool:
