@@ -92,6 +92,7 @@ class Connection:
         docker_config: Path | None = None,
     ) -> None:
         self.host = host
+        self.insecure = insecure
         self.requests = 0
         self.timing = timing or Timing()
         self._plain = insecure or is_loopback(host)

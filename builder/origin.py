@@ -45,7 +45,7 @@ def image(store: Store, reference: Reference) -> oci.Image:
         replace(layer, blob=replace(layer.blob, media_type=oci.LAYER)) for layer in found.layers
     )
     for layer in layers:
-        _remember(store, layer.blob.digest, reference)
+        remember(store, layer.blob.digest, reference)
     return replace(found, layers=layers)
 
 
@@ -68,11 +68,18 @@ def bring(store: Store, blob: oci.Descriptor) -> bool:
     known = of(store, blob)
     if known is None:
         return False
+    from builder.connection import RegistryError
     from builder.pull import fetch
     from builder.registry import Registry
 
-    with Registry(known.host) as registry:
-        fetch(store, registry, known.repository, blob)
+    try:
+        with Registry(known.host) as registry:
+            fetch(store, registry, known.repository, blob)
+    except RegistryError as error:
+        if error.status == 404:
+            _path(store, blob.digest).unlink(missing_ok=True)
+            raise BuilderError(f"{error}; run `invoke build-images` to make it here") from None
+        raise
     return True
 
 
@@ -85,7 +92,8 @@ def _path(store: Store, digest: str) -> Path:
     return store.root / "origins" / digest.removeprefix("sha256:")
 
 
-def _remember(store: Store, digest: str, reference: Reference) -> None:
+def remember(store: Store, digest: str, reference: Reference) -> None:
+    """Keep that the repository of `reference` has the layer `digest`."""
     path = _path(store, digest)
     text = f"{reference.host}/{reference.repository}"
     try:

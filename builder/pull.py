@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from builder import oci
+from builder import oci, origin
 from builder.errors import BuilderError
 from builder.push import key_tag
 from builder.reference import Reference
@@ -26,17 +26,32 @@ def find_by_key(store: Store, registry: Registry, repository: str, key: str) -> 
     return documents(store, registry, repository, key_tag(key), PLATFORM)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class RegistryCache:
-    """The results that were pushed to `registry` under `path`, by action key (a RemoteCache)."""
+    """The results that were pushed to `registry` under `path`, by action key (a RemoteCache).
+
+    `found` holds the names of the images that were there.
+    """
 
     store: Store
     registry: Registry
     path: str
+    found: set[str] = field(default_factory=set)
 
     def find(self, name: str, key: str) -> oci.Image | None:
-        """Return the image that was pushed as `path/name` for `key`, or None."""
-        return find_by_key(self.store, self.registry, f"{self.path}/{name}", key)
+        """Return the image that was pushed as `path/name` for `key`, or None.
+
+        Its layers stay where they are; the store remembers where, for whoever needs their bytes.
+        """
+        repository = f"{self.path}/{name}"
+        image = find_by_key(self.store, self.registry, repository, key)
+        if image is not None:
+            self.found.add(name)
+            if not self.registry.insecure:
+                for layer in image.layers:
+                    reference = Reference(self.registry.host, repository)
+                    origin.remember(self.store, layer.blob.digest, reference)
+        return image
 
 
 def documents(

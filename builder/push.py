@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -68,13 +68,15 @@ def push(
     registry: Registry,
     *,
     tags: Sequence[str] = (),
+    there: Collection[str] = (),
     jobs: int = 4,
     progress: Callable[[str, int], object] = lambda _name, _bytes: None,
     inventory: Callable[[str], bytes] | None = None,
 ) -> dict[str, Pushed]:
     """Push `images` (name -> action key and image) to `prefix`/name, with a tag for each key.
 
-    `prefix` is HOST/PATH. An image that is there under its key is left alone after one request.
+    `prefix` is HOST/PATH. An image that is there under its key is left alone after one request,
+    and after none where `there` has its name: it was found just now.
     The manifest goes last, so that no tag ever points at half an image. `progress` is called with
     an image's name and the bytes that just arrived. What `inventory` returns for an image that
     goes up, its bill of materials, refers to it in the registry. Raises RegistryError, and
@@ -86,6 +88,8 @@ def push(
     def one(name: str) -> Pushed:
         key, image = images[name]
         reference = Reference(host=host, repository=f"{path}/{name}", digest=image.digest)
+        if name in there and not tags:
+            return Pushed(name, reference, 0, 0, 0, already=True)
         found = registry.head_manifest(reference.repository, key_tag(key))
         if found and found.digest == image.digest and not tags:
             return Pushed(name, reference, 0, 0, 0, already=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from invoke import Context, task
@@ -10,10 +12,13 @@ from invoke import Context, task
 from .printing import CHANGED_HELP, JOBS_HELP, JSON_HELP, ROOT, building, errors, facts, say
 
 
-def build(names: str, jobs: int, changed_since: str = "") -> tuple[Any, Any, Any]:
+def build(
+    names: str, jobs: int, changed_since: str = "", cache: Any = None
+) -> tuple[Any, Any, Any]:
     """Build the targets `names` (separated by commas; all without one) into the store.
 
-    Returns the workspace, the store and what `build` returns.
+    Returns the workspace, the store and what `build` returns. What `cache` (a RemoteCache) has is
+    not made.
     With `changed_since` only those are built that a git range touches, from that revision to now.
     """
     from builder.build import build as build_targets
@@ -30,25 +35,44 @@ def build(names: str, jobs: int, changed_since: str = "") -> tuple[Any, Any, Any
         if not chosen:
             say(f"no image has changed since {changed_since}")
             return workspace, store, {}
-    built = build_targets(workspace, store, chosen, jobs=jobs, progress=building())
+    built = build_targets(workspace, store, chosen, jobs=jobs, progress=building(), cache=cache)
     return workspace, store, built
+
+
+@contextmanager
+def in_registry(prefix: str, *, insecure: bool = False) -> Iterator[Any]:
+    """Yield the RemoteCache of the images under HOST/PREFIX."""
+    from builder.pull import RegistryCache
+    from builder.registry import Registry
+    from builder.store import Store
+
+    host, _, path = prefix.rstrip("/").partition("/")
+    with Registry(host, insecure=insecure) as client:
+        yield RegistryCache(Store.open(), client, path)
 
 
 @task(
     help={
         "targets": "names separated by commas (all)",
         "changed_since": CHANGED_HELP,
+        "cache": "HOST/PREFIX of a registry whose images are taken where they are the same",
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
     }
 )
 def build_images(
-    _: Context, targets: str = "", changed_since: str = "", jobs: int = 2, json: bool = False
+    _: Context,
+    targets: str = "",
+    changed_since: str = "",
+    cache: str = "",
+    jobs: int = 2,
+    json: bool = False,
 ) -> None:
     """Build the images into the local store; what has not changed is not made again."""
     with errors():
         started = time.monotonic()
-        _, _, built = build(targets, jobs, changed_since)
+        with in_registry(cache) if cache else nullcontext() as results:
+            _, _, built = build(targets, jobs, changed_since, results)
         rows = [("image", "digest", "size", "")]
         rows += [
             (b.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", "cached" if b.cached else "")
@@ -85,13 +109,12 @@ def push_images(
     with errors():
         from builder.inventory import sbom
         from builder.push import push
-        from builder.registry import Registry
 
-        workspace, store, built = build(targets, jobs)
-        images = {name: (result.key, result.image) for name, result in built.items()}
-        with Registry(registry.partition("/")[0], insecure=insecure) as client:
+        with in_registry(registry, insecure=insecure) as cache:
+            workspace, store, built = build(targets, jobs, cache=cache)
+            images = {name: (result.key, result.image) for name, result in built.items()}
             pushed = push(
-                store, images, registry.rstrip("/"), client, jobs=jobs,
+                store, images, registry.rstrip("/"), cache.registry, jobs=jobs, there=cache.found,
                 inventory=lambda name: sbom(workspace, store, built[name].plan),
             )  # fmt: skip
         rows = [("image", "uploaded", "mounted", "inventory", "")]

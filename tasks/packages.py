@@ -60,14 +60,19 @@ def pin_in_registry(registry: str, jobs: int, *, insecure: bool = False) -> Pinn
     host, _, path = registry.rstrip("/").partition("/")
     store, workspace = Store.open(), Workspace.load(ROOT)
     with Registry(host, insecure=insecure) as client:
+        cache = RegistryCache(store, client, path)
         built = build(
-            workspace, store, TARGETS, jobs=jobs, progress=building(),
-            cache=RegistryCache(store, client, path), need_layers=False,
+            workspace, store, TARGETS, jobs=jobs, progress=building(), cache=cache,
+            need_layers=False,
         )  # fmt: skip
         named = pins(built, registry.rstrip("/"))
         with ThreadPoolExecutor(len(named)) as pool:
             there = pool.map(
-                lambda name: client.head_manifest(f"{path}/{name}", built[name].image.digest), named
+                lambda name: (
+                    name in cache.found
+                    or client.head_manifest(f"{path}/{name}", built[name].image.digest)
+                ),
+                named,
             )
             lacking = [named[name] for name, found in zip(named, there, strict=True) if not found]
     if lacking:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from builder.build import build
 from builder.connection import RegistryError, Timing
-from builder.pull import find_by_key, pull
+from builder.errors import BuilderError
+from builder.pull import RegistryCache, find_by_key, pull
 from builder.push import push
 from builder.reference import Reference
 from builder.registry import PIECE, Registry
+from builder.sandbox.unpack import unpacked
 from builder.store import Store
 from tests.builder.conftest import Make
 
@@ -70,3 +73,46 @@ def test_a_name_that_is_not_of_the_form_is_refused(text: str) -> None:
 def test_a_reference_reads_back_as_it_was_written() -> None:
     text = "127.0.0.1:5000/a/b-c:tag@sha256:" + "0" * 64
     assert str(Reference.parse(text)) == text
+
+
+def test_a_fresh_clone_with_a_filled_registry_builds_nothing_and_downloads_no_layer(
+    make: Make, store: Store, registry_host: str, tmp_path: Path
+) -> None:
+    workspace = make(RECIPE, **TWO)
+    with Registry(registry_host) as registry:
+        first = build(workspace, store)
+        push(store, {n: (b.key, b.image) for n, b in first.items()}, f"{registry_host}/p", registry)
+
+    def layers(fresh: Store) -> list[bool]:
+        return [fresh.has(part.blob) for b in first.values() for part in b.image.layers]
+
+    fresh = Store.open(tmp_path / "fresh")
+    with Registry(registry_host) as registry:
+        cache = RegistryCache(fresh, registry, "p")
+        again = build(workspace, fresh, cache=cache)
+        images = {n: (b.key, b.image) for n, b in again.items()}
+        pushed = push(fresh, images, f"{registry_host}/p", registry, there=cache.found)
+        assert registry.requests <= 2 * len(first)
+    assert {n: b.image for n, b in again.items()} == {n: b.image for n, b in first.items()}
+    assert all(b.cached for b in again.values())
+    assert all(p.already for p in pushed.values())
+    assert not any(layers(fresh))
+    assert unpacked(fresh, first["b"].image.layers[0]).is_dir(), "its bytes come when needed"
+    assert any(layers(fresh))
+
+
+def test_what_a_registry_has_lost_is_made_again(
+    make: Make, store: Store, registry_host: str, tmp_path: Path
+) -> None:
+    workspace = make(RECIPE, **TWO)
+    fresh = Store.open(tmp_path / "fresh")
+    with Registry(registry_host) as registry:
+        first = build(workspace, store)
+        push(store, {n: (b.key, b.image) for n, b in first.items()}, f"{registry_host}/p", registry)
+        build(workspace, fresh, cache=RegistryCache(fresh, registry, "p"))
+    layer = first["a"].image.layers[0]
+    shutil.rmtree(tmp_path / "registry/data")
+    with pytest.raises(BuilderError, match=r"is not there; run `invoke build-images`"):
+        unpacked(fresh, layer)
+    assert build(workspace, fresh)["a"].image == first["a"].image
+    assert unpacked(fresh, layer).is_dir()
