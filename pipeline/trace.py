@@ -176,7 +176,11 @@ def _package(found: Trace, places: Places, base: Reference, file: Path | None) -
     except (BuilderError, PipelineError, OSError) as error:
         found.missing.append(f"the package {found.package}: {error}")
         return
-    found.stages, found.locks = made["images"], made["locks"]
+    found.stages = {
+        name: {"digest": image["digest"], "key": image["key"]}
+        for name, image in made["images"].items()
+    }
+    found.locks = {path: lock["sha256"] for path, lock in made["locks"].items()}
     found.commit, found.dirty = made["commit"], made["dirty"]
 
 
@@ -200,8 +204,11 @@ def _locks(found: Trace, root: Path | None) -> None:
     """Compare the locks with those of the commit, where `root` is a checkout that has it."""
     if not found.locks:
         return
-    if not found.commit or found.dirty:
-        found.missing.append("the commit: the package was compiled outside of one, or a dirty tree")
+    if not found.commit:
+        found.missing.append("the commit: the package was compiled outside of a git checkout")
+        return
+    if found.dirty:
+        found.missing.append("the locks were not compared: the package was made of a changed tree")
         return
     for path, digest in found.locks.items() if root else ():
         command = ["git", "-C", str(root), "show", f"{found.commit}:{path}"]

@@ -57,8 +57,16 @@ def released(store: Store, registry_host: str, tmp_path: Path) -> Released:
     made = Provenance(
         commit=git(checkout, "rev-parse", "HEAD"),
         dirty=False,
-        images={name: {"key": "a" * 64, "digest": image.digest} for name in ("function", "train")},
-        locks={"stages/train/requirements.lock": canonical.sha256(b"numpy==2.0\n")},
+        images={
+            name: {"key": "a" * 64, "digest": image.digest, "layers": {}}
+            for name in ("function", "train")
+        },
+        locks={
+            "stages/train/requirements.lock": {
+                "sha256": canonical.sha256(b"numpy==2.0\n"),
+                "packages": {"numpy": "2.0"},
+            }
+        },
     )
     package = f"{made.line()}\npipelineInfo: {{name: plateline}}\n".encode()
     images = dict.fromkeys(("function", "train"), ("a" * 64, image))
@@ -95,6 +103,7 @@ def test_the_walk_reaches_the_commit_in_a_registry_alone(
     assert found.metrics == {"fold_1 well weighted_f1": 1.0}
     assert found.package == released.digest
     assert set(found.stages) == {"function", "train"}
+    assert list(found.locks) == ["stages/train/requirements.lock"]
     assert found.commit == git(released.checkout, "rev-parse", "HEAD")
     assert not found.dirty
 
@@ -150,7 +159,8 @@ def test_a_lock_that_is_not_the_commits_and_a_lost_image_are_told(
     made = json.loads(released.package.split(b"\n")[0].partition(b": ")[2])
     lost = "sha256:" + "9" * 64
     made["images"]["train"]["digest"] = lost
-    made["locks"] = {"stages/train/requirements.lock": lost, "stages/new.lock": lost}
+    names = ("stages/train/requirements.lock", "stages/new.lock")
+    made["locks"] = {name: {"sha256": lost, "packages": {}} for name in names}
     package = Provenance(**made).line().encode() + b"\n"
     digest = empty.add(package).digest
     image = run(
