@@ -1,0 +1,108 @@
+"""From source to a pinned package: whole processes, against a registry on loopback.
+
+    .venv/bin/python -m benchmarks.pipeline [--repeats N]
+
+Prints seconds (median, minimum, maximum) beside each bar; asserts nothing. Everything happens in a
+clone of this checkout with a store of its own, filled from the downloads of this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from builder.build import downloads_folder
+from tests import registries
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = "stages/validate/validate/stage.py"
+
+
+class Bench:
+    """A clone in `folder`, its store, and a registry at `host`."""
+
+    def __init__(self, folder: Path, host: str) -> None:
+        self.folder, self.prefix = folder, f"{host}/plateline"
+        self.clone = folder / "clone"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(self.clone)], check=True)
+        (folder / "cache").mkdir()
+        (folder / "cache" / "downloads").symlink_to(downloads_folder())
+
+    def invoke(self, *words: str, store: str = "store") -> str:
+        """Run tasks as a process of their own and return what they printed."""
+        environment = {**os.environ, "PLATELINE_STORE": str(self.folder / "cache" / store)}
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", *words], cwd=self.clone, env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"invoke {' '.join(words)} failed: {done.stderr}")
+        return done.stdout
+
+
+def timed(repeats: int, work: Callable[[int], object]) -> str:
+    """Return `median (minimum to maximum) s` of `work`, called with 0, 1, …"""
+    taken = []
+    for number in range(repeats):
+        started = time.monotonic()
+        work(number)
+        taken.append(time.monotonic() - started)
+    return f"{statistics.median(taken):.2f} ({min(taken):.2f} to {max(taken):.2f}) s"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=7)
+    repeats = parser.parse_args().repeats
+    with (
+        tempfile.TemporaryDirectory() as name,
+        registries.serve(Path(name, "registry")) as host,
+    ):
+        bench = Bench(Path(name), host)
+        print("filling a store and a registry", file=sys.stderr)
+        bench.invoke("push-images", "--registry", bench.prefix)
+        compile_ = ("compile", "--registry", bench.prefix)
+        bench.invoke(*compile_)
+        print(f"{'what':54} {'measured':32} bar")
+
+        def show(what: str, measured: str, bar: str) -> None:
+            print(f"{what:54} {measured:32} {bar}", flush=True)
+
+        show("compile, nothing changed", timed(repeats, lambda _: bench.invoke(*compile_)),
+             "1.2 s")  # fmt: skip
+
+        def afresh(number: int) -> None:
+            bench.invoke("compile", "--registry", bench.prefix, "--gpus", str(number + 1))
+
+        show("compile, a setting changed", timed(repeats, afresh), "")
+        show("  of it `import kfp`", timed(repeats, lambda _: subprocess.run(
+            [sys.executable, "-c", "import kfp.dsl, kfp.compiler, kfp.kubernetes"],
+            check=True)), "")  # fmt: skip
+
+        def clone(number: int) -> None:
+            made = json.loads(bench.invoke(*compile_, "--json", store=f"fresh-{number}/store"))
+            assert made["digest"]
+            shutil.rmtree(bench.folder / "cache" / f"fresh-{number}")
+
+        show("fresh clone + filled registry -> package", timed(repeats, clone), "3 s")
+
+        def change(number: int) -> None:
+            with (bench.clone / SOURCE).open("a") as file:
+                file.write(f"# {number}\n")
+            bench.invoke("push-images", "--registry", bench.prefix, *compile_)
+
+        show("one source line -> pushed and pinned package", timed(repeats, change), "2 s")
+
+
+if __name__ == "__main__":
+    main()
