@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -254,6 +255,37 @@ def test_a_commit_or_repository_that_is_not_there_is_named(
         built(make, store, f"ADD file:///nowhere.git#{'0' * 40} /r/")
     kept = downloads_folder() / "git"
     assert not kept.exists() or not list(kept.iterdir()), "something half-fetched was kept"
+
+
+def test_a_server_that_gives_branches_only_is_asked_for_all_of_them(
+    make: Make, store: Store, repository: tuple[str, str], tmp_path: Path
+) -> None:
+    """A folder of files behind a web server: it knows no shallow fetches."""
+    _, commit = repository
+    bare = tmp_path / "web" / "research.git"
+    git(tmp_path, "clone", "-q", "--bare", str(tmp_path / "research"), str(bare))
+    git(bare, "update-server-info")
+
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path / "web"))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/research.git"
+        found = built(make, store, f"ADD --link {url}#{commit}:src /r/")
+        assert content(found["r/deep/data.txt"]) == b"data $Id$\n"
+        with pytest.raises(BuilderError, match=rf"{url} has no commit 0{{40}}"):
+            built(make, store, f"ADD {url}#{'0' * 40} /r/")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_submodule_is_refused_with_the_line_that_brings_it(

@@ -11,15 +11,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builder import debian, oci
 from builder.build import build
+from builder.errors import BuilderError
 from builder.oci import Image
 from builder.plan import ImagePlan, Planner
 from builder.store import Store
@@ -360,3 +364,63 @@ def test_the_number_of_jobs_reaches_neither_key_nor_digest(tmp_path: Path) -> No
         built = build(Workspace.load(root), store, ["a"], jobs=jobs)["a"]
         found.add((built.key, built.image.digest))
     assert len(found) == 1
+
+
+# -- what is made with what is known already is what is made from nothing --------------------------
+
+# Path -> what it can be: a file's content, a link's target after "->", a folder "/", or nothing.
+CONTEXTS = st.fixed_dictionaries(
+    {
+        "f": st.sampled_from(["1", "2"]),
+        "d/x": st.sampled_from(["1", "2"]),
+        "d/l": st.sampled_from(["-> x", "-> ../e", "-> /g/h", "/", ""]),
+        "l": st.sampled_from(["-> d", "-> e", "-> /g", "-> d/l", "/", ""]),
+        "e": st.sampled_from(["/", ""]),
+    }
+)
+SOURCES = st.sampled_from(["f", "d", "d/x", ".", "*", "d/*"])
+DESTINATIONS = st.sampled_from(["/", "/l/", "/l", "/l/n", "/d/l/", "/d/l/n", "/d/n/", "/e", "/g/h"])
+FLAGS = st.sampled_from(["", "", "", "--chown=7:8 ", "--chmod=0700 ", "--link "])
+LINES = st.one_of(
+    st.builds("COPY {}{} {}".format, FLAGS, SOURCES, DESTINATIONS),
+    st.builds("COPY --from=one /{} {}".format, SOURCES, DESTINATIONS),
+    st.builds("WORKDIR {}".format, DESTINATIONS),
+    st.sampled_from(["ENV A=1", "USER 7"]),
+)
+RECIPES = st.lists(LINES, min_size=1, max_size=4)
+
+
+def outcome(folder: Path, store: Path, tree: Mapping[str, str], lines: Sequence[str]) -> str:
+    """Write a context, build it in `store`, and return the digest or why there is none."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "stages/a").mkdir(parents=True)
+    recipe = ["FROM scratch AS one", "COPY . /", "FROM scratch", "COPY . /", *lines]
+    (folder / "stages/a/Dockerfile").write_text("\n".join(recipe) + "\n")
+    (folder / ".dockerignore").write_text("stages\n")
+    for path, what in tree.items():
+        where = folder / path
+        where.parent.mkdir(exist_ok=True)
+        if what == "/":
+            where.mkdir()
+        elif what.startswith("-> "):
+            where.symlink_to(what[3:])
+        elif what:
+            where.write_text(what)
+    try:
+        return build(Workspace.load(folder), Store.open(store), ["a"])["a"].image.digest
+    except BuilderError as error:
+        return str(error)
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(CONTEXTS, CONTEXTS, RECIPES, RECIPES)
+def test_a_build_after_others_gives_what_a_build_from_nothing_gives(
+    before: dict[str, str], after: dict[str, str], old: list[str], new: list[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for tree, lines in ((before, old), (after, old), (before, new)):
+            outcome(folder / "w", folder / "used", tree, lines)
+        known = outcome(folder / "w", folder / "used", after, new)
+        assert known == outcome(folder / "w", folder / "fresh", after, new)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder import recipe, settings
+from builder import copying, recipe, settings
 from builder.build import build
 from builder.errors import BuilderError
-from builder.shellwords import expand
+from builder.shellwords import expand, split
 from builder.store import Store
 from tests.builder.conftest import Make
 
@@ -115,6 +115,34 @@ def test_each_refusal_names_file_line_and_way_out(
 ) -> None:
     with pytest.raises(BuilderError, match=r"^stages/a/Dockerfile:3: .*" + says):
         build(make(f"# a comment\nFROM scratch\n{instruction}\n", one="1"), store)
+
+
+WORD = st.text(alphabet="ab $\\\"' \t=", min_size=1)
+
+
+@given(st.lists(WORD, max_size=4))
+def test_words_in_single_quotes_come_back_as_they_were(found: list[str]) -> None:
+    quoted = ["'" + word.replace("'", "'\\''") + "'" for word in found]
+    assert [expand(word, {"a": "1"}) for word in split(" ".join(quoted))] == found
+
+
+PARTS = st.sampled_from(["", ".", "..", "a", "b", "c"])
+TARGETS = st.dictionaries(
+    st.sampled_from(["a", "b", "a/b", "b/a", "c/a"]),
+    st.lists(PARTS, min_size=1, max_size=4).map("/".join),
+)
+
+
+@given(st.lists(PARTS, max_size=6).map("/".join), TARGETS)
+def test_a_followed_path_stays_inside_and_holds_no_link(path: str, links: dict[str, str]) -> None:
+    try:
+        found = copying.follow(path, links.get)
+    except BuilderError as error:
+        assert "links in a circle" in str(error)  # noqa: PT017
+        return
+    parts = found.split("/") if found else []
+    assert not {"", ".", ".."} & set(parts)
+    assert not any("/".join(parts[: depth + 1]) in links for depth in range(len(parts)))
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="$\\'\"")))
