@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +110,9 @@ class _Api:
             data = await request.body()
             if kind == "application/json":
                 data = await service.in_pool(pictures.of_json, data)
-        picture = await service.in_pool(
-            pictures.decode, data, service.settings.max_pixels, models.targets
-        )
-        each = await service.run(models.models, picture.tiles)
+        limit = service.settings.max_pixels
+        decode = partial(pictures.decode, data, limit, models.targets)
+        picture, each = await service.run(models.models, decode)
         mean = float(each.mean())
         return JSONResponse(
             {
@@ -157,8 +157,9 @@ class _Api:
         models = self._models(request)
         _plain(request)
         body = await request.body()
-        asked = await self._service.in_pool(tensors.decode, body, request.headers)
-        each = await self._service.run(models, asked.tiles)
+        asked, each = await self._service.run(
+            models, partial(tensors.decode, body, request.headers)
+        )
         content, headers = tensors.encode(request.path_params["model"], asked, each.mean(axis=0))
         return Response(content, headers=headers)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from common.errors import StageError
@@ -17,6 +17,17 @@ from .models import Model, Models, load
 from .settings import Settings
 
 LARGE = 1 << 20  # bytes; so many bodies above this size are held at a time as there are workers
+
+
+class Tiled(Protocol):
+    """What was decoded: it has tiles, uint8 [n, 256, 256, 3]."""
+
+    @property
+    def tiles(self) -> NDArray[np.uint8]:
+        """At least one tile."""
+
+
+T = TypeVar("T", bound=Tiled)
 
 
 class NotReadyError(Exception):
@@ -69,26 +80,49 @@ class Service:
         self.draining = True
         self.settings.lock.unlink(missing_ok=True)
 
-    async def run(self, models: Sequence[Model], tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return probabilities [models, tiles]; where the caller is cancelled, so is what waits.
+    async def run(
+        self, models: Sequence[Model], decode: Callable[[], T]
+    ) -> tuple[T, NDArray[np.float64]]:
+        """Return what `decode` returns, and the probabilities [models, tiles] of its tiles.
 
-        Every tile of every model is one piece of work, so that a single request uses all cores.
+        Every tile of every model is one piece of work, so that a single request uses all cores;
+        the thread that decodes does the first of them itself. Where the caller is cancelled, what
+        waits is not begun.
         """
-        loop = asyncio.get_running_loop()
-        work = [
-            loop.run_in_executor(self.pool, self._timed, model, tile)
-            for tile in tiles
-            for model in models
-        ]
-        values = np.array(await asyncio.gather(*work))
-        return values.reshape(len(tiles), len(models)).T
-
-    def _timed(self, model: Model, tile: NDArray[np.uint8]) -> float:
-        began = time.perf_counter()
-        value = model.run(tile)
-        self.metrics.inference.labels(model.name).observe(time.perf_counter() - began)
-        return value
+        job = _Job(self)
+        try:
+            asked, first, rest = await self.in_pool(job.begin, models, decode)
+            values = [first, *await asyncio.gather(*map(asyncio.wrap_future, rest))]
+        except asyncio.CancelledError:
+            job.cancelled = True
+            raise
+        return asked, np.array(values).reshape(-1, len(models)).T
 
     async def in_pool(self, function: Any, *arguments: Any) -> Any:
         """Return `function(*arguments)`, off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
+
+
+class _Job:
+    """One request's work in the pool."""
+
+    def __init__(self, service: Service) -> None:
+        self._pool = service.pool
+        self._seconds = service.metrics.inference
+        self.cancelled = False
+
+    def begin(
+        self, models: Sequence[Model], decode: Callable[[], T]
+    ) -> tuple[T, float, list[Future[float]]]:
+        asked = decode()
+        first, *others = [(model, tile) for tile in asked.tiles for model in models]
+        rest = [self._pool.submit(self._run, *piece) for piece in others]
+        return asked, self._run(*first), rest
+
+    def _run(self, model: Model, tile: NDArray[np.uint8]) -> float:
+        if self.cancelled:
+            raise CancelledError
+        began = time.perf_counter()
+        value = model.run(tile)
+        self._seconds.labels(model.name).observe(time.perf_counter() - began)
+        return value
