@@ -52,6 +52,7 @@ def checks() -> list[Check]:
                 ("skopeo", "skopeo", "tests: images pass it", ("skopeo",)),
                 ("umoci", "umoci", "tests: images pass it", ("umoci",)),
                 ("podman", "podman", "tests: images pass it", ("podman",)),
+                ("htpasswd", "htpasswd", "tests: a registry with passwords", ("apache2-utils",)),
                 ("busybox", "busybox", "tests: a small image", ("busybox-static",)),
                 ("chromium", "chromium", "tests: pages in a browser",
                  ("chromium", "chromium-driver")),

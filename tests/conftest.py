@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,21 @@ from tests import registries
 
 
 def missing(what: str, command: str) -> None:
-    """Skip with the command that would enable the test; fail where nothing may be skipped."""
-    message = f"{what} is missing; {command}"
-    if os.environ.get("PLATELINE_REQUIRE_ALL"):
-        pytest.fail(message)
-    pytest.skip(message)
+    """Skip with the command that would enable the test."""
+    pytest.skip(f"{what} is missing; {command}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that was skipped where PLATELINE_REQUIRE_ALL is set, but for want of a plate."""
+    report = yield
+    required = os.environ.get("PLATELINE_REQUIRE_ALL")
+    if required and report.skipped and "BBBC013" not in str(report.longrepr):
+        report.outcome = "failed"
+        report.longrepr = f"PLATELINE_REQUIRE_ALL is set, but: {report.longrepr}"
+    return report
 
 
 @pytest.fixture
