@@ -183,9 +183,9 @@ def _series(of: Judged) -> list[dict[str, Any]]:
     return found
 
 
-def same_calls(one: Judged, other: Judged) -> bool:
-    """Return whether no held-out well, labelled or not, is called otherwise."""
-    return all(one.positive(well) == other.positive(well) for well in one.wells)
+def changed_calls(one: Judged, other: Judged) -> list[str]:
+    """Return the held-out wells, labelled or not, that the two call differently."""
+    return [well for well in one.wells if one.positive(well) != other.positive(well)]
 
 
 def close_enough(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -56,8 +56,8 @@ def judge_fold(tiles: Tiles, model: Model, seed: int) -> Verdict:
         judged[variant] = judge.judged(tiles, model.fold, wells, probability)
         measures[variant] = judge.measure(judged[variant], seed)
     if INT8 in judged:
-        if not judge.same_calls(judged[FP32], judged[INT8]):
-            refused = "it calls a well otherwise"
+        if changed := judge.changed_calls(judged[FP32], judged[INT8]):
+            refused = f"it calls {', '.join(changed)} otherwise"
         elif not judge.close_enough(measures[FP32], measures[INT8]):
             refused = "its AUC differs by more than 0.005"
     served = FP32 if refused else INT8
