@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from builder import canonical, oci
 from builder.errors import BuilderError
+from builder.kept import kept
 from builder.reference import Reference
 from builder.registry import Registry
 from builder.store import Store
@@ -75,15 +76,19 @@ class Places:
     def manifest(self, reference: Reference) -> bytes:
         """Return a manifest's bytes, checked; raises BuilderError where it is missing."""
         if reference.local:
-            if not reference.digest:
-                raise BuilderError(f"the store has no tags; name {reference} by @sha256:…")
-            return self._store.read(reference.digest)
+            return self._store.read(reference.digest or self._kept(reference))
         found = self.registry(reference.host).get_manifest(
             reference.repository, reference.digest or reference.tag or "latest"
         )
         if found is None:
             raise BuilderError(f"{reference} is not in the registry")
         return found[1]
+
+    def _kept(self, reference: Reference) -> str:
+        named = kept(self._store).get(f"{reference.host}/{reference.repository}")
+        if named is None:
+            raise BuilderError(f"the store keeps nothing as {reference}; add its @sha256:…")
+        return named.digest
 
     def blob(self, reference: Reference, blob: oci.Descriptor) -> bytes:
         """Return a blob of the repository that `reference` names."""

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder import oci
+from builder.gc import collect
+from builder.kept import kept
 from builder.reference import Reference
 from builder.registry import Registry
 from builder.store import Store
 from tests import registries
 
-from .conftest import PACKAGE, Run, base_image, push_base
+from .conftest import PACKAGE, Run, base_image, push_base, write_servable
 
 
 def image_of(reference: Reference) -> tuple[dict[str, object], oci.Image]:
@@ -177,6 +180,9 @@ def test_who_asks_what_refers_to_the_artifact_finds_the_images(
             artifact = Reference.parse(found["artifact"])
             known = registry.referrers(artifact.repository, artifact.digest)
             assert {entry.digest for entry in known} == images
+            (told,) = known
+            assert told.artifact_type == oci.CONFIG
+            assert told.annotations["plateline.artifact"] == found["artifact"]
 
 
 def test_a_registry_that_does_not_mount_gets_copies(
@@ -250,6 +256,30 @@ def test_the_store_takes_image_and_artifact_where_the_names_are_local(
     digests = (tmp_path / "out" / "digests").read_text()
     for text in (found["image"], found["artifact"], image.digest, PACKAGE):
         assert text in digests
+
+
+def test_the_store_keeps_the_last_image_of_a_name_and_all_it_reaches(
+    store: Store, run: Run, monkeypatch: pytest.MonkeyPatch, servable: Path
+) -> None:
+    monkeypatch.setenv("PLATELINE_STORE", str(store.root))
+    there = {
+        "function_image": f"localhost/function@{base_image(store).digest}",
+        "model_repo": "localhost/served/model",
+        "artifact_repo": "localhost/served/artifact",
+    }
+    first = {name: Reference.parse(text).digest for name, text in run(**there).items()}
+    write_servable(servable, {"fold_1": b"another"})
+    second = {name: Reference.parse(text).digest for name, text in run(**there).items()}
+    names = {"localhost/served/model": "image", "localhost/served/artifact": "artifact"}
+    assert {name: kept(store)[name].digest for name in names} == {
+        name: second[what] for name, what in names.items()
+    }
+    collect(store, keep_days=0, now=time.time() + 60)
+    assert not any(store.path(digest).exists() for digest in first.values())
+    for part in store.image(second["image"]).layers:
+        store.verify(part.blob.digest)
+    for entry in json.loads(store.read(second["artifact"]))["layers"]:
+        store.verify(entry["digest"])
 
 
 def test_store_and_registry_give_the_same_image_but_for_the_names_in_it(

@@ -128,6 +128,9 @@ def test_the_store_alone_is_enough_for_local_names(
     )
     with Places(store) as places:
         walked = trace(Reference.parse(found["image"]), places, released.checkout)
+        assert trace(Reference.parse("localhost/model"), places).image == found["image"]
+        with pytest.raises(BuilderError, match="keeps nothing as localhost/other; add its @sha256"):
+            trace(Reference.parse("localhost/other"), places)
     assert walked.missing == []
     assert walked.stages["train"]["image"].startswith("localhost/plateline/train@")
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from builder import oci, origin
+from builder import kept, oci, origin
 from builder.errors import BuilderError
 from builder.layer import write_layer
 from builder.pull import pull
@@ -54,14 +54,16 @@ class Local:
         return Blob(descriptor, lambda: self.store.path(descriptor.digest).open("rb"))
 
     def keep(
-        self, _target: Reference, manifest: bytes, blobs: Sequence[Blob], _tags: Sequence[str]
+        self, target: Reference, manifest: bytes, blobs: Sequence[Blob], _tags: Sequence[str]
     ) -> Kept:
-        """Keep the manifest after its blobs; the store has no tags."""
-        already = self.store.has(oci.describe(oci.MANIFEST, manifest))
+        """Keep the manifest after its blobs, under the target's name instead of an earlier one."""
+        described = oci.describe(oci.MANIFEST, manifest)
+        already = self.store.has(described)
         for blob in blobs:
             if not self.store.has(blob.descriptor):
                 with blob.open() as source, self.store.writing() as (stream, keep):
                     shutil.copyfileobj(source, stream, 1 << 20)
                     keep(blob.descriptor.digest)
         self.store.add(manifest)
+        kept.keep(self.store, f"{target.host}/{target.repository}", described)
         return Kept(already=already)

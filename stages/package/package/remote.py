@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Self, cast
 
@@ -123,8 +123,14 @@ class Remote:
                 f"{target.host}/{repository} took {described.digest} and does not give it back "
                 f"({', '.join(lacking) or 'its manifest'} is missing); no tag was set"
             )
-        if subject := json.loads(manifest).get("subject"):
-            announce(registry, repository, subject["digest"], described)
+        document = json.loads(manifest)
+        if subject := document.get("subject"):
+            referrer = replace(
+                described,
+                artifact_type=document["config"]["mediaType"],
+                annotations=document["annotations"],
+            )
+            announce(registry, repository, subject["digest"], referrer)
         for tag in tags:
             tagged = registry.head_manifest(repository, tag)
             if tagged is None or tagged.digest != described.digest:
