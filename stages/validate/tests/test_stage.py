@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_int8_is_served_when_it_calls_every_well_alike(tmp_path):
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (onnx_model(0.1, -15.45), "04 otherwise"),
+        (onnx_model(0.1, -15.45), "it calls .04.* otherwise"),
         (onnx_model(float("nan"), 0), "nan"),
         (b"x", "cannot run"),
     ],
@@ -116,7 +117,7 @@ def test_an_int8_that_changes_a_call_or_fails_is_not_served(tmp_path, other, rea
     assert {entry["variant"] for entry in manifest["models"]} == {"fp32"}
     assert (tmp_path / "out/servable/A.onnx").read_bytes() == GOOD
     for model in read(tmp_path, "results/metrics.json")["models"].values():
-        assert reason in model["int8_refused"]
+        assert re.search(reason, model["int8_refused"])
 
 
 def test_an_int8_that_changes_the_call_of_an_unlabelled_well_is_not_served(tmp_path):
