@@ -41,11 +41,10 @@ class Listed:
         return found.target if found and found.kind == "symlink" else None
 
     def entries(self, start: str) -> Iterator[Entry]:
-        """Return `start` itself and all below it; a hard link is the file that it is."""
+        """Return `start` itself and all below it."""
         for entry in self._entries:
             if not start or f"{entry.path}/".startswith(start + "/"):
-                file = self._by_path.get(entry.target, entry) if entry.kind == "hardlink" else entry
-                yield replace(file, path=entry.path)
+                yield entry
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from isal import igzip
 
-from builder import oci, origin
+from builder import canonical, oci, origin
 from builder.errors import BuilderError
 from builder.listing import lay_over
 from builder.store import Store
@@ -24,6 +24,26 @@ from builder.tree import Entry, check_path
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _DELETES = ("whiteout", "opaque")
+
+
+class _DeletesError(BuilderError):
+    """A layer deletes what layers below it have, which a folder of its own cannot say."""
+
+
+def folders(store: Store, image: oci.Image) -> list[Path]:
+    """Return the folders that make the image's root, laid over each other in this order.
+
+    That is one a layer, shared by all images that have it; or, for an image of others with a layer
+    that deletes something, a single one for the whole image.
+    """
+    chain = canonical.sha256("\n".join(layer.diff_id for layer in image.layers).encode())
+    whole = store.root / "unpacked" / chain.removeprefix("sha256:")[:24]
+    if whole.exists():
+        return [whole]
+    try:
+        return [unpacked(store, layer) for layer in image.layers]
+    except _DeletesError:
+        return [_fill(store, whole, image_entries(store, image))]
 
 
 def unpacked(store: Store, layer: oci.Layer) -> Path:
@@ -44,16 +64,26 @@ def _unpacked(store: Store, layer: oci.Layer, suffix: str) -> Path:
         return folder
     origin.bring(store, layer.blob)
     store.verify(layer.blob.digest)
+    return _fill(store, folder, _holding(read(store, layer), layer, bool(suffix)))
+
+
+def _holding(entries: Iterable[Entry], layer: oci.Layer, deletes: bool) -> Iterator[Entry]:
+    """Yield what a layer's folder holds; raise where it deletes something and may not."""
+    for entry in entries:
+        if entry.kind not in _DELETES:
+            yield entry
+        elif not deletes:
+            raise _DeletesError(
+                f"layer {layer.blob.digest[:19]} deletes {entry.path} of the layers below it"
+            )
+
+
+def _fill(store: Store, folder: Path, entries: Iterable[Entry]) -> Path:
+    """Write `entries` to a folder that gets its name when it is whole."""
     temporary = Path(tempfile.mkdtemp(dir=store.root / "tmp"))
     try:
-        for entry in read(store, layer):
-            if entry.kind not in _DELETES:
-                _place(temporary, entry)
-            elif not suffix:
-                raise BuilderError(
-                    f"layer {layer.blob.digest[:19]} deletes {entry.path} of the layers below; "
-                    "run that image with `--engine docker`"
-                )
+        for entry in entries:
+            _place(temporary, entry)
         temporary.chmod(0o755)
         try:
             temporary.rename(folder)
@@ -61,9 +91,7 @@ def _unpacked(store: Store, layer: oci.Layer, suffix: str) -> Path:
             if not folder.exists():  # another process was faster otherwise
                 raise
     except OSError as error:
-        raise BuilderError(
-            f"unpacking {layer.blob.digest} below {store.root} failed ({error.strerror})"
-        ) from error
+        raise BuilderError(f"unpacking to {folder} failed ({error.strerror})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
@@ -138,14 +166,19 @@ def _place(root: Path, entry: Entry) -> None:
 
 
 def image_entries(store: Store, image: oci.Image) -> list[Entry]:
-    """Return all of an image's entries, upper layers over lower ones, contents on disk."""
+    """Return all of an image's entries, upper layers over lower ones, contents on disk.
+
+    A hard link is the file that it is, since a layer above may delete its other name.
+    """
     merged: dict[str, Entry] = {}
     for layer in image.layers:
         entries = list(read(store, layer))
         deletes = any(entry.kind in _DELETES for entry in entries)
         folder = _unpacked(store, layer, ".deletes" if deletes else "")
         found = [
-            replace(entry, content=folder / entry.path if entry.content else None)
+            replace(entry, kind="file", target="", content=folder / entry.path)
+            if entry.kind in ("file", "hardlink")
+            else entry
             for entry in entries
         ]
         lay_over(merged, found)

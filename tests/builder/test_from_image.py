@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,15 @@ from builder.layer import write_layer
 from builder.pull import pull
 from builder.push import push
 from builder.registry import Registry
+from builder.sandbox.bubblewrap import Bubblewrap
+from builder.sandbox.process import Process, run
 from builder.sandbox.unpack import image_entries
 from builder.store import Store
 from builder.tree import Entry
+from builder.workspace import Workspace
 from tests.builder.conftest import Make
 
+ROOT = Path(__file__).parents[2]
 BASE = """
 FROM scratch
 ENV PATH=/opt/bin A=1
@@ -232,6 +237,7 @@ def test_what_a_pulled_image_deletes_is_gone(make: Make, store: Store, registry_
                 Entry("e/all", "file", content=b"3"),
                 Entry("f/x", "file", content=b"4"),
                 Entry("l", "symlink", 0o777, target="/d"),
+                Entry("d/same", "hardlink", target="d/gone"),
             ],
             [
                 Entry("d/.wh.gone", "file", content=b""),
@@ -244,10 +250,31 @@ def test_what_a_pulled_image_deletes_is_gone(make: Make, store: Store, registry_
     )
     recipe = f"FROM scratch\nCOPY --from={registry_host}/p/base@{image} / /\n"
     entries = image_entries(store, build(make(recipe, **OTHER), store)["a"].image)
-    assert [e.path for e in entries] == ["d", "d/kept", "e", "e/new"]
+    assert [e.path for e in entries] == ["d", "d/kept", "d/same", "e", "e/new"]
     recipe = f"FROM {registry_host}/p/base@{image}\nCOPY own /l/\nCOPY own /f\n"
     entries = image_entries(store, build(make(recipe, **OTHER), store)["a"].image)
-    assert [e.path for e in entries] == ["d", "d/kept", "e", "e/new", "f", "l", "l/own"]
+    assert [e.path for e in entries] == ["d", "d/kept", "d/same", "e", "e/new", "f", "l", "l/own"]
+
+
+def test_an_image_that_deletes_files_runs_without_them() -> None:
+    """The project's base image, with a layer on top as other tools make them."""
+    store = Store.open()
+    base = build(Workspace.load(ROOT), store, ["base"])["base"].image
+    entries = [
+        Entry("etc/.wh.os-release", "file", content=b""),
+        Entry("etc/new", "file", content=b"new"),
+        Entry("etc/same", "hardlink", target="etc/new"),
+    ]
+    with store.writing() as (stream, keep):
+        top = write_layer(entries, stream)
+        keep(top.blob.digest)
+    image, _ = oci.assemble(base.config, (*base.layers, top))
+    script = "import os; print(os.path.lexists('/etc/os-release'), open('/etc/same').read())"
+    with tempfile.TemporaryFile() as output:
+        process = Process(image=image, command=("python3", "-c", script))
+        assert run(Bubblewrap(store), process, output).code == 0
+        output.seek(0)
+        assert output.read().decode().split() == ["False", "new"]
 
 
 def test_a_base_layer_that_was_lost_is_fetched_again(
