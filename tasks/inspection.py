@@ -102,17 +102,41 @@ def sbom(_: Context, stage: str, output: str = "") -> None:
     """Print what is in an image, from its locks, as a CycloneDX bill of materials."""
     with errors():
         from builder.build import plans
-        from builder.errors import BuilderError
         from builder.inventory import sbom as bill
         from builder.store import Store
         from builder.workspace import Workspace
 
         workspace, store = Workspace.load(ROOT), Store.open()
         data = bill(workspace, store, plans(workspace, store, [stage])[stage])
-        if not output:
+        if output:
+            _write(Path(output), data)
+        else:
             print(data.decode())
-            return
-        try:
-            Path(output).write_bytes(data)
-        except OSError as error:
-            raise BuilderError(f"writing {output} failed ({error.strerror})") from None
+
+
+@task(
+    help={
+        "targets": "names separated by commas (all)",
+        "output": "the file to write",
+        "jobs": JOBS_HELP,
+    }
+)
+def bake(_: Context, targets: str = "", output: str = "docker-bake.json", jobs: int = 2) -> None:
+    """Write a bake file, so that BuildKit builds the same recipes: docker buildx bake -f FILE."""
+    with errors():
+        from builder.bake import bake as prepare
+        from builder.store import Store
+        from builder.workspace import Workspace
+
+        names = [name for name in targets.split(",") if name]
+        _write(Path(output), prepare(Workspace.load(ROOT), Store.open(), names, jobs))
+        say(f"wrote {output}; in the repository's root: docker buildx bake -f {output}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    from builder.errors import BuilderError
+
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise BuilderError(f"writing {path} failed ({error.strerror})") from None
