@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 
 import pytest
@@ -143,7 +144,7 @@ def test_a_workspace_that_another_run_writes_is_refused_with_owner_and_age(tmp_p
 def test_the_lock_of_a_dead_process_or_a_silent_host_is_taken_over(tmp_path, root):
     path = root / "w" / ".train-A-D.lock"
     path.parent.mkdir()
-    gone = subprocess.Popen(["true"])
+    gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     import socket
 
