@@ -12,7 +12,8 @@ from typing import Protocol
 
 from builder import last, layer, listing, oci, origin, wheels
 from builder.errors import BuilderError
-from builder.plan import ImagePlan, LayerStep, Planner
+from builder.plan import ImagePlan, LayerStep
+from builder.planner import Planner
 from builder.store import Store, default_root
 from builder.tree import arrange
 from builder.workspace import Workspace

@@ -25,7 +25,8 @@ from builder import debian, oci
 from builder.build import build
 from builder.errors import BuilderError
 from builder.oci import Image
-from builder.plan import ImagePlan, Planner
+from builder.plan import ImagePlan
+from builder.planner import Planner
 from builder.store import Store
 from builder.workspace import Workspace
 
