@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json as encoder
+import os
 import shlex
 import subprocess
 import sys
 
 from invoke import Context, task
 
-from .printing import CHANGED_HELP, JSON_HELP, ROOT, errors, say
+from .printing import CHANGED_HELP, JSON_HELP, ROOT, building, errors, say
 
 
 @task(
@@ -62,6 +63,39 @@ def test_stage(
         if json:
             print(encoder.dumps(found))
         raise SystemExit(max((ended["code"] for ended in found.values()), default=0))
+
+
+@task(
+    positional=["stage"],
+    help={
+        "stage": "a target with a Python",
+        "engine": "auto, bubblewrap or docker",
+        "network": "let it use the network",
+        "timeout": "seconds after which it is stopped (0: never)",
+    },
+)
+def shell(
+    _: Context, stage: str, engine: str = "bubblewrap", network: bool = False, timeout: float = 0
+) -> None:
+    """Open a Python prompt in a stage's image, or run what comes in by a pipe."""
+    with errors():
+        from builder.build import build
+        from builder.sandbox import choose
+        from builder.sandbox.process import Process
+        from builder.store import Store
+        from builder.workspace import Workspace
+
+        store = Store.open()
+        image = build(Workspace.load(ROOT), store, [stage], progress=building())[stage].image
+        process = Process(
+            image=image, command=("python3",), env={"TERM": os.environ.get("TERM", "dumb")},
+            network=network, timeout=timeout or None,
+        )  # fmt: skip
+        with store.in_use():
+            ended = choose(engine, store).attach(process)
+        if ended.timed_out:
+            say(str(ended))
+        raise SystemExit(ended.code)
 
 
 @task(help={"slow": "run the tests marked slow as well", "pytest": "further pytest arguments"})

