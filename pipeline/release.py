@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
-from builder import canonical, oci
+from builder import canonical, kept, oci
 from builder.registry import Registry
 from builder.store import Store
 from pipeline import provenance
@@ -92,6 +92,8 @@ def publish(
     tags = [tag_of(canonical.sha256(package)), *([name] if name else [])]
     for tag in tags:
         registry.put_manifest(home, tag, index, oci.INDEX)
+    # What a release runs stays in the store that it was made from.
+    kept.keep(store, f"release {home}:{tags[-1]}", store.add(index, oci.INDEX))
     return _release(canonical.sha256(index), json.loads(index), tags)
 
 

@@ -121,7 +121,9 @@ def sbom(_: Context, stage: str, output: str = "") -> None:
         "jobs": JOBS_HELP,
     }
 )
-def bake(_: Context, targets: str = "", output: str = "docker-bake.json", jobs: int = 2) -> None:
+def bake(
+    _: Context, targets: str = "", output: str = "dist/docker-bake.json", jobs: int = 2
+) -> None:
     """Write a bake file, so that BuildKit builds the same recipes: docker buildx bake -f FILE."""
     with errors():
         from builder.bake import bake as prepare
@@ -137,6 +139,7 @@ def _write(path: Path, data: bytes) -> None:
     from builder.errors import BuilderError
 
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
         raise BuilderError(f"writing {path} failed ({error.strerror})") from None

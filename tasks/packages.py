@@ -199,7 +199,7 @@ def execute(
         workspace = Path("runs/workspace")
         workspace.mkdir(parents=True, exist_ok=True)
         folders["kubeflow-workdir-pvc"] = Volume(workspace.resolve(), writable=True)
-    with live(sys.stderr) as progress:
+    with store.in_use(), live(sys.stderr) as progress:
         return run(
             loaded, store, parameters=given, volumes=folders, secrets=secrets or {},
             runs=Path("runs"), engine=engine, jobs=jobs, find_image=fetch, progress=progress,

@@ -66,6 +66,8 @@ class Cache:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
             return None
+        with suppress(OSError):
+            os.utime(entry)  # for `gc` to see that it was of use
         return result
 
     def put(self, fingerprint: str, out: Path, result: dict[str, Any]) -> None:
