@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from pipeline.run.wiring import check_wiring
 __all__ = ["Package", "Result", "Step", "Volume", "load", "run"]
 
 _HAD_HERE = {"pvcMount", "secretAsVolume", "secretAsEnv", "activeDeadlineSeconds",
-             "imagePullPolicy"}  # fmt: skip
+             "imagePullPolicy", "securityContext"}  # fmt: skip
 
 
 def run(
@@ -72,30 +74,58 @@ def run(
         slots=threading.Semaphore(jobs), record=record,
     )  # fmt: skip
     ends: list[Outcome] = []
-    thread = threading.Thread(target=lambda: ends.append(Graph(package.spec, around).root(given)))
-    interrupted = False
-    thread.start()
-    while thread.is_alive():
+    over = threading.Event()
+
+    def work() -> None:
         try:
-            thread.join(0.1)
-        except KeyboardInterrupt:
-            interrupted = True
-            around.stop_all()
+            ends.append(Graph(package.spec, around).root(given))
+        finally:
+            over.set()
+
+    with _noticed() as signals:
+        threading.Thread(target=work).start()
+        while not over.wait(0.05):
+            if signals and not around.stop.is_set():
+                around.stop_all()
     if around.cache:
         for fingerprint, claims, started, ended in around.wrote:
             around.cache.left(fingerprint, claims, started, ended)
     end = ends[0] if ends else Outcome("failed", error="the run ended by a defect; see above")
     result = Result(
-        state="stopped" if interrupted else end.state, folder=folder, page=folder / "index.html",
+        state="stopped" if around.stop.is_set() else end.state,
+        folder=folder, page=folder / "index.html",
         package_digest=package.digest, steps=dict(record.steps), outputs=end.parameters,
         artifacts=end.artifacts, parameters=given, notes=notes, seconds=time.time() - began,
         error=end.error,
     )  # fmt: skip
     result.page.write_text(page.render(package.name, result))
     (folder / "run.json").write_text(json.dumps(page.document(result), indent=1))
-    if interrupted:
+    if signals:
         raise KeyboardInterrupt
     return result
+
+
+@contextmanager
+def _noticed() -> Iterator[list[int]]:
+    """Yield a list to which Ctrl-C (and a request to end) is added, where they would end a run.
+
+    KeyboardInterrupt could be raised between the start of a container and the note that it runs;
+    a container of an engine would then outlive its run.
+    """
+    signals: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    before = {
+        number: signal.signal(number, lambda found, _: signals.append(found))
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    }
+    try:
+        yield signals
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _folder(runs: Path, name: str) -> Path:

@@ -156,8 +156,8 @@ def run(task: Task, around: Surroundings) -> dict[str, Any]:
             process = Process(
                 image=image, command=tuple(words[0] + words[1]), env=env,
                 mounts=(Mount(out, f"/kfp/{task.name}", writable=True), *mounts),
-                network=around.network, timeout=_timeout(task.settings), user=_user(mounts, around),
-                memory=_memory(task),
+                network=around.network, timeout=_timeout(task.settings), memory=_memory(task),
+                user=_user(task, mounts, around),
             )  # fmt: skip
             started = time.time()
             found = _attempts(task, process, message, around)
@@ -229,13 +229,17 @@ def _once(name: str, process: Process, around: Surroundings) -> Exit:
             del around.running[name]
 
 
-def _user(mounts: list[Mount], around: Surroundings) -> str:
-    """Return the caller where a container of an engine writes to what belongs to the caller.
+def _user(task: Task, mounts: list[Mount], around: Surroundings) -> str:
+    """Return whom the container runs as; "" leaves the image's user.
 
-    bubblewrap maps the image's user to the caller by itself; "" leaves the image's user.
+    In an engine that is the caller where the step writes to what belongs to the caller; bubblewrap
+    maps every user to the caller by itself.
     """
-    shared = any(mount.writable for mount in mounts)
-    return f"{os.geteuid()}:{os.getegid()}" if shared and around.sandbox.name == "docker" else ""
+    if around.sandbox.name == "docker" and any(mount.writable for mount in mounts):
+        return f"{os.geteuid()}:{os.getegid()}"
+    context = task.settings.get("securityContext", {})
+    user = str(context.get("runAsUser", ""))
+    return f"{user}:{context.get('runAsGroup', user)}" if user else ""
 
 
 def _timeout(settings: Mapping[str, Any]) -> float | None:

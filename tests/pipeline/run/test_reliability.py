@@ -87,13 +87,19 @@ def test_a_hundred_megabytes_of_output_are_kept_in_the_log_and_cut_on_the_page(e
     assert result.page.stat().st_size < 1_000_000
 
 
+@pytest.mark.parametrize("engine", ["bubblewrap", "docker"])
 def test_an_interrupt_stops_everything_and_what_was_done_comes_from_the_cache(
-    store, script, tmp_path
+    store, script, tmp_path, engine, request
 ):
+    if engine == "docker":
+        request.getfixturevalue("docker_engine")
+
+    duration = {"bubblewrap": 4242, "docker": 4243}[engine]
+
     @dsl.pipeline(name="long")
     def long():
-        first = script(code="exit 0")
-        script(code="sleep 4242").after(first)
+        first = script(code=f"exit 0 # {engine}")
+        script(code=f"sleep {duration}").after(first)
 
     path = tmp_path / "package.yaml"
     compiler.Compiler().compile(long, str(path))
@@ -103,12 +109,15 @@ def test_an_interrupt_stops_everything_and_what_was_done_comes_from_the_cache(
         "import sys; from pathlib import Path; from builder.store import Store\n"
         "from pipeline import run; from pipeline.run.progress import lines\n"
         "run.run(run.load(Path(sys.argv[1])), Store.open(Path(sys.argv[2])), parameters={},\n"
-        "  volumes={}, secrets={}, runs=Path(sys.argv[3]), engine='bubblewrap',\n"
+        "  volumes={}, secrets={}, runs=Path(sys.argv[3]), engine=sys.argv[4],\n"
         "  progress=lines(sys.stdout))"
     )
-    for expected in ("script: succeeded", "script: cached"):
+    for expected, number in (
+        ("script: succeeded", signal.SIGINT),
+        ("script: cached", signal.SIGTERM),
+    ):
         process = subprocess.Popen(
-            [sys.executable, "-c", code, path, store.root, tmp_path / "runs"],
+            [sys.executable, "-c", code, path, store.root, tmp_path / "runs", engine],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -119,9 +128,9 @@ def test_an_interrupt_stops_everything_and_what_was_done_comes_from_the_cache(
             seen.append(line)
             if line.startswith("script-2: running"):
                 time.sleep(0.3)
-                os.kill(process.pid, signal.SIGINT)
+                os.kill(process.pid, number)
         errors = process.communicate(timeout=20)[1]
-        assert process.returncode != 0
+        assert process.returncode != 0, (seen, errors)
         assert "KeyboardInterrupt" in errors
         assert any(line.startswith(expected) for line in seen), (seen, errors)
         assert any(line.startswith("script-2: stopped") for line in seen), (seen, errors)
@@ -131,7 +140,14 @@ def test_an_interrupt_stops_everything_and_what_was_done_comes_from_the_cache(
             commands.append(found.read_bytes())
         except OSError:
             continue
-    assert not [command for command in commands if command == b"sleep\x004242\x00"]
+    assert not [command for command in commands if command == b"sleep\x00%d\x00" % duration]
+    assert list((store.root / "tmp").iterdir()) == []
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+    if engine == "docker":
+        import docker
+
+        label = {"label": f"plateline={process.pid}"}
+        assert docker.from_env().containers.list(all=True, filters=label) == []
 
 
 def test_a_damaged_cache_entry_is_not_used(execute, image, store):
@@ -257,6 +273,22 @@ def test_the_store_is_there_for_a_local_repository(execute, image):
 
     assert execute(local, repo="localhost/x").state == "succeeded"
     assert execute(local, repo="elsewhere/x").state == "failed"
+
+
+@pytest.mark.parametrize("engine", ["bubblewrap", "docker"])
+def test_a_step_runs_as_the_user_that_the_package_says(execute, script, engine, request):
+    if engine == "docker":
+        request.getfixturevalue("docker_engine")
+    from kfp import kubernetes
+
+    @dsl.pipeline(name="user")
+    def user():
+        task = script(code="test $(id -u):$(id -g) = 1234:5678")
+        kubernetes.set_security_context(task, run_as_user=1234, run_as_group=5678)
+
+    result = execute(user, engine=engine)
+    assert result.state == "succeeded", result.error
+    assert result.notes == ()
 
 
 @pytest.mark.parametrize("engine", ["bubblewrap", "docker"])
