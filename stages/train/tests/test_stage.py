@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnxruntime
 import pytest
@@ -38,42 +42,101 @@ def make_tiles(folder: Path, *, constant: bool = False, labels: tuple[int, ...] 
     return folder
 
 
-def run(source: Path, out: Path, **parameters: Any) -> Path:
-    values = {"fold": "A", "epochs": 15, "learning_rate": 0.05} | parameters
+def executor_input(source: Path, out: Path, **parameters: Any) -> dict[str, Any]:
     artifact = {"artifacts": [{"name": "tiles", "uri": str(source)}]}
     outputs = {
         name: {"artifacts": [{"name": name, "uri": str(out / name)}]}
         for name in ("model", "metrics")
     }
-    document = {
+    values = {"fold": "A", "epochs": 1, "batch_size": 8} | parameters
+    return {
         "inputs": {"parameterValues": values, "artifacts": {"tiles": artifact}},
         "outputs": {"artifacts": outputs, "outputFile": str(out / "output.json")},
     }
-    task = StageIO(document)
+
+
+def run(source: Path, out: Path, **parameters: Any) -> Path:
+    task = StageIO(executor_input(source, out, **parameters))
     train(task)
     task.finish()
     return out / "model"
 
 
-def test_the_model_file_takes_raw_tiles_and_judges_the_fold_it_never_saw(tmp_path: Path) -> None:
+def answers(file: Path, tiles: np.ndarray) -> np.ndarray:
+    (found,) = onnxruntime.InferenceSession(file).run(["probability"], {"tiles": tiles})
+    return found[:, 0]
+
+
+def test_the_model_files_take_raw_tiles_and_judge_the_fold_they_never_saw(tmp_path: Path) -> None:
     source = make_tiles(tmp_path / "tiles")
     model = run(source, tmp_path / "one")
-    again = run(source, tmp_path / "two")
     facts = json.loads((model / "model.json").read_text())
     used = facts["train_wells"] + facts["validation_wells"]
     assert len(used) == 8
     assert all(well.startswith("B") for well in used)
     for name, expected in facts["files"].items():
         assert digest.file_sha256(model / name) == expected
-    session = onnxruntime.InferenceSession(model / "model.onnx")
-    (declared,) = session.get_inputs()
-    assert (declared.name, declared.type) == ("tiles", "tensor(uint8)")
-    assert [output.name for output in session.get_outputs()] == ["probability"]
-    (found,) = session.run(None, {"tiles": np.load(source / "tiles.npy")[:8]})
-    assert ((found[:, 0] > 0.5) == [False, True] * 4).all()
-    other = onnxruntime.InferenceSession(again / "model.onnx")
-    (repeated,) = other.run(None, {"tiles": np.load(source / "tiles.npy")[:8]})
-    assert (found == repeated).all(), "the same seed gave other weights"
+    held_out = np.load(source / "tiles.npy")[:8]
+    for name in ("model.onnx", "model.int8.onnx"):
+        (declared,) = onnxruntime.InferenceSession(model / name).get_inputs()
+        assert (declared.name, declared.type) == ("tiles", "tensor(uint8)")
+        assert ((answers(model / name, held_out) > 0.5) == [False, True] * 4).all(), name
+    assert (model / "model.int8.onnx").stat().st_size < (model / "model.onnx").stat().st_size / 2
+    again = keras.saving.load_model(model / "model.keras")
+    assert np.allclose(
+        answers(model / "model.onnx", held_out), np.asarray(again(held_out))[:, 0], atol=1e-4
+    )
+
+
+def start(source: Path, out: Path, workspace: Path) -> subprocess.Popen[str]:
+    document = executor_input(source, out, epochs=3, learning_rate=0.1, workspace_name="w")
+    workspace.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "train", "--executor-input", json.dumps(document)],
+        stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PLATELINE_WORKSPACE": str(workspace)},
+    )  # fmt: skip
+
+
+def until(process: subprocess.Popen[str], text: str) -> list[str]:
+    lines = []
+    for line in process.stdout or ():
+        lines.append(line)
+        if text in line:
+            break
+    return lines
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bytes_as_one_that_was_not(tmp_path: Path) -> None:
+    source = make_tiles(tmp_path / "tiles")
+    whole = start(source, tmp_path / "one", tmp_path / "workspace one")
+    said = until(whole, "never")
+    assert whole.wait() == 0
+    assert any("epoch 3 of 3" in line for line in said)
+    for end in ("view 2 of 4", "epoch 2 of 3"):
+        killed = start(source, tmp_path / "two", tmp_path / "workspace two")
+        until(killed, end)
+        killed.kill()
+        killed.wait()
+    resumed = start(source, tmp_path / "two", tmp_path / "workspace two")
+    said = until(resumed, "never")
+    assert resumed.wait() == 0
+    assert not any("features of view" in line for line in said), "it computed them once more"
+    for name in ("model.onnx", "model.int8.onnx", "curves.csv"):
+        one, two = (tmp_path / out / "model" / name for out in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes(), name
+    assert not list((tmp_path / "workspace two").rglob(".train-*.progress"))
+
+
+@pytest.mark.slow
+def test_without_pretrained_weights_everything_is_trained(tmp_path: Path) -> None:
+    source = make_tiles(tmp_path / "tiles")
+    model = run(source, tmp_path / "out", model_type="ResNet50", weights="none", batch_size=4)
+    facts = json.loads((model / "model.json").read_text())
+    assert facts["tuned"]
+    assert facts["options"]["weights"] == "none"
+    assert np.isfinite(answers(model / "model.int8.onnx", np.load(source / "tiles.npy"))).all()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +144,8 @@ def test_the_model_file_takes_raw_tiles_and_judges_the_fold_it_never_saw(tmp_pat
     [
         ({}, {"model_type": "VGG"}, "unknown model_type 'VGG'"),
         ({}, {"optimizer": "adam"}, "unknown optimizer .adam.; there are newton, sgd"),
+        ({}, {"weights": "/there/is/none.pth"}, "no file of weights /there/is/none.pth"),
+        ({}, {"epochs": 0}, "epochs is 0; 1 is the least"),
         ({}, {"fold": "Z"}, "there is no fold 'Z'; the plate has A, B"),
         ({"constant": True}, {}, "signal channel of the training wells is constant"),
         ({"labels": (1,)}, {}, "class 0 has 0 training wells"),
@@ -90,7 +155,16 @@ def test_the_model_file_takes_raw_tiles_and_judges_the_fold_it_never_saw(tmp_pat
             r"the loss is .*(nan|inf).*lower learning_rate",
         ),
     ],
-    ids=["model type", "optimizer", "fold", "constant", "one class", "diverging"],
+    ids=[
+        "model type",
+        "optimizer",
+        "weights",
+        "epochs",
+        "fold",
+        "constant",
+        "one class",
+        "diverging",
+    ],
 )
 def test_what_cannot_be_trained_says_why(
     tmp_path: Path, made: dict[str, Any], parameters: dict[str, Any], says: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -11,8 +11,8 @@ from common.errors import StageError
 from numpy.typing import NDArray
 
 OPTIMIZERS = ("newton", "sgd")
-# Weight decay on the standardised features: 108 tiles must not fit 848 weights freely.
-L2 = 1e-3
+# Weight decay on the standardised features: 108 tiles must not fit 464 weights freely.
+L2 = 1e-4
 _TOLERANCE = 1e-9
 
 
@@ -39,19 +39,19 @@ class Head:
 
 
 @dataclass(frozen=True)
-class _Standard:
+class Standard:
     """Mean and width of each feature of the training tiles."""
 
     mean: NDArray[np.float64]
     width: NDArray[np.float64]
 
     @staticmethod
-    def of(features: NDArray[np.float32]) -> _Standard:
+    def of(features: NDArray[np.float32]) -> Standard:
         wide = features.astype(np.float64)
         width = wide.std(axis=0)
         # A feature that never changes says nothing; it must not be blown up where it does.
         floor = 1e-3 * float(np.median(width)) + 1e-9
-        return _Standard(wide.mean(axis=0), width + floor)
+        return Standard(wide.mean(axis=0), width + floor)
 
     def apply(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         return (features - self.mean) / self.width
@@ -78,7 +78,7 @@ def fit_newton(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Head
     check_classes(labels, "training")
     if not np.isfinite(features).all():
         raise StageError("the network's features are not finite; lower learning_rate")
-    standard = _Standard.of(features)
+    standard = Standard.of(features)
     left, sizes, right = np.linalg.svd(standard.apply(features), full_matrices=False)
     inputs = np.column_stack([left * sizes, np.ones(len(labels))])
     decay = np.full(inputs.shape[1], 2 * L2)
@@ -105,7 +105,7 @@ def fit_newton(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Head
 
 
 def fit_sgd(
-    features: NDArray[np.float32],
+    views: Sequence[NDArray[np.float32]],
     labels: NDArray[np.int64],
     validation: NDArray[np.bool_],
     *,
@@ -117,17 +117,18 @@ def fit_sgd(
 ) -> Head:
     """Fit the head by SGD with momentum and dropout; the epoch with the lowest loss counts.
 
-    That loss is the one on the tiles of `validation`, bool [n]. Raises StageError where one class
+    Each epoch sees the features of one of `views`, [n, d] each; that loss is the one of the first
+    view on the tiles of `validation`, bool [n]. Raises StageError where one class
     is missing or the loss is not finite.
     """
     check_classes(labels[~validation], "training")
     check_classes(labels[validation], "validation")
     keras.utils.set_random_seed(seed)
-    standard = _Standard.of(features[~validation])
-    scaled = standard.apply(features).astype(np.float32)
+    standard = Standard.of(np.concatenate([view[~validation] for view in views]))
+    scaled = [standard.apply(view).astype(np.float32) for view in views]
     model = keras.Sequential(
         [
-            keras.Input((features.shape[1],)),
+            keras.Input((views[0].shape[1],)),
             keras.layers.Dropout(0.2, seed=seed),
             keras.layers.Dense(
                 1, activation="sigmoid", kernel_initializer="zeros",
@@ -138,11 +139,12 @@ def fit_sgd(
     model.compile(keras.optimizers.SGD(learning_rate, momentum=0.9), "binary_crossentropy")
     best, kept = np.inf, model.get_weights()
     for number in range(1, epochs + 1):
+        view = scaled[number % len(scaled)]
         history = model.fit(
-            scaled[~validation], labels[~validation], batch_size=batch_size, verbose=0
+            view[~validation], labels[~validation], batch_size=batch_size, verbose=0
         )
         loss = float(history.history["loss"][0])
-        judged = float(model.evaluate(scaled[validation], labels[validation], verbose=0))
+        judged = float(model.evaluate(scaled[0][validation], labels[validation], verbose=0))
         if not np.isfinite(loss + judged):
             raise StageError(
                 f"the loss is {loss} (validation: {judged}) in epoch {number}; lower learning_rate"

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from common import digest
 from common.errors import StageError
 from numpy.typing import NDArray
 
 from train import efficientnet, weights
 
 TILE = 256
-MODEL_TYPES = ("EfficientNet_Lite0",)
 # Percentiles of the training tiles that become -1 and 1; a few bright pixels must not set them.
 _LOW, _HIGH = 1.0, 99.8
-# The groups of blocks whose maps are pooled.
-_GROUPS = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -86,30 +87,147 @@ class Moments(keras.layers.Layer):
         return keras.ops.concatenate([keras.ops.squeeze(mean, (1, 2)), width], axis=-1)
 
 
-def backbone(model_type: str, scaling: Normalisation) -> keras.Model:
-    """Return the network up to its pooled features, [n, 848], pretrained weights loaded.
+@dataclass(frozen=True)
+class ModelType:
+    """A network: what makes its maps of an input in [-1, 1], and which of them are pooled.
 
-    Mean and deviation of the maps after four groups of blocks (strides 8, 16, 16 and 32): where in
-    a cell the signal lies is seen better there than in the last layer, which tells cats from dogs.
-    Raises StageError for a model type there is not.
+    `maps(x, weights)` returns the maps by name; `pooled` are those whose moments are the features,
+    from early to late, and what lies after `split`, one of the maps, is what fine-tuning changes.
+    `load` fills the finished network where `maps` has not done so.
+    """
+
+    maps: Callable[[Any, str], Mapping[str, Any]]
+    pooled: tuple[str, ...]
+    split: str
+    load: Callable[[keras.Model, str], None] = lambda _model, _source: None
+
+
+@dataclass(frozen=True)
+class Body:
+    """A network up to its features, [n, d], in two parts that share its layers.
+
+    `frozen` turns tiles into what `tunable` takes: the map at the split and the features before
+    it. Without pretrained weights everything is to be trained: `frozen` is None, and `tunable`
+    takes tiles. `model` is both in one.
+    """
+
+    model: keras.Model
+    frozen: keras.Model | None
+    tunable: keras.Model
+
+
+def _lite0(x: Any, _source: str) -> dict[str, Any]:
+    return {f"group{n}": found for n, found in enumerate(efficientnet.stages(x))}
+
+
+def _load_lite0(model: keras.Model, source: str) -> None:
+    path = weights.default_path() if source == "imagenet" else Path(source)
+    try:
+        efficientnet.load(model, weights.read(path))
+    except (KeyError, ValueError) as error:
+        raise StageError(f"{path} does not hold EfficientNet-Lite0: {error}") from None
+
+
+def _like_caffe(x: Any) -> Any:
+    """Return [-1, 1] as 0..255 in the order BGR less ImageNet's mean, which ResNet50 learnt from.
+
+    As keras.applications.resnet50.preprocess_input, which keeps a tensor that no export finds.
+    """
+    mean = (103.939, 116.779, 123.68)
+    return keras.layers.Rescaling(127.5, [127.5 - m for m in mean], name="caffe")(x[..., ::-1])
+
+
+def _application(
+    make: str, prepare: Callable[[Any], Any] = lambda x: x
+) -> Callable[[Any, str], dict[str, Any]]:
+    def maps(x: Any, source: str) -> dict[str, Any]:
+        x = prepare(x)
+        choice = None if source == "none" else source
+        try:
+            network = getattr(keras.applications, make)(
+                include_top=False, weights=choice, input_tensor=x
+            )
+        except Exception as error:  # noqa: BLE001 - Keras, urllib and h5py raise theirs
+            raise StageError(
+                f"the weights {source!r} of {make} cannot be loaded ({error}); "
+                "without network give weights=FILE with weights_sha256, or weights=none"
+            ) from None
+        return {layer.name: layer.output for layer in network.layers}
+
+    return maps
+
+
+# Mid maps tell where in a cell the signal lies better than the last ones, which tell cats from
+# dogs: see docs/train.md for what was tried.
+MODEL_TYPES = {
+    "EfficientNet_Lite0": ModelType(_lite0, ("group2", "group3", "group4"), "group3", _load_lite0),
+    "ResNet50": ModelType(
+        _application("ResNet50", _like_caffe),
+        ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
+        "conv4_block6_out",
+    ),
+    "Inception_v3": ModelType(
+        _application("InceptionV3"), ("mixed2", "mixed7", "mixed10"), "mixed7"
+    ),
+    "Inception_Resnet_v2": ModelType(
+        _application("InceptionResNetV2"),
+        ("block35_10_ac", "block17_20_ac", "conv_7b_ac"),
+        "block17_20_ac",
+    ),
+}
+
+
+def check_weights(source: str, sha256: str) -> str:
+    """Return `source` (`imagenet`, `none` or a file's path) when it can be used.
+
+    Raises StageError where the file is not there or is not the one that `sha256` names.
+    """
+    if source in ("imagenet", "none"):
+        return source
+    path = Path(source)
+    if not path.is_file():
+        raise StageError(f"there is no file of weights {source}; give a path, imagenet or none")
+    found = digest.file_sha256(path)
+    if found != sha256:
+        raise StageError(
+            f"the weights {source} have sha256 {found}, weights_sha256 is {sha256 or 'empty'}"
+        )
+    return os.fspath(path)
+
+
+def build(model_type: str, scaling: Normalisation, source: str = "imagenet") -> Body:
+    """Return the network `model_type` up to its features, with the weights `source`.
+
+    The features are mean and deviation of its maps. Raises StageError for a model type there is
+    not and for weights that cannot be loaded.
     """
     if model_type not in MODEL_TYPES:
         raise StageError(f"unknown model_type {model_type!r}; there are {', '.join(MODEL_TYPES)}")
+    kind = MODEL_TYPES[model_type]
     tiles = keras.Input((TILE, TILE, 3), dtype="uint8", name="tiles")
     x = Normalise(list(scaling.low), list(scaling.high), name="normalise")(tiles)
-    pooled = [
-        Moments(name=f"moments_{group}")(found)
-        for group, found in enumerate(efficientnet.stages(x))
-        if group in _GROUPS
-    ]
-    model = keras.Model(tiles, keras.layers.Concatenate(name="features")(pooled))
-    efficientnet.load(model, weights.read(weights.default_path()))
-    return model
+    maps = kind.maps(x, source)
+    pooled = [Moments(name=f"moments_{name}")(maps[name]) for name in kind.pooled]
+    before = kind.pooled.index(kind.split) + 1
+    early = keras.layers.Concatenate(name="early")(pooled[:before])
+    features = keras.layers.Concatenate(name="features")([early, *pooled[before:]])
+    model = keras.Model(tiles, features)
+    if source == "none":
+        return Body(model, None, model)
+    kind.load(model, source)
+    frozen = keras.Model(tiles, [maps[kind.split], early])
+    for layer in frozen.layers:
+        layer.trainable = False
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False  # and so uses what it learnt from a million images
+    return Body(model, frozen, keras.Model([maps[kind.split], early], features))
 
 
 def with_head(body: keras.Model, kernel: NDArray[np.float32], bias: float) -> keras.Model:
     """Return `body` with the one sigmoid on top: [n, 256, 256, 3] uint8 -> probability [n, 1]."""
     head = keras.layers.Dense(1, activation="sigmoid", name="probability")
-    model = keras.Model(body.input, head(body.output))
+    # Its name and its layers' are in the exported file.
+    model = keras.Model(body.input, head(body.output), name="network")
     head.set_weights([kernel.reshape(-1, 1), np.array([bias], dtype=np.float32)])
     return model

@@ -6,25 +6,25 @@ import csv
 import json
 import os
 import time
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import keras
 import numpy as np
-import onnx
 import onnxruntime
 import tensorflow
 from common import digest
 from common.errors import StageError
 from common.stage_io import StageIO
 from common.tiles import Tiles, read_tiles
+from common.workspace import with_checkpoint
+from numpy.typing import NDArray
 
-from train import fit, network
+from train import augment, batches, export, fit, network
+from train.progress import Progress, progress
+from train.tune import tune
 
 FORMAT = 1
-# How far the exported file may be from the network it was exported from, in probability.
-_PARITY = 1e-4
 
 
 def make_deterministic() -> None:
@@ -36,125 +36,121 @@ def make_deterministic() -> None:
     tensorflow.config.experimental.enable_op_determinism()
 
 
+@dataclass(frozen=True)
+class Options:
+    """The parameters of the stage; see docs/train.md."""
+
+    fold: str
+    model_type: str
+    weights: str
+    weights_sha256: str
+    optimizer: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+
+    @staticmethod
+    def of(task: StageIO) -> Options:
+        """Return the parameters of `task`; raises StageError where one cannot be used."""
+        options = Options(
+            fold=task.parameter("fold", str),
+            model_type=task.parameter("model_type", str, "EfficientNet_Lite0"),
+            weights=task.parameter("weights", str, "imagenet"),
+            weights_sha256=task.parameter("weights_sha256", str, ""),
+            optimizer=task.parameter("optimizer", str, "newton"),
+            epochs=task.parameter("epochs", int, 30),
+            batch_size=task.parameter("batch_size", int, 32),
+            learning_rate=task.parameter("learning_rate", float, 0.01),
+            seed=task.parameter("seed", int, 0),
+        )
+        if options.optimizer not in fit.OPTIMIZERS:
+            raise StageError(
+                f"unknown optimizer {options.optimizer!r}; there are {', '.join(fit.OPTIMIZERS)}"
+            )
+        for name, least in (("epochs", 1), ("batch_size", 1), ("learning_rate", 0), ("seed", 0)):
+            if not getattr(options, name) >= least:
+                raise StageError(f"{name} is {getattr(options, name)}; {least} is the least")
+        return options
+
+
+@dataclass(frozen=True)
+class Wells:
+    """The labelled wells outside of the fold: their tiles [n, 256, 256, 3], labels [n], parts."""
+
+    tiles: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    validation: NDArray[np.bool_]
+    train_wells: tuple[str, ...]
+    validation_wells: tuple[str, ...]
+
+    @staticmethod
+    def of(tiles: Tiles, fold: str, seed: int) -> Wells:
+        """Choose them; raises StageError where there is no such fold, or a class is missing."""
+        if fold not in tiles.folds:
+            raise StageError(f"there is no fold {fold!r}; the plate has {', '.join(tiles.folds)}")
+        chosen = [
+            number
+            for number, tile in enumerate(tiles.index)
+            if tile.label is not None and tile.fold != fold
+        ]
+        if not chosen:
+            raise StageError(f"no labelled well is outside of the fold {fold}; see the layout")
+        wells = {tiles.index[n].well: int(tiles.index[n].label or 0) for n in chosen}
+        held_back = fit.validation_wells(wells, seed)
+        return Wells(
+            tiles=np.ascontiguousarray(tiles.array[chosen]),
+            labels=np.array([tiles.index[n].label for n in chosen]),
+            validation=np.array([tiles.index[n].well in held_back for n in chosen]),
+            train_wells=tuple(sorted(set(wells) - held_back)),
+            validation_wells=tuple(sorted(held_back)),
+        )
+
+
 def train(task: StageIO) -> None:
     """Train the fold that the parameter `fold` names and write its `model` folder."""
+    with_checkpoint(
+        task,
+        "train",
+        variant=task.parameter("fold", str),
+        restore=task.parameter("checkpoint", bool, default=False),
+        compute=lambda: _train(task),
+    )
+
+
+def _train(task: StageIO) -> None:
     started = time.monotonic()
     keras.backend.clear_session()  # layers' numbers are in the exported file
+    options = Options.of(task)
+    keras.utils.set_random_seed(options.seed)
     tiles = read_tiles(task.input("tiles").path)
-    fold, seed = task.parameter("fold", str), task.parameter("seed", int, 0)
-    if fold not in tiles.folds:
-        raise StageError(f"there is no fold {fold!r}; the plate has {', '.join(tiles.folds)}")
-    chosen = [
-        number
-        for number, tile in enumerate(tiles.index)
-        if tile.label is not None and tile.fold != fold
-    ]
-    if not chosen:
-        raise StageError(f"no labelled well is outside of the fold {fold}; see the layout")
-    wells = {tiles.index[n].well: int(tiles.index[n].label or 0) for n in chosen}
-    held_back = fit.validation_wells(wells, seed)
-    array = np.ascontiguousarray(tiles.array[chosen])
-    labels = np.array([tiles.index[n].label for n in chosen])
-    validation = np.array([tiles.index[n].well in held_back for n in chosen])
-    scaling = network.fit_normalisation(array)
-    body = network.backbone(task.parameter("model_type", str, "EfficientNet_Lite0"), scaling)
-    _say(f"{len(chosen)} tiles of {len(wells)} wells, {len(held_back)} for validation")
-    batch = task.parameter("batch_size", int, 32)
-    features = body.predict(array, batch_size=batch, verbose=0)
-    _say(f"features after {time.monotonic() - started:.1f} s")
+    wells = Wells.of(tiles, options.fold, options.seed)
+    scaling = network.fit_normalisation(wells.tiles)
+    source = network.check_weights(options.weights, options.weights_sha256)
+    body = network.build(options.model_type, scaling, source)
+    _say(
+        started,
+        f"fold {options.fold}: {len(wells.tiles)} tiles of {len(wells.train_wells)} wells, and of "
+        f"{len(wells.validation_wells)} for validation; {options.model_type}",
+    )
     curves: list[fit.Epoch] = []
 
     def report(epoch: fit.Epoch) -> None:
         curves.append(epoch)
-        _say(f"epoch {epoch.epoch}: loss {epoch.loss:.4f}, validation {epoch.validation_loss:.4f}")
-
-    optimizer = task.parameter("optimizer", str, "newton")
-    if optimizer == "sgd":
-        head = fit.fit_sgd(
-            features,
-            labels,
-            validation,
-            epochs=task.parameter("epochs", int, 30),
-            batch_size=batch,
-            learning_rate=task.parameter("learning_rate", float, 0.01),
-            seed=seed,
-            report=report,
+        _say(
+            started,
+            f"epoch {epoch.epoch} of {options.epochs}: loss {epoch.loss:.4f}, "
+            f"validation {epoch.validation_loss:.4f}",
         )
-    elif optimizer == "newton":
-        head = fit.fit_newton(features[~validation], labels[~validation])
-        report(
-            fit.Epoch(
-                0,
-                head.loss(features[~validation], labels[~validation]),
-                head.loss(features[validation], labels[validation]),
-            )
-        )
-        # The validation wells chose nothing here, so the model that is kept learns from them too.
-        head = fit.fit_newton(features, labels)
-    else:
-        raise StageError(f"unknown optimizer {optimizer!r}; there are {', '.join(fit.OPTIMIZERS)}")
-    model = network.with_head(body, head.kernel, head.bias)
-    folder = task.output("model")
-    folder.mkdir(parents=True, exist_ok=True)
-    _export(model, array[:4], folder)
-    with (folder / "curves.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(asdict(curves[0])))
-        writer.writeheader()
-        writer.writerows(asdict(epoch) for epoch in curves)
-    facts = _facts(task, tiles, wells, held_back, scaling)
-    names = ("model.onnx", "model.keras", "curves.csv")
-    files = {name: digest.file_sha256(folder / name) for name in names}
-    facts |= {"files": files, "seconds": round(time.monotonic() - started, 1)}
-    (folder / "model.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    last = min(curves, key=lambda epoch: epoch.validation_loss)
-    task.set_parameter("digest", digest.of_hashes({k: v for k, v in files.items() if "onnx" in k}))
-    task.set_metadata("metrics", {"validation_loss": last.validation_loss, "loss": last.loss})
 
-
-def _say(text: str) -> None:
-    print(f"train: {text}", flush=True)
-
-
-def _export(model: keras.Model, sample: np.ndarray, folder: Path) -> None:
-    """Write model.keras and model.onnx, and compare the latter's answers with the network's."""
-    model.save(folder / "model.keras")
-    signature = [keras.InputSpec(dtype="uint8", shape=(None, 256, 256, 3), name="tiles")]
-    path = folder / "model.onnx"
-    model.export(path, format="onnx", input_signature=signature, verbose=False)
-    _name_output(path, "probability")
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    (found,) = session.run(None, {name: sample})
-    apart = float(np.abs(found - np.asarray(model(sample))).max())
-    if not apart <= _PARITY:
-        raise StageError(f"the exported model differs from the trained one by {apart:.2g}")
-
-
-def _name_output(path: Path, name: str) -> None:
-    """Call the only output of an ONNX file `name`: Keras numbers it."""
-    model = onnx.load(path)
-    (output,) = model.graph.output
-    for node in model.graph.node:
-        node.output[:] = [name if made == output.name else made for made in node.output]
-    output.name = name
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-
-
-def _facts(
-    task: StageIO,
-    tiles: Tiles,
-    wells: dict[str, int],
-    held_back: set[str],
-    scaling: network.Normalisation,
-) -> dict[str, Any]:
-    return {
+    facts = {
         "format": FORMAT,
-        "fold": task.parameter("fold", str),
-        "model_type": task.parameter("model_type", str, "EfficientNet_Lite0"),
+        "fold": options.fold,
+        "model_type": options.model_type,
         "parameters": task.parameters(),
-        "train_wells": sorted(set(wells) - held_back),
-        "validation_wells": sorted(held_back),
+        "options": asdict(options),
+        "train_wells": wells.train_wells,
+        "validation_wells": wells.validation_wells,
         "normalisation": asdict(scaling),
         "tiles_sha256": tiles.plate["files"]["tiles.npy"],
         "versions": {
@@ -164,3 +160,105 @@ def _facts(
         },
         "image": os.environ.get("PLATELINE_IMAGE", ""),
     }
+    with progress(task, options.fold, facts) as done:
+        head, tuned = _fit(options, wells, body, done, report, lambda text: _say(started, text))
+    model = network.with_head(body.model, head.kernel, head.bias)
+    folder = task.output("model")
+    folder.mkdir(parents=True, exist_ok=True)
+    export.export(model, _calibration(wells.tiles), folder)
+    _say(started, f"wrote {', '.join(export.NAMES)}")
+    with (folder / "curves.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(asdict(curves[0])))
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in curves)
+    files = {name: digest.file_sha256(folder / name) for name in (*export.NAMES, "curves.csv")}
+    facts |= {"tuned": tuned, "files": files, "seconds": round(time.monotonic() - started, 1)}
+    (folder / "model.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    best = min(curves, key=lambda epoch: epoch.validation_loss)
+    task.set_parameter("digest", digest.of_hashes({k: v for k, v in files.items() if "onnx" in k}))
+    task.set_metadata("metrics", {"validation_loss": best.validation_loss, "loss": best.loss})
+
+
+def _fit(
+    options: Options,
+    wells: Wells,
+    body: network.Body,
+    done: Progress,
+    report: Callable[[fit.Epoch], None],
+    say: Callable[[str], None],
+) -> tuple[fit.Head, bool]:
+    """Fit the head, then fine-tune; return the head for the body as it is then, and whether it is
+    another one.
+    """
+    labels, validation, batch = wells.labels, wells.validation, options.batch_size
+    for part, name in ((~validation, "training"), (validation, "validation")):
+        fit.check_classes(labels[part], name)
+    views = []
+    count = 1 + min(options.epochs, augment.VIEWS)
+    for number in range(count):
+        if (made := done.load(f"view-{number}")) is None:
+            made = [augment.view(wells.tiles, number, options.seed)]
+            if body.frozen is not None:
+                done.save(f"view-{number}", batches.run(body.frozen, made, batch))
+                made = done.load(f"view-{number}")
+                say(f"features of view {number + 1} of {count}")
+        views.append(made)
+
+    def features() -> list[NDArray[np.float32]]:
+        return [batches.run(body.tunable, view, batch)[0] for view in views]
+
+    def newton(found: list[NDArray[np.float32]], part: NDArray[np.bool_]) -> fit.Head:
+        stacked = np.concatenate([view[part] for view in found])
+        return fit.fit_newton(stacked, np.tile(labels[part], len(found)))
+
+    start = None
+    if body.frozen is not None:
+        found = features()
+        head = newton(found, ~validation)
+        stacked = np.concatenate([view[~validation] for view in found])
+        start = (fit.Standard.of(stacked), head)
+        report(
+            fit.Epoch(
+                0,
+                head.loss(stacked, np.tile(labels[~validation], len(found))),
+                head.loss(found[0][validation], labels[validation]),
+            )
+        )
+    tuned = tune(
+        body,
+        views,
+        labels,
+        validation,
+        start,
+        epochs=options.epochs,
+        batch_size=batch,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        progress=done,
+        report=report,
+    )
+    say("fine-tuning lowered the validation loss" if tuned else "fine-tuning changed nothing")
+    if tuned or body.frozen is None:
+        found = features()
+    if options.optimizer == "newton":
+        # The validation wells have said when to stop; what is served learns from them too.
+        return newton(found, np.ones(len(labels), dtype=bool)), tuned
+    head = fit.fit_sgd(
+        found,
+        labels,
+        validation,
+        epochs=options.epochs,
+        batch_size=batch,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        report=report,
+    )
+    return head, tuned
+
+
+def _calibration(tiles: NDArray[np.uint8], most: int = 64) -> NDArray[np.uint8]:
+    return tiles[:: -(-len(tiles) // most)]
+
+
+def _say(started: float, text: str) -> None:
+    print(f"train: {time.monotonic() - started:6.1f} s  {text}", flush=True)

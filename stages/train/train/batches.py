@@ -1,0 +1,34 @@
+"""Running a network over many inputs in batches of one size, so that it is traced once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Sequence[NDArray[np.generic]]
+
+
+def places(
+    count: int, size: int, order: NDArray[np.int64] | None = None
+) -> list[NDArray[np.int64]]:
+    """Return which of `count` items make up each batch of `size`, in `order`.
+
+    The last one is filled up with items from the beginning.
+    """
+    order = np.arange(count) if order is None else order
+    whole = -(-count // size) * size
+    return list(np.resize(order, whole).reshape(-1, size))
+
+
+def run(model: keras.Model, inputs: Arrays, size: int) -> list[NDArray[np.float32]]:
+    """Return the outputs of `model` for `inputs`, arrays with the same first axis [n, …]."""
+    count = len(inputs[0])
+    found: list[list[NDArray[np.float32]]] = []
+    for place in places(count, size):
+        given = [np.ascontiguousarray(array[place]) for array in inputs]
+        answer = model.predict_on_batch(given if len(given) > 1 else given[0])
+        found.append(answer if isinstance(answer, list) else [answer])
+    return [np.concatenate(parts)[:count] for parts in zip(*found, strict=True)]

@@ -1,0 +1,86 @@
+"""The trained network as files: Keras, ONNX, and ONNX with 8-bit integers."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+from common.errors import StageError
+from numpy.typing import NDArray
+from onnxruntime import quantization
+
+from train.canonical import canonical
+
+NAMES = ("model.keras", "model.onnx", "model.int8.onnx")
+# How far the exported file may be from the network it was exported from, in probability.
+_PARITY = 1e-4
+# What is computed in 8 bits: what costs time, and what lies between two of those.
+_QUANTISED = ("Conv", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "Concat")
+
+
+def export(model: keras.Model, tiles: NDArray[np.uint8], folder: Path) -> None:
+    """Write the three files of `model` into `folder`; `tiles` [n, 256, 256, 3] calibrate 8 bits.
+
+    Raises StageError where the ONNX file answers otherwise than the network on the first tiles.
+    """
+    keras_file, fp32, int8 = (folder / name for name in NAMES)
+    model.save(keras_file)
+    signature = [keras.InputSpec(dtype="uint8", shape=(None, 256, 256, 3), name="tiles")]
+    model.export(fp32, format="onnx", input_signature=signature, verbose=False)
+    named = canonical(onnx.load(fp32), "probability")
+    onnx.checker.check_model(named, full_check=True)
+    onnx.save(named, fp32)
+    sample = np.ascontiguousarray(tiles[:4])
+    apart = float(np.abs(_answer(fp32, sample) - np.asarray(model(sample))).max())
+    if not apart <= _PARITY:
+        raise StageError(f"the exported model differs from the trained one by {apart:.2g}")
+    quantise(fp32, int8, tiles)
+
+
+def quantise(fp32: Path, int8: Path, tiles: NDArray[np.uint8]) -> None:
+    """Write `int8`, the network of `fp32` with 8-bit weights and maps between them.
+
+    Static quantisation: the maps' ranges are those on `tiles`. Normalisation, moments and head,
+    where small differences count, stay as they are.
+    """
+    logging.getLogger().setLevel(logging.ERROR)  # it advises a step that Keras' export has done
+    graph = onnx.load(fp32).graph
+    outside = [node.name for node in graph.node if not _inside(node)]
+    with tempfile.TemporaryDirectory() as folder:
+        quantization.quantize_static(
+            fp32,
+            int8,
+            _Calibration(tiles),
+            per_channel=True,
+            op_types_to_quantize=list(_QUANTISED),
+            nodes_to_exclude=outside,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options={"TemporaryFolder": folder},
+        )
+
+
+def _inside(node: onnx.NodeProto) -> bool:
+    return not any(part in node.name for part in ("normalise", "moments_", "early", "features"))
+
+
+class _Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]
+    """Hands over one tile after the other."""
+
+    def __init__(self, tiles: NDArray[np.uint8]) -> None:
+        self._tiles = iter(tiles)
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        tile = next(self._tiles, None)
+        return None if tile is None else {"tiles": tile[None]}
+
+
+def _answer(path: Path, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found: NDArray[np.float32] = session.run(["probability"], {"tiles": tiles})[0]
+    return found
