@@ -9,6 +9,7 @@ import pytest
 
 from builder import layer, oci
 from builder.errors import BuilderError
+from builder.gc import collect
 from builder.push import push
 from builder.registry import Registry
 from builder.store import Store
@@ -78,6 +79,24 @@ def test_the_same_package_and_images_are_the_same_release(
         assert publish(client, "p", store, data, images) == one
         assert one.images == {name: found.digest for name, found in images.items()}
         assert (one.commit, one.dirty) == ("c" * 40, False)
+
+
+def test_the_store_keeps_what_a_release_runs(
+    store: Store, images: dict[str, oci.Image], registry_host: str
+):
+    with Registry(registry_host) as client:
+        data = package(store, registry_host, images)
+        push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
+             f"{registry_host}/p", client)  # fmt: skip
+        publish(client, "p", store, data, images, "v1")
+    other = image(store, "not released")
+    late = max(path.stat().st_mtime for path in store.root.rglob("*")) + 1
+    collect(store, keep_days=0, now=late)
+    assert not store.path(other.digest).exists()
+    for found in images.values():
+        assert store.image(found.digest) == found
+        for part in found.layers:
+            store.verify(part.blob.digest)
 
 
 def test_what_was_not_released_is_not_found(registry_host: str):
