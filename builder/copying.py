@@ -49,9 +49,13 @@ class Listed:
 
 @dataclass(frozen=True)
 class Taken:
-    """What one source gave: its entries below `name`, the source's own first, with the path ""."""
+    """What one source gave: its own entry first, then what is below it, and the path of it all.
+
+    `name` is what the source is called, which is not the last part of `top` where it is a link.
+    """
 
     name: str
+    top: str
     entries: tuple[Entry, ...]
 
     @property
@@ -129,15 +133,12 @@ def take(sources: Sequence[str], tree: Tree) -> list[Taken]:
     for source in sources:
         for path in _match(source, tree):
             top = follow(path, tree.link)
-            entries = [
-                replace(entry, path=entry.path[len(top) :].strip("/"))
-                for entry in tree.entries(top)
-            ]
-            if not entries and top:
-                raise BuilderError(f"{source!r} is not there (or .dockerignore hides it)")
+            entries = tuple(tree.entries(top))
             if not top:
-                entries.insert(0, Entry("", "dir", 0o755))
-            found.append(Taken(posixpath.basename(path), tuple(entries)))
+                entries = (Entry("", "dir", 0o755), *entries)
+            if not entries:
+                raise BuilderError(f"{source!r} is not there (or .dockerignore hides it)")
+            found.append(Taken(posixpath.basename(path), top, entries))
     return found
 
 
@@ -175,13 +176,14 @@ def place(copy: Copy, taken: Sequence[Taken], below: Mapping[str, Entry]) -> lis
         for entry in source.entries:
             path = posixpath.join(into, source.name) if folder else into
             if source.folder:
-                path = posixpath.join(into, entry.path).strip("/")
-                if not entry.path:
+                inner = entry.path[len(source.top) :].strip("/")
+                path = f"{into}/{inner}" if into and inner else into or inner
+                if not inner:
                     _folders(path, below, placed, copy.owner)
                     continue
             _folders(posixpath.dirname(path), below, placed, copy.owner)
             _check(entry, placed.get(path) or below.get(path))
-            placed[path] = _change(replace(entry, path=path), copy)
+            placed[path] = _changed(entry, path, copy)
     return list(placed.values())
 
 
@@ -199,7 +201,9 @@ def _folders(
     owner: tuple[int, int] | None = None,
 ) -> None:
     """Put the folder `path` and those it is in into `placed`: as they are below, or new ones."""
-    parts = path.split("/") if path else []
+    if not path or ((known := placed.get(path)) and known.kind == "dir"):
+        return  # and so are those it is in
+    parts = path.split("/")
     for depth in range(1, len(parts) + 1):
         parent = "/".join(parts[:depth])
         found = placed.get(parent) or below.get(parent)
@@ -230,9 +234,7 @@ def _check(entry: Entry, found: Entry | None) -> None:
         )
 
 
-def _change(entry: Entry, copy: Copy) -> Entry:
-    if copy.owner is not None:
-        entry = replace(entry, uid=copy.owner[0], gid=copy.owner[1])
-    if copy.mode is not None and entry.kind != "symlink":
-        entry = replace(entry, mode=copy.mode)
-    return entry
+def _changed(entry: Entry, path: str, copy: Copy) -> Entry:
+    uid, gid = copy.owner or (entry.uid, entry.gid)
+    mode = entry.mode if copy.mode is None or entry.kind == "symlink" else copy.mode
+    return replace(entry, path=path, uid=uid, gid=gid, mode=mode)

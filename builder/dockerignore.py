@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 
@@ -56,6 +57,16 @@ class Ignore:
             if hidden == rule.again and any(rule.pattern.fullmatch(p) for p in prefixes):
                 hidden = not rule.again
         return hidden
+
+    def hides_in_seen(self, path: str) -> bool:
+        """Tell the same of a path whose folder is not left out: one match, unless a rule is `!`."""
+        if any(rule.again for rule in self.rules):
+            return self.hides(path)
+        return self._any.fullmatch(path) is not None
+
+    @cached_property
+    def _any(self) -> re.Pattern[str]:
+        return re.compile("|".join(f"(?:{r.pattern.pattern})" for r in self.rules) or "(?!)")
 
     def may_let_in(self, folder: str) -> bool:
         """Tell whether a `!` rule could let something in that is below the hidden `folder`."""

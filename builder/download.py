@@ -17,8 +17,11 @@ _TRIES, _PAUSE = 4, 0.5
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    seen = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        while chunk := stream.read(_CHUNK):
+            seen.update(chunk)
+    return seen.hexdigest()
 
 
 # What to do where something else came than the lock says.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,27 +81,43 @@ class Workspace:
         """
         path = self.root / start
         if start and self.ignore.hides(start):
-            if not path.is_symlink() and path.is_dir() and self.ignore.may_let_in(start):
-                inside = [*self._inside(path, start)]
-                if inside:
-                    yield Entry(path=start, kind="dir", mode=0o755)
-                    yield from inside
-            return
-        if path.is_symlink():
+            if path.is_dir() and not path.is_symlink():
+                yield from self._let_in(path, start)
+        elif path.is_symlink():
             yield self._link(path, start)
         elif path.is_dir():
             if start:
                 yield Entry(path=start, kind="dir", mode=0o755)
             yield from self._inside(path, start)
-        elif path.is_file():
-            executable = path.stat().st_mode & 0o100
-            yield Entry(path=start, kind="file", mode=0o755 if executable else 0o644, content=path)
         elif path.exists():
-            raise BuilderError(f"{start}: not a file, folder or link; move it out of the context")
+            yield _file(path, start, path.stat().st_mode)
 
-    def _inside(self, path: Path, start: str) -> Iterator[Entry]:
-        for name in sorted(item.name for item in path.iterdir()):
-            yield from self.entries(f"{start}/{name}" if start else name)
+    def _inside(self, folder: Path | str, start: str, *, hidden: bool = False) -> Iterator[Entry]:
+        """Yield what is in a folder of the path `start`; scandir saves a stat a file."""
+        with os.scandir(folder) as found:
+            items = sorted(found, key=lambda item: item.name)
+        hides = self.ignore.hides if hidden else self.ignore.hides_in_seen
+        for item in items:
+            path = f"{start}/{item.name}" if start else item.name
+            is_folder = item.is_dir(follow_symlinks=False)
+            if hides(path):
+                if is_folder:
+                    yield from self._let_in(item.path, path)
+            elif is_folder:
+                yield Entry(path=path, kind="dir", mode=0o755)
+                yield from self._inside(item.path, path)
+            elif item.is_symlink():
+                yield self._link(Path(item.path), path)
+            else:
+                yield _file(Path(item.path), path, item.stat().st_mode)
+
+    def _let_in(self, folder: Path | str, start: str) -> Iterator[Entry]:
+        """Yield what a `!` rule lets in again below a hidden folder, with the folder itself."""
+        if self.ignore.may_let_in(start):
+            inside = [*self._inside(folder, start, hidden=True)]
+            if inside:
+                yield Entry(path=start, kind="dir", mode=0o755)
+                yield from inside
 
     def _link(self, path: Path, shown: str) -> Entry:
         target = str(path.readlink())
@@ -108,3 +125,9 @@ class Workspace:
         if not target.startswith("/") and inside.startswith(".."):
             raise BuilderError(f"{shown}: the link leaves the repository, to {target}")
         return Entry(path=shown, kind="symlink", mode=0o777, target=target)
+
+
+def _file(path: Path, shown: str, mode: int) -> Entry:
+    if not stat.S_ISREG(mode):
+        raise BuilderError(f"{shown}: not a file, folder or link; move it out of the context")
+    return Entry(path=shown, kind="file", mode=0o755 if mode & 0o100 else 0o644, content=path)
