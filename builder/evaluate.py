@@ -19,6 +19,13 @@ from builder.workspace import Target
 if TYPE_CHECKING:
     from builder.planner import Planner
 
+# What BuildKit sets by itself, in an ARG that asks for it:
+# https://docs.docker.com/reference/dockerfile/#automatic-platform-args-in-the-global-scope
+_PLATFORM = {
+    f"{who}{what}": value
+    for who in ("TARGET", "BUILD")
+    for what, value in {"PLATFORM": "linux/amd64", "OS": "linux", "ARCH": "amd64"}.items()
+}
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -30,7 +37,7 @@ class Recipe:
         self.target = target
         self.chain = chain
         self.aliases: dict[str, ImagePlan] = {}
-        self.arguments = recipe.arguments(target.recipe)
+        self.arguments = _PLATFORM | recipe.arguments(target.recipe)
 
     def plan(self) -> ImagePlan:
         """Return the plan of the last stage."""

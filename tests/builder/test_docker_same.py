@@ -7,11 +7,13 @@ for the tests that are named so.
 from __future__ import annotations
 
 import hashlib
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import tarfile
+import threading
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -307,6 +309,10 @@ CONFIGS = {
         ARG G=1
         ENV G=2
         ENV H=$G
+        ENV I=$TARGETARCH
+        ARG TARGETARCH TARGETPLATFORM
+        ARG TARGETOS
+        ENV J=$TARGETARCH K=$TARGETOS L=$TARGETPLATFORM
         """,
     "LABEL": r"""
         LABEL a=b "c d"="e f" x='y' v="$PATH" w='$PATH'
@@ -391,6 +397,38 @@ def test_an_image_of_a_registry_is_a_base_and_a_source_as_with_docker(
         same(workspace, Store.open(tmp_path / "fresh"), tmp_path)
     finally:
         subprocess.run([DOCKER, "rmi", "-f", name], check=False, capture_output=True)
+
+
+def test_a_file_of_the_network_lands_as_docker_lands_it(
+    context: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine of that age knows neither --checksum nor --chmod here, so its recipe goes without."""
+    monkeypatch.setenv("PLATELINE_STORE", str(tmp_path / "cache" / "store"))
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/model.bin").write_bytes(b"weights")
+
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path / "web"))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/model.bin"
+        lines = ("ADD {} /a/b/", "ADD {} /renamed", "ADD --chown=7:8 {} /c/")
+        recipe = "".join(f"\n{line.format(url)}" for line in lines)
+        pinned = f"ADD --checksum=sha256:{hashlib.sha256(b'weights').hexdigest()}"
+        their_tree, _ = theirs(context(f"FROM scratch{recipe}\n"), tmp_path)
+        tree, _ = ours(store, context(f"FROM scratch{recipe}\n".replace("ADD", pinned)))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert tree == their_tree
 
 
 @pytest.mark.parametrize(
