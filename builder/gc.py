@@ -24,7 +24,7 @@ from builder.store import Store
 
 DAY = 86400.0
 _HASH = re.compile(rb"[0-9a-f]{64}")
-# The folder of an unpacked layer has this much of its diff_id for a name.
+# The name of an unpacked layer's folder begins with this much of its diff_id.
 _SHORT = 24
 
 
@@ -96,6 +96,7 @@ def survey(store: Store, now: float) -> list[Item]:
     items += [_plain("unfinished", path, now) for path in _inside(root / "tmp")]
     items += [_plain("download", path, now) for path in _inside(beside / "downloads")]
     items += [_plain("step", path, now) for path in _inside(beside / "steps")]
+    items += [_plain("plate", path, now) for path in _inside(beside / "plates")]
     return items
 
 
@@ -156,7 +157,8 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 def _plain(kind: str, path: Path, now: float) -> Item:
     size, used = _measure(path)
-    return Item(kind, path.name, path, size, now - used)
+    name = path.name[:_SHORT] if kind == "unpacked layer" else path.name
+    return Item(kind, name, path, size, now - used)
 
 
 def _blob(path: Path, now: float) -> Item:

@@ -83,7 +83,8 @@ def models(draw: st.DrawFn) -> Callable[[Store], Model]:
         diff_ids = [canonical.sha256(b"diff %d" % n) for n in range(4)]
         folders = []
         for diff_id in diff_ids:
-            folder = store.root / "unpacked" / diff_id.removeprefix("sha256:")[:24]
+            suffix = "-x" if next(numbers) % 2 else ""
+            folder = store.root / "unpacked" / (diff_id.removeprefix("sha256:")[:24] + suffix)
             folder.mkdir()
             (folder / "file").write_text("x")
             model.needs[folder] = set()
