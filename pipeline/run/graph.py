@@ -304,7 +304,7 @@ def producers(task: Mapping[str, Any]) -> list[str]:
     found = list(task.get("dependentTasks", []))
     for source in [*inputs.get("parameters", {}).values(), *inputs.get("artifacts", {}).values()]:
         kinds = ("taskOutputParameter", "taskOutputArtifact", "taskFinalStatus")
-        found.extend(source[kind]["producerTask"] for kind in kinds if kind in source)
+        found.extend(source[kind].get("producerTask", "") for kind in kinds if kind in source)
     return list(dict.fromkeys(found))
 
 

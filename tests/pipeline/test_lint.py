@@ -3,9 +3,13 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kfp import compiler, dsl
 
 from pipeline.errors import PipelineError
@@ -50,8 +54,6 @@ def test_every_fault_of_a_package_is_listed_not_only_the_first(tmp_path):
 
 
 def test_a_version_as_the_api_server_gives_it_back_is_read(tmp_path):
-    import yaml
-
     spec, platform = yaml.safe_load_all((BROKEN / "cache-key.yaml").read_text())
     path = tmp_path / "version.json"
     path.write_text(json.dumps({"pipeline_spec": spec, "platform_spec": platform}))
@@ -100,3 +102,65 @@ def test_the_task_ends_with_one_where_there_is_a_fault(name, code):
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     assert [finding["rule"] for finding in json.loads(done.stdout)["findings"]] == ["cycle"] * code
+
+
+def places(node, path=()):
+    """Every place in a document, as the keys that lead there."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, inner in items:
+        yield (*path, key)
+        if isinstance(inner, dict | list):
+            yield from places(inner, (*path, key))
+
+
+def changed(document, path, value):
+    copy = json.loads(json.dumps(document))
+    node = copy
+    for key in path[:-1]:
+        node = node[key]
+    if value is None:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    return copy
+
+
+GOOD = list(yaml.safe_load_all((BROKEN / "good.yaml").read_text()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(sorted(places(GOOD), key=repr)),
+    st.sampled_from([None, "", "x", "{{$}}", 0, -1.5, True, [], ["x"], {}, {"x": "y"}]),
+)
+def test_a_package_damaged_anywhere_gives_findings_or_one_error_never_a_crash(path, value):
+    if len(path) == 1:
+        path = (*path, next(iter(GOOD[path[0]])))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "package.yaml")
+        file.write_text(yaml.safe_dump_all(changed(GOOD, path, value)))
+        try:
+            found = lint(file)
+        except PipelineError:
+            return
+        assert all(isinstance(finding.message, str) for finding in found)
+
+
+def test_a_reference_that_is_lost_anywhere_is_found(tmp_path):
+    """Every task, component, executor and definition that something refers to is needed."""
+    free = {"taskInfo", "isOptional", "defaultValue", "cachingOptions", "retryPolicy", "args"}
+    needed = {"comp-make", "comp-read", "exec-make", "exec-read", "make", "inner", "image", "made",
+              "executorLabel", "componentRef", "producerTask", "outputParameterKey", "said",
+              "texts", "pipelinechannel--claim"}  # fmt: skip
+    wanted = [
+        path for path in places(GOOD[0]) if path[-1] in needed and not free.intersection(path)
+    ]
+    file = tmp_path / "package.yaml"
+    assert len(wanted) > 40
+    for path in wanted:
+        file.write_text(yaml.safe_dump_all([changed(GOOD[0], path, None), GOOD[1]]))
+        try:
+            found = lint(file)
+        except PipelineError:
+            continue
+        assert found, f"without {'.'.join(map(str, path))} nothing was found"
