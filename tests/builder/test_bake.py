@@ -19,7 +19,6 @@ from builder.store import Store
 from builder.workspace import Workspace
 from tests.builder.conftest import Make
 from tests.builder.test_docker_same import Tree, settings, unsave
-from tests.conftest import missing
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +81,8 @@ def test_buildkit_makes_the_same_tree_and_config(
     baked: tuple[Store, Workspace, bytes], tmp_path: Path
 ) -> None:
     if subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode:
-        missing("docker buildx", "apt-get install docker-buildx (Debian 13 or later)")
+        # Never demanded: Debian 12 has no buildx, and its engine's BuildKit no named contexts.
+        pytest.skip("docker buildx is missing; Debian 13 has it as docker-buildx")
     store, workspace, data = baked
     changed = json.loads(data)
     tag = f"plateline-bake-{os.getpid()}"
