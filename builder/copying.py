@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from builder import accounts
 from builder.dockerignore import glob_pattern
 from builder.errors import BuilderError
+from builder.listing import Below
 from builder.tree import Entry
 
 _MOST_LINKS = 40
@@ -74,7 +76,7 @@ class Copy:
     sources: tuple[str, ...]
     destination: str
     workdir: str
-    owner: tuple[int, int] | None = None
+    owner: str = ""
     mode: int | None = None
     link: bool = False
 
@@ -157,14 +159,17 @@ def _match(source: str, tree: Tree) -> list[str]:
     return found
 
 
-def place(copy: Copy, taken: Sequence[Taken], below: Mapping[str, Entry]) -> list[Entry]:
-    """Return the entries that `copy` adds to an image whose folders and links are `below`.
+def place(copy: Copy, taken: Sequence[Taken], under: Below) -> list[Entry]:
+    """Return the entries that `copy` adds to an image that is `under` it.
 
     A folder's content is merged into the destination; a file goes to the destination, or into it
     where that ends with `/`, is a folder, or there are several files. Folders on the way keep what
     they are; those that are missing get 0755 and the owner of --chown. Raises BuilderError where a
-    file and a folder would have the same name, or several files go to what is no folder.
+    file and a folder would have the same name, for several files that go to what is no folder, and
+    for owners that the image does not know.
     """
+    below = under.folders
+    owner = accounts.numbers(copy.owner, under.read) if copy.owner else None
     into = follow(posixpath.join("/" + copy.workdir, copy.destination), _targets(below))
     known = below.get(into)
     folder = copy.destination.endswith(("/", "/.")) or copy.destination == "."
@@ -179,18 +184,19 @@ def place(copy: Copy, taken: Sequence[Taken], below: Mapping[str, Entry]) -> lis
                 inner = entry.path[len(source.top) :].strip("/")
                 path = f"{into}/{inner}" if into and inner else into or inner
                 if not inner:
-                    _folders(path, below, placed, copy.owner)
+                    _folders(path, below, placed, owner)
                     continue
-            _folders(posixpath.dirname(path), below, placed, copy.owner)
+            _folders(posixpath.dirname(path), below, placed, owner)
             _check(entry, placed.get(path) or below.get(path))
-            placed[path] = _changed(entry, path, copy)
+            placed[path] = _changed(entry, path, copy.mode, owner)
     return list(placed.values())
 
 
-def folder(path: str, below: Mapping[str, Entry], owner: tuple[int, int]) -> list[Entry]:
-    """Return the entries that make the folder `path`, as WORKDIR does."""
+def folder(path: str, owner: str, under: Below) -> list[Entry]:
+    """Return the entries that make the folder `path` in the image `under` it, as WORKDIR does."""
     placed: dict[str, Entry] = {}
-    _folders(follow(path, _targets(below)), below, placed, owner)
+    where = follow(path, _targets(under.folders))
+    _folders(where, under.folders, placed, accounts.numbers(owner, under.read))
     return list(placed.values())
 
 
@@ -234,7 +240,8 @@ def _check(entry: Entry, found: Entry | None) -> None:
         )
 
 
-def _changed(entry: Entry, path: str, copy: Copy) -> Entry:
-    uid, gid = copy.owner or (entry.uid, entry.gid)
-    mode = entry.mode if copy.mode is None or entry.kind == "symlink" else copy.mode
+def _changed(entry: Entry, path: str, mode: int | None, owner: tuple[int, int] | None) -> Entry:
+    uid, gid = owner or (entry.uid, entry.gid)
+    if mode is None or entry.kind == "symlink":
+        mode = entry.mode
     return replace(entry, path=path, uid=uid, gid=gid, mode=mode)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder import added, bytecode, copying, debian, layer, recipe, settings, wheels
+from builder import accounts, added, bytecode, copying, debian, layer, recipe, settings, wheels
 from builder.context import LayerPlan
 from builder.errors import BuilderError
-from builder.listing import Listing
+from builder.listing import NOTHING, Below
 from builder.plan import CREATED, ImagePlan, LayerStep, action_key
 from builder.shellwords import expand
 from builder.tree import Entry
@@ -153,13 +154,17 @@ class _Stage:
         if copying.normal(path) in self.folders:
             return
         self.folders.add(copying.normal(path))
-        owner = _user(str(self.config.get("User") or "0"), path)
-
-        def place(below: Listing) -> list[Entry]:
-            return copying.folder(path, below, owner)
-
-        inputs = _describe(place({}), {})
-        self._lay(f"folder {path}", f"WORKDIR {path}", inputs, place, shape=action_key(inputs))
+        owner = str(self.config.get("User") or "0")
+        known = owner if accounts.numeric(owner) else "0"
+        inputs = {**_describe(copying.folder(path, known, NOTHING), {}), "owner": owner}
+        self._lay(
+            f"folder {path}",
+            f"WORKDIR {path}",
+            inputs,
+            lambda below: copying.folder(path, owner, below),
+            owner=owner,
+            shape=action_key(inputs),
+        )
 
     def _add_file(self, instruction: recipe.Instruction) -> None:
         sources, destination, flags = self._taken(instruction)
@@ -190,8 +195,9 @@ class _Stage:
             self._later(line, {"from": image.key}, found, copy)
             return
         taken = copying.take(sources, self.outer.planner.workspace)
-        # Where it lands depends on what is below; what it is does not.
-        entries = copying.place(copy, taken, {})
+        # Where it lands and whose it is depend on what is below; what it is does not.
+        known = copy if accounts.numeric(copy.owner) else replace(copy, owner="")
+        entries = copying.place(known, taken, NOTHING)
         hashes = {entry.path: self._hash(entry) for entry in entries if entry.kind == "file"}
         names = [source.name for source in taken]
         inputs = {**_describe(entries, hashes), "names": names, "workdir": copy.workdir}
@@ -202,6 +208,7 @@ class _Stage:
             inputs,
             lambda below: copying.place(copy, taken, below),
             link=copy.link,
+            owner=copy.owner,
             shape=action_key({**shape, **copy.inputs(), "names": names}),
             files={e.path: e.content for e in entries if isinstance(e.content, Path)},
         )
@@ -220,9 +227,12 @@ class _Stage:
         if destination.endswith("/") or destination in (".", "./"):
             self.folders.add(copying.normal(posixpath.join(self.workdir, destination)))
         link = flags.get("link", "false") in ("", "true")
-        return copying.Copy(
-            sources, destination, self.workdir, _owner(flags), _mode(flags), link=link
-        )
+        owner = flags.get("chown", "")
+        if link and not accounts.numeric(owner):
+            raise BuilderError(
+                f"--chown={owner} with --link, which looks at no /etc/passwd; write the number"
+            )
+        return copying.Copy(sources, destination, self.workdir, owner, _mode(flags), link=link)
 
     def _later(
         self,
@@ -233,37 +243,43 @@ class _Stage:
     ) -> None:
         """Add a layer of what `found` will return, which depends on `inputs`."""
 
-        def place(below: Listing) -> list[Entry]:
+        def place(below: Below) -> list[Entry]:
             return copying.place(copy, copying.take(copy.sources, copying.Listed(found())), below)
 
-        self._lay(line, line, {**inputs, **copy.inputs()}, place, link=copy.link)
+        every = {**inputs, **copy.inputs()}
+        self._lay(line, line, every, place, link=copy.link, owner=copy.owner)
 
     def _lay(
         self,
         name: str,
         line: str,
         inputs: Mapping[str, Any],
-        place: Callable[[Listing], list[Entry]],
+        place: Callable[[Below], list[Entry]],
         *,
         link: bool = False,
+        owner: str = "",
         shape: str = "",
         files: Mapping[str, Path] | None = None,
     ) -> None:
         """Add a layer whose entries depend on the folders and links below, unless it is a `link`.
 
-        The key covers these by what they depend on, so that they need not be known for it.
+        The key covers these by what they depend on, so that they need not be known for it; and for
+        an `owner` with a name all that is below, since files say the number.
         """
         so_far, number = self._image_plan(), self.line
         below = self.outer.planner.below
 
         def entries() -> Iterable[Entry]:
             try:
-                return place({} if link else below(so_far))
+                return place(NOTHING if link else below(so_far))
             except BuilderError as error:
                 raise recipe.refuse(self.path, number, error) from None
 
         plan = LayerPlan(name=name, inputs=inputs, entries=entries, files=files or {})
-        self._add(plan, line, () if link else so_far.shape(), shape)
+        under = () if link else so_far.shape()
+        if not accounts.numeric(owner):
+            under += (so_far.base.key if so_far.base else "", *(s.key for s in so_far.layers))
+        self._add(plan, line, under, shape if accounts.numeric(owner) else "")
 
     def _hash(self, entry: Entry) -> str:
         assert isinstance(entry.content, Path)
@@ -325,26 +341,6 @@ def _describe(entries: Sequence[Entry], hashes: Mapping[str, str]) -> dict[str, 
     rows = [[e.path, e.kind, e.mode, e.uid, e.gid, e.target or hashes.get(e.path, "")]
             for e in sorted(entries, key=lambda entry: entry.path)]  # fmt: skip
     return {"entries": rows}
-
-
-def _user(user: str, path: str) -> tuple[int, int]:
-    """Return the owner of a folder that WORKDIR makes under USER `user`."""
-    name, _, group = user.partition(":")
-    if not name.isdigit() or (group and not group.isdigit()):
-        raise BuilderError(
-            f"WORKDIR {path} would belong to {user}, whose number is not known here; "
-            "write USER in numbers, or WORKDIR before it"
-        )
-    return int(name), int(group or name)
-
-
-def _owner(flags: Mapping[str, str]) -> tuple[int, int] | None:
-    if "chown" not in flags:
-        return None
-    user, _, group = flags["chown"].partition(":")
-    if not user.isdigit() or (group and not group.isdigit()):
-        raise BuilderError(f"--chown={flags['chown']} must be numbers, for example 65532:65532")
-    return int(user), int(group or user)
 
 
 def _mode(flags: Mapping[str, str]) -> int | None:

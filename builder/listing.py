@@ -6,7 +6,9 @@ A layer's listing is remembered by its diff_id when the layer is made, or taken 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from builder import canonical, oci
 from builder.store import Store
@@ -17,6 +19,17 @@ _KINDS = ("dir", "symlink", "whiteout", "opaque")
 
 # The path of each folder and link.
 Listing = Mapping[str, Entry]
+
+
+@dataclass(frozen=True)
+class Below:
+    """What a layer is laid over: its folders and links, and what reads one of its files."""
+
+    folders: Listing
+    read: Callable[[str], bytes | None]
+
+
+NOTHING = Below({}, lambda _: None)
 
 
 def key(diff_id: str) -> str:
@@ -35,15 +48,29 @@ def remember(store: Store, diff_id: str, entries: Iterable[Entry]) -> str:
     return key(diff_id)
 
 
-def below(store: Store, layers: Sequence[oci.Layer]) -> dict[str, Entry]:
-    """Return the folders and links of `layers` laid over each other.
+def below(store: Store, layers: Sequence[oci.Layer]) -> Below:
+    """Return the folders and links of `layers` laid over each other, and what reads their files.
 
     A layer that nobody has listed yet is read, and fetched for that where it must be.
     """
     found: dict[str, Entry] = {}
     for layer in layers:
         lay_over(found, _entries(store, layer))
-    return found
+    return Below(found, partial(_file, store, layers))
+
+
+def _file(store: Store, layers: Sequence[oci.Layer], path: str) -> bytes | None:
+    """Return the content of the uppermost file `path`, or None."""
+    from builder.sandbox.unpack import read
+
+    for layer in reversed(layers):
+        for entry in read(store, layer):
+            if entry.path == path:
+                if entry.kind != "file":
+                    return None
+                with entry.open() as stream:
+                    return stream.read()
+    return None
 
 
 def lay_over(found: dict[str, Entry], entries: Sequence[Entry]) -> None:

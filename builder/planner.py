@@ -7,7 +7,7 @@ from pathlib import Path
 
 from builder import bytecode, download, evaluate, listing, oci, origin
 from builder.errors import BuilderError
-from builder.listing import Listing
+from builder.listing import Below
 from builder.plan import ImagePlan, action_key
 from builder.reference import Reference
 from builder.store import Store
@@ -75,8 +75,8 @@ class Planner:
             self._plans[name] = ImagePlan(name, key, None, (), (), image.config, pulled=image)
         return self._plans[name]
 
-    def below(self, plan: ImagePlan) -> Listing:
-        """Return the folders and links of what a layer is laid over."""
+    def below(self, plan: ImagePlan) -> Below:
+        """Return what a layer is laid over."""
         return listing.below(self._store, self._layers_of(plan))
 
     def interpreter(self, plan: ImagePlan) -> bytecode.Interpreter:

@@ -102,13 +102,24 @@ def test_what_dockerignore_hides_is_not_copied(make: Make, store: Store) -> None
     assert [entry.path for entry in entries] == ["a.py"]
 
 
+def test_an_owner_with_a_name_gets_the_number_that_the_image_has_now(
+    make: Make, store: Store
+) -> None:
+    recipe = "FROM scratch\nCOPY accounts/ /etc/\nCOPY --chown=me src /b\nUSER me\nWORKDIR /w\n"
+    for number in (7, 8):
+        files = {"src/run": "x", "accounts/passwd": f"me:x:{number}:{number}::/:\n"}
+        image = build(make(recipe, **files), store)["a"].image
+        owners = {e.path: e.uid for e in image_entries(store, image)}
+        assert (owners["b/run"], owners["b"], owners["w"]) == (number, number, number)
+
+
 @pytest.mark.parametrize(
     ("recipe", "says"),
     [
         ("FROM scratch\nCOPY nothing /\n", r"stages/a/Dockerfile:2: .*'nothing' is not there"),
         ("FROM nobody\n", r"stages/a/Dockerfile:1: 'nobody' is no target"),
         ("FROM a\n", r"targets need each other: a -> a"),
-        ("FROM scratch\nCOPY --chown=root x /\n", r"Dockerfile:2: --chown=root must be numbers"),
+        ("FROM scratch\nCOPY --chown=root stages /\n", r"Dockerfile:2: root: .* has no 'root'"),
         ("FROM scratch\nCOPY --from=wheels / /v\n", r"Dockerfile:2: wheels need a Python"),
     ],
 )

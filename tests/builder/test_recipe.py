@@ -97,7 +97,10 @@ def test_durations_are_those_of_go(text: str, nanoseconds: int) -> None:
         ("LABEL a='b", r"a ' is missing at the end"),
         ("COPY one", r"COPY needs a source and a destination"),
         ("COPY --chmod=rwx one /", r"--chmod=rwx is not an octal number such as 0755"),
-        ("COPY --chown=me one /", r"--chown=me must be numbers, for example 65532:65532"),
+        ("COPY --chown=me one /", r"me: the image's /etc/passwd has no 'me'; write the number"),
+        ("COPY --chown=7:us one /", r"7:us: the image's /etc/group has no 'us'; write the number"),
+        ("COPY --link --chown=me one /", r"--chown=me with --link, .*; write the number"),
+        ("USER me\nWORKDIR /a", r"me: the image's /etc/passwd has no 'me'"),
         ("COPY --from=nobody one /", r"'nobody' is no target and no earlier stage"),
         ("COPY --from=wheels some /", r"only the whole context can be copied"),
         ("COPY <<EOF /x", r"COPY with a here-document is not supported: put it in a file"),
@@ -113,7 +116,7 @@ def test_durations_are_those_of_go(text: str, nanoseconds: int) -> None:
 def test_each_refusal_names_file_line_and_way_out(
     make: Make, store: Store, instruction: str, says: str
 ) -> None:
-    with pytest.raises(BuilderError, match=r"^stages/a/Dockerfile:3: .*" + says):
+    with pytest.raises(BuilderError, match=r"^stages/a/Dockerfile:[34]: .*" + says):
         build(make(f"# a comment\nFROM scratch\n{instruction}\n", one="1"), store)
 
 
