@@ -1,0 +1,308 @@
+"""The function beside other ways of serving the same ONNX file, in one run.
+
+    .venv/bin/python -m benchmarks.serving [--seconds S] [--rounds N] [--model DIR] [--peers a,b]
+
+Measured in turns, `--rounds` times: the bare onnxruntime call in a loop (in the function's image),
+the function, MLServer, BentoML, LitServe; then a process a request that imports Keras and loads
+the model, in the train image. Prints medians of the rounds and their ratios; asserts nothing.
+`--model` is a `model` folder of train (model.onnx, model.keras) with a tile.png and tile.bmp;
+without it one is trained for an epoch on drawn tiles, once a train image. Venvs and models are kept
+in ~/.cache/plateline/bench. "CPU each" is the processor time of a request at 8 (of a call
+for the bare loop): the one column that a busy machine hardly changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from benchmarks import serving_peers
+from benchmarks.serving_load import load, probe, request
+from builder import oci
+from builder.build import build
+from builder.sandbox import choose
+from builder.sandbox.process import Mount, Process, Sandbox, run
+from builder.store import Store, default_root
+from builder.workspace import Workspace
+from tests.function.running import ROOT, Function, serving
+
+# Threads of one process, as the function has them; a call each in turn is the latency.
+BARE = """
+import json, resource, statistics, sys, threading, time
+import numpy as np
+import onnxruntime
+seconds, threads = float(sys.argv[1]), int(sys.argv[2])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+session = onnxruntime.InferenceSession("/models/A.onnx", options,
+                                       providers=["CPUExecutionProvider"])
+tile = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), np.uint8)
+session.run(None, {"tiles": tile})
+times = []
+def cpu():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+def loop():
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        session.run(None, {"tiles": tile})
+        times.append(time.perf_counter() - began)
+before, began = cpu(), time.perf_counter()
+end = began + seconds
+workers = [threading.Thread(target=loop) for _ in range(threads)]
+for worker in workers: worker.start()
+for worker in workers: worker.join()
+took = time.perf_counter() - began
+print(json.dumps({"p50": statistics.median(times), "rate": len(times) / took,
+                  "cpu": (cpu() - before) / len(times)}))
+"""
+# What the original did for each request: a fresh process, Keras, the model, one prediction.
+KERAS = """
+import numpy as np
+import train.network  # the model's own layers
+import keras
+model = keras.models.load_model("/models/model.keras")
+model.predict(np.zeros((1, 256, 256, 3), np.uint8), verbose=0)
+"""
+TILES = """
+import numpy as np
+from dataclasses import replace
+from pathlib import Path
+from PIL import Image
+from common import layout
+from common.tiles import Tile, write_index, write_plate
+from common.tiling import tile_well
+from prepare.synthetic import draw_well
+folder, wells, index, tiles = Path("/work/tiles"), [], [], []
+folder.mkdir()
+known = layout.load("bbbc014").wells
+for row in "AB":
+    for column in range(1, 13):
+        kind = int(column > 6)
+        role, name = ("positive" if kind else "negative"), f"{row}{column:02d}"
+        wells.append({"well": name, "fold": row})
+        index.append(Tile(name, row, column, 0, 0, 0, "", None, "", role, row, kind, ""))
+        drawn = replace(known[name], dose=1e-6 * kind)
+        tiles.append(tile_well(*draw_well(drawn, (256, 256), 0))[0])
+for kind in ("png", "bmp"):
+    Image.fromarray(tiles[-1]).save(f"/work/tile.{kind}")
+np.save(folder / "tiles.npy", np.array(tiles))
+write_index(folder / "tiles.csv", index)
+write_plate(folder, {"folds": ["A", "B"], "classes": ["negative", "positive"], "tile": 256,
+                     "layout": {"name": "random"}, "wells": wells})
+"""
+
+
+def execute(sandbox: Sandbox, image: oci.Image, command: list[str], *mounts: Mount) -> str:
+    """Return what a command in an image printed; raises RuntimeError where it fails."""
+    with tempfile.TemporaryFile() as output:
+        ended = run(sandbox, Process(image=image, command=tuple(command), mounts=mounts), output)
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    if ended.code:
+        raise RuntimeError(f"{command[:3]} ended with {ended}: {text[-1000:]}")
+    return text
+
+
+def trained(sandbox: Sandbox, images: dict[str, oci.Image], folder: Path) -> Path:
+    """Return a model of the default kind, trained for an epoch, once a train image."""
+    kept = folder / f"model-{images['train'].digest.removeprefix('sha256:')[:16]}"
+    if kept.is_dir():
+        return kept
+    print("training the default model for an epoch", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        work = Path(scratch)
+        work.chmod(0o777)
+        mount = Mount(work, "/work", writable=True)
+        execute(sandbox, images["prepare"], ["python3", "-c", TILES], mount)
+        artifact = {"tiles": {"artifacts": [{"uri": "/work/tiles"}]}}
+        made = {n: {"artifacts": [{"uri": f"/work/{n}"}]} for n in ("model", "metrics", "curves")}
+        given = json.dumps({
+            "inputs": {"parameterValues": {"fold": "A", "epochs": 1}, "artifacts": artifact},
+            "outputs": {"outputFile": "/work/output.json", "artifacts": made},
+        })  # fmt: skip
+        command = ["python3", "-m", "train", "--executor-input", given]
+        execute(sandbox, images["train"], command, mount)
+        for name in ("tile.png", "tile.bmp"):
+            (work / name).rename(work / "model" / name)
+        (work / "model").rename(kept)
+    return kept
+
+
+def servable(model: Path, folder: Path) -> Path:
+    """Lay the one model and its manifest into `folder`."""
+    shutil.copy(model / "model.onnx", folder / "A.onnx")
+    shutil.copy(model / "model.keras", folder)
+    digest = hashlib.sha256((folder / "A.onnx").read_bytes()).hexdigest()
+    entry = {"name": "A", "file": "A.onnx", "sha256": digest}
+    document = {"format": 1, "classes": ["negative", "positive"], "threshold": 0.5}
+    (folder / "manifest.json").write_text(json.dumps(document | {"models": [entry]}))
+    folder.chmod(0o755)
+    return folder
+
+
+@contextmanager
+def health_watched(function: Function):
+    """Ask for health every 20 ms while the block runs; yields a list that then holds a Load."""
+    stop, found = threading.Event(), []
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(probe, function.port, request("/_/health"), stop)
+        try:
+            yield found
+        finally:
+            stop.set()
+            found.append(asking.result())
+
+
+class Table:
+    """Measurements by row and column; prints their medians."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, row: str, **columns: float) -> None:
+        for column, value in columns.items():
+            self.values[row][column].append(value)
+
+    def median(self, row: str, column: str) -> float:
+        return statistics.median(self.values[row][column])
+
+    def print(self) -> None:
+        print(f"{'':28}{'p50 at 1':>12}{'p50 at 8':>12}{'1/s at 1':>10}{'1/s at 8':>10}"
+              f"{'CPU each':>12}")  # fmt: skip
+        for row, columns in self.values.items():
+            cells = ""
+            for name, width, scale, unit in (
+                ("p50_1", 12, 1000, " ms"), ("p50_8", 12, 1000, " ms"),
+                ("rate_1", 10, 1, ""), ("rate_8", 10, 1, ""), ("cpu", 12, 1000, " ms"),
+            ):  # fmt: skip
+                value = f"{self.median(row, name) * scale:.1f}{unit}" if name in columns else ""
+                cells += f"{value:>{width}}"
+            print(f"{row:28}{cells}")
+
+
+def measure(
+    table: Table, row: str, port: int, message: bytes, seconds: float, cpu: Callable[[], float]
+) -> None:
+    """Add one connection's and eight's load after some to warm up, and what a request costs."""
+    load(port, message, 8, min(1.0, seconds))
+    one = load(port, message, 1, seconds)
+    before = cpu()
+    eight = load(port, message, 8, seconds)
+    table.add(
+        row, p50_1=one.p50, p50_8=eight.p50, rate_1=one.rate, rate_8=eight.rate,
+        cpu=(cpu() - before) / len(eight.times),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--peers", default="BentoML,LitServe,MLServer")
+    given = parser.parse_args()
+    store = Store.open()
+    built = build(Workspace.load(ROOT), store, ["prepare", "train", "function"])
+    images = {name: result.image for name, result in built.items()}
+    sandbox = choose("bubblewrap", store)
+    folder = default_root().parent / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = given.model or trained(sandbox, images, folder)
+    peers, skipped = {}, {}
+    for peer in serving_peers.PEERS:
+        if peer.name in given.peers.split(","):
+            try:
+                peers[peer] = serving_peers.install(peer, folder)
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                skipped[peer.name] = str(error)
+    table, health, starts = Table(), [], []
+    picture, bitmap = ((model / f"tile.{kind}").read_bytes() for kind in ("png", "bmp"))
+    message = request("/", picture, Content_Type="image/png")
+    with tempfile.TemporaryDirectory() as scratch:
+        models = servable(model, Path(scratch))
+        for _ in range(given.rounds):
+            bare = ["python3", "-c", BARE, str(given.seconds)]
+            mount = Mount(models, "/models")
+            for threads, column in ((1, "1"), (serving_peers.CORES, "8")):
+                text = execute(sandbox, images["function"], [*bare, str(threads)], mount)
+                found = json.loads(text.splitlines()[-1])
+                table.add("bare onnxruntime loop", **{f"rate_{column}": found["rate"]})
+                if column == "1":
+                    table.add("bare onnxruntime loop", p50_1=found["p50"], cpu=found["cpu"])
+            began = time.perf_counter()
+            with serving(sandbox, images["function"], models) as function:
+                starts.append(time.perf_counter() - began)
+                used = partial(_cpu_of, function)
+                measure(table, "the function", function.port, message, given.seconds, used)
+                plain = request("/", bitmap, Content_Type="image/bmp")
+                measure(table, "the function, BMP", function.port, plain, given.seconds, used)
+                with health_watched(function) as watched:
+                    load(function.port, message, 8, given.seconds)
+                health.append(watched[0].percentile(0.99))
+            for peer, programs in list(peers.items()):
+                work = Path(scratch) / peer.name
+                try:
+                    running = serving_peers.serving(peer, programs, work, models / "A.onnx")
+                    with running as (port, process):
+                        used = partial(serving_peers.cpu_seconds, process)
+                        asked = peer.message(picture)
+                        measure(table, peer.name, port, asked, given.seconds, used)
+                except (RuntimeError, OSError) as error:
+                    skipped[peer.name] = str(error)
+                    del peers[peer]
+        for _ in range(3):
+            began = time.perf_counter()
+            execute(sandbox, images["train"], ["python3", "-c", KERAS], Mount(models, "/models"))
+            table.add("a Keras process a request", p50_1=time.perf_counter() - began)
+    table.print()
+    _print_bars(table, health, starts, images["function"])
+    for name, reason in skipped.items():
+        print(f"skipped: {name}: {reason}")
+
+
+def _cpu_of(function: Function) -> float:
+    return function.metrics()["process_cpu_seconds_total"]
+
+
+def _print_bars(table: Table, health: list[float], starts: list[float], image: oci.Image) -> None:
+    ours, bare = "the function", "bare onnxruntime loop"
+    fast, many = table.median(ours, "p50_1"), table.median(ours, "rate_8")
+    lines = [
+        ("p50 at 1 over the bare call's", fast / table.median(bare, "p50_1"), "<= 1.35"),
+        ("CPU of a request over the bare call's",
+         table.median(ours, "cpu") / table.median(bare, "cpu"), "(<= 1.18 for 0.85)"),
+        ("throughput at 8 over the bare loops'", many / table.median(bare, "rate_8"), ">= 0.85"),
+        ("Keras process over p50 at 1",
+         table.median("a Keras process a request", "p50_1") / fast, ">= 100"),
+        ("health p99 while saturated, ms", statistics.median(health) * 1000, "<= 20"),
+        ("start to ready, s", statistics.median(starts), "<= 1.5"),
+        ("image without models, MB", image.size / 1e6, "<= 120"),
+    ]  # fmt: skip
+    for peer in (p.name for p in serving_peers.PEERS if p.name in table.values):
+        lines += [
+            (f"{peer}: our rate at 8 over its", many / table.median(peer, "rate_8"), "> 1"),
+            (f"{peer}: its p50 at 1 over ours", table.median(peer, "p50_1") / fast, "> 1"),
+        ]
+    print()
+    for label, value, bar in lines:
+        print(f"{label:40}{value:10.2f}   bar {bar}")
+
+
+if __name__ == "__main__":
+    main()
