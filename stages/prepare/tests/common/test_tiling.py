@@ -122,3 +122,24 @@ def test_formats_that_no_microscope_writes_are_refused():
 def test_a_grey_picture_is_no_rgb_picture():
     with pytest.raises(StageError, match="red = 0, green = signal, blue = DNA"):
         tiling.tile_picture(encode(GREY))
+
+
+def test_a_second_frame_is_not_dropped_in_silence():
+    stream = io.BytesIO()
+    first = Image.fromarray(GREY)
+    first.save(stream, "TIFF", save_all=True, append_images=[first])
+    with pytest.raises(StageError, match="a has 2 frames"):
+        tiling.grey(stream.getvalue(), "a")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "L", "LA", "CMYK"])
+def test_a_picture_to_serve_is_rgb_without_alpha(mode):
+    stream = io.BytesIO()
+    Image.new(mode, (256, 256)).save(stream, "TIFF")
+    with pytest.raises(StageError, match=f"is {mode}, not RGB"):
+        tiling.tile_picture(stream.getvalue(), "a")
+
+
+def test_a_picture_to_serve_is_at_least_a_tile():
+    with pytest.raises(StageError, match="a has 255 x 256 pixels; a tile has 256 x 256"):
+        tiling.tile_picture(encode(np.zeros((256, 255, 3), np.uint8)), "a")
