@@ -193,7 +193,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         batch_size: int = 32,
         learning_rate: float = 0.01,
         seed: int = 0,
-        weights: str = "",
+        weights: str = "imagenet",
         weights_sha256: str = "",
         f1_threshold: float = 0.8,
         checkpoint_prepare: bool = False,
@@ -217,8 +217,8 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
             batch_size: Tiles an optimisation step.
             learning_rate: Step size of the optimiser.
             seed: Seed of everything random.
-            weights: Where the network starts; empty takes the pinned weights of the
-                model type, "none" random ones.
+            weights: Where the network starts: imagenet (the pinned weights of the model
+                type), none (random ones), or a file's path.
             weights_sha256: Digest that a file given by weights must have.
             f1_threshold: Weighted F1 on held-out wells that every model must reach.
             checkpoint_prepare: Take the tiles that the workspace holds instead of making them.
