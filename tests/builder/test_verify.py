@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,23 @@ def test_other_surroundings_give_the_same_digests(make: Make, store: Store) -> N
     assert verify(workspace, store, rounds=len(ROUNDS), progress=said.append) == []
     assert len(said) == len(ROUNDS)
     assert all(("as nobody" in line) == (os.geteuid() == 0) for line in said)
+
+
+def test_what_add_brings_is_the_same_elsewhere(
+    make: Make, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLATELINE_STORE", str(store.root))
+    source = tmp_path / "research"
+    source.mkdir()
+    (source / "run.py").write_text("print()")
+    for command in ("init -q", "add .", "-c user.name=n -c user.email=e commit -q -m first"):
+        subprocess.run(["git", *command.split()], cwd=source, check=True)
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=source, check=True, capture_output=True
+    )
+    commit = found.stdout.decode().strip()
+    workspace = make(f"FROM scratch\nADD file://{source}/.git#{commit} /code/\n")
+    assert verify(workspace, store) == []
 
 
 def test_what_differs_elsewhere_is_named(
