@@ -6,7 +6,6 @@ Source of the token exchange: https://distribution.github.io/distribution/spec/a
 from __future__ import annotations
 
 import ipaddress
-import os
 import random
 import re
 import socket
@@ -24,6 +23,7 @@ import httpx
 
 from builder import credentials
 from builder.errors import BuilderError
+from builder.trust import tls_context
 
 _LONGEST_WAIT = 30.0
 TRANSIENT = {408, 429, 500, 502, 503, 504}
@@ -55,26 +55,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def tls_context(host: str, environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
-    """Trust the system's CAs, or the bundle that the usual variables name, and Docker's for `host`.
-
-    SSL_CERT_FILE, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are looked at in this order;
-    `/etc/docker/certs.d/<host>/*.crt` is added as Docker does it.
-    """
-    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-    bundle = next((environ[name] for name in names if environ.get(name)), None)
-    try:
-        context = ssl.create_default_context(cafile=bundle)
-        for path in sorted(Path("/etc/docker/certs.d", host).glob("*.crt")):
-            context.load_verify_locations(path)
-    except OSError as error:
-        raise BuilderError(
-            f"the CA bundle {bundle or 'of Docker for ' + host} cannot be read ({error}); "
-            "mend SSL_CERT_FILE or REQUESTS_CA_BUNDLE"
-        ) from None
-    return context
 
 
 class Connection:

@@ -8,7 +8,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from builder.connection import TRANSIENT, tls_context
 from builder.errors import BuilderError
 
 _CHUNK = 1 << 20
@@ -64,6 +63,9 @@ def keep(temporary: Path, sha256: str, path: Path, source: str, advice: str = ST
 def read(url: str, sink: object) -> None:
     """Stream `url` into the callable `sink`; raises BuilderError where it cannot be read."""
     import httpx
+
+    from builder.connection import TRANSIENT
+    from builder.trust import tls_context
 
     assert callable(sink)
     if url.startswith("file:"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,12 @@ def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         BuilderError, match=r"store .*file/store cannot be written.*PLATELINE_STORE"
     ):
         Store.open(tmp_path / "file" / "store")
+
+
+def test_a_build_of_nothing_new_does_not_wait_for_imports_of_the_network() -> None:
+    """httpx, docker and kfp take longer to import than all the rest of a build takes."""
+    script = "import sys, builder.build; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert not {"httpx", "docker", "kfp", "rich", "asyncio"} & set(done.stdout.split())
