@@ -49,7 +49,7 @@ def test_stage(
             touched |= set(tested) if "testing" in touched else set()
             touched |= with_changed_tests(workspace, changed_since)
             names = [name for name in names if name in touched]
-        found = {}
+        found, codes = {}, []
         for name in names:
             ended = run_tests(
                 workspace, store, choose(engine, store), name,
@@ -57,12 +57,13 @@ def test_stage(
             )  # fmt: skip
             how = "cached" if ended.cached else "passed" if not ended.code else "failed"
             found[name] = {"result": how, "seconds": ended.seconds, "code": ended.code}
+            codes.append(ended.code)
             say(f"{name}: {how} ({ended.seconds:.1f} s)")
         if not names:
             say(f"no stage with tests has changed since {changed_since}")
         if json:
             print(encoder.dumps(found))
-        raise SystemExit(max((ended["code"] for ended in found.values()), default=0))
+        raise SystemExit(max(codes, default=0))
 
 
 @task(

@@ -120,7 +120,7 @@ def _short(step: str) -> str:
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = [("what", "result")]
+    rows: list[tuple[str, ...]] = [("what", "result")]
     rows += [
         (f"image {name}", f"{image['digest']}  {image['size'] / 1e6:.1f} MB")
         for name, image in found["images"].items()

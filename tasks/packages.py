@@ -285,7 +285,7 @@ def check_plate(
 
         from .images import build
 
-        store, built = build("prepare", 2)
+        _workspace, store, built = build("prepare", 2)
         sandbox = choose(engine, store)
         found = tools.check_plate(sandbox, built["prepare"].image, Path(folder), layout)
         if json:

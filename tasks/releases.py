@@ -68,7 +68,7 @@ def release(
             )
         if not no_test:
             _test()
-        store, built = build(",".join(TARGETS), jobs)
+        _workspace, store, built = build(",".join(TARGETS), jobs)
         host, _slash, path = prefix.partition("/")
         with Registry(host, insecure=insecure) as client:
             images = {name: result.image for name, result in built.items()}
