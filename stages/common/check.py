@@ -38,7 +38,7 @@ def check_plate(folder: Path, layout: str | Path) -> Check:
     lines = [
         f"{known.title}",
         (
-            f"{len(plate.images)} images of {len(known.wells)} wells, {known.fields} fields each, "
+            f"{len(plate.images)} images of {len(known.wells)} wells, {known.fields} {'field' if known.fields == 1 else 'fields'} each, "
             f"{known.size[0]} x {known.size[1]} pixels; folds {', '.join(known.folds)}"
         ),
         "",
@@ -54,13 +54,13 @@ def check_plate(folder: Path, layout: str | Path) -> Check:
 
 
 def _picture(layout: Layout, plate: plates.Plate) -> list[str]:
-    lines = ["   " + "".join(f"{column:>7}" for column in range(1, layout.columns + 1))]
+    lines = ["   " + "".join(f"{column:>8}" for column in range(1, layout.columns + 1))]
     for row in string.ascii_uppercase[: layout.rows]:
         upper, lower = f" {row} ", "   "
         for column in range(1, layout.columns + 1):
             well = layout.wells.get(well_name(row, column))
             if well is None:
-                upper, lower = upper + f"{'.':>7}", lower + " " * 7
+                upper, lower = upper + f"{'.':>8}", lower + " " * 8
                 continue
             complete = all(
                 plates.Place(well.name, number, meaning) in plate.images
@@ -68,8 +68,8 @@ def _picture(layout: Layout, plate: plates.Plate) -> list[str]:
                 for meaning in layouts.MEANINGS
             )
             label = "" if well.label is None else str(well.label)
-            upper += f"{('' if complete else '!') + _SIGN[well.role] + label:>7}"
-            lower += f"{'' if well.dose is None else format(well.dose, '.2g'):>7}"
+            upper += f"{('' if complete else '!') + _SIGN[well.role] + label:>8}"
+            lower += f"{'' if well.dose is None else format(well.dose, '.3g'):>8}"
         lines += [upper, lower]
     return lines
 
