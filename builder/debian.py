@@ -156,13 +156,14 @@ def read_deb(path: Path, package: str) -> Iterator[Entry]:
 
     Raises BuilderError for device nodes, set-id programs kept as plain, and paths that leave.
     """
+    from debian.arfile import ArError
     from debian.debfile import DebError, DebFile
 
     try:
         deb = DebFile(str(path))
         control = deb.control.get_content("control")
         archive = deb.data.tgz()
-    except (DebError, tarfile.TarError, OSError, EOFError) as error:
+    except (ArError, DebError, tarfile.TarError, OSError, EOFError) as error:
         raise BuilderError(f"{path.name}: not a Debian package ({error})") from None
     for member in archive:
         if member.name in (".", "./"):
