@@ -1,4 +1,4 @@
-"""One HTTP connection: uvicorn's own, with a limit for a request's head, and JSON for bad ones."""
+"""One HTTP connection: uvicorn's own, with limits that it lacks, and JSON for bad requests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ MOST_SECONDS = 10.0
 
 
 class Connection(HttpToolsProtocol):
-    """httptools limits neither the length of a request's head nor the time it may take."""
+    """Limits the length of a request's head, its time, and the time that an answer takes.
 
+    httptools has none of the first two, and ASGI no way to end a connection whose peer reads not.
+    """
+
+    write_timeout = 0.0  # seconds, 0 for none
     _head: int | None = 0  # bytes of the head that is coming, None while there is none
     _timer: asyncio.TimerHandle | None = None
+    _writing: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def within(cls, write_timeout: float) -> type[Connection]:
+        """Return the class of connections that are cut when nothing was read for so long."""
+        return type(cls.__name__, (cls,), {"write_timeout": write_timeout})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a head from the start."""
@@ -24,8 +34,9 @@ class Connection(HttpToolsProtocol):
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers."""
         self._stop_timer()
+        self.resume_writing()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -56,6 +67,19 @@ class Connection(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Wait for the peer to read, but not for ever."""
+        super().pause_writing()
+        if self.write_timeout and self._writing is None:
+            self._writing = self.loop.call_later(self.write_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Wait no more."""
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+        super().resume_writing()
 
     def _expect(self) -> None:
         self._head = 0

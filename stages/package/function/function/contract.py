@@ -148,8 +148,7 @@ class _Request:
                 headers["X-Call-Id"] = self._call
             if self._service.draining:
                 headers["Connection"] = "close"  # the next request goes to another instance
-        async with asyncio.timeout(self._service.settings.write_timeout or None):
-            await self._send(message)
+        await self._send(message)
 
     def close(self) -> None:
         """Count and log the answer; what was never answered counts as 499, as nginx has it."""

@@ -29,7 +29,7 @@ class Server(uvicorn.Server):
                 make(service),
                 host=settings.host,
                 port=settings.port,
-                http=Connection,
+                http=Connection.within(settings.write_timeout),
                 ws="none",
                 lifespan="off",
                 log_level="warning",
