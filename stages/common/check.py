@@ -35,10 +35,11 @@ def check_plate(folder: Path, layout: str | Path) -> Check:
     known = layouts.load(layout, folder)
     plate = plates.match(folder, known)
     digest = "" if plate.problems else plates.plate_digest(folder, known)
+    fields = "1 field" if known.fields == 1 else f"{known.fields} fields"
     lines = [
         f"{known.title}",
         (
-            f"{len(plate.images)} images of {len(known.wells)} wells, {known.fields} {'field' if known.fields == 1 else 'fields'} each, "
+            f"{len(plate.images)} images of {len(known.wells)} wells, {fields} each, "
             f"{known.size[0]} x {known.size[1]} pixels; folds {', '.join(known.folds)}"
         ),
         "",

@@ -112,9 +112,8 @@ def match(folder: Path, layout: Layout) -> Plate:
             plate.images[place] = path
     if unknown:
         more = "" if len(unknown) <= 3 else f" and {len(unknown) - 3} more"
-        plate.notes.append(
-            f"{len(unknown)} image files fit no well of the layout: {', '.join(unknown[:3])}{more}"
-        )
+        files = "1 image file fits" if len(unknown) == 1 else f"{len(unknown)} image files fit"
+        plate.notes.append(f"{files} no well of the layout: {', '.join(unknown[:3])}{more}")
     if not named:
         plate.problems.append(
             f"{folder} holds no image whose name fits the layout {layout.name} "
