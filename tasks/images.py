@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -37,6 +38,16 @@ def build(
             return workspace, store, {}
     built = build_targets(workspace, store, chosen, jobs=jobs, progress=building(), cache=cache)
     return workspace, store, built
+
+
+def named_registry(registry: str) -> str:
+    """Return HOST/PREFIX as it was given or as $PLATELINE_REGISTRY has it; raises BuilderError."""
+    from builder.errors import BuilderError
+
+    registry = (registry or os.environ.get("PLATELINE_REGISTRY", "")).rstrip("/")
+    if not registry:
+        raise BuilderError("no registry was named; give --registry HOST/PREFIX")
+    return registry
 
 
 @contextmanager
@@ -90,7 +101,7 @@ def build_images(
 
 @task(
     help={
-        "registry": "HOST/PREFIX, for example localhost:5000/plateline",
+        "registry": "HOST/PREFIX, for example localhost:5000/plateline ($PLATELINE_REGISTRY)",
         "targets": "names separated by commas (all)",
         "insecure": "speak plain HTTP to a registry that is not on this machine",
         "jobs": JOBS_HELP,
@@ -99,7 +110,7 @@ def build_images(
 )
 def push_images(
     _: Context,
-    registry: str,
+    registry: str = "",
     targets: str = "",
     insecure: bool = False,
     jobs: int = 4,
@@ -110,11 +121,12 @@ def push_images(
         from builder.inventory import sbom
         from builder.push import push
 
-        with in_registry(registry, insecure=insecure) as cache:
+        prefix = named_registry(registry)
+        with in_registry(prefix, insecure=insecure) as cache:
             workspace, store, built = build(targets, jobs, cache=cache)
             images = {name: (result.key, result.image) for name, result in built.items()}
             pushed = push(
-                store, images, registry.rstrip("/"), cache.registry, jobs=jobs, there=cache.found,
+                store, images, prefix, cache.registry, jobs=jobs, there=cache.found,
                 inventory=lambda name: sbom(workspace, store, built[name].plan),
             )  # fmt: skip
         rows = [("image", "uploaded", "mounted", "inventory", "")]

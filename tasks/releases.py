@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from invoke import Context, task
 
+from .images import named_registry
 from .packages import INSECURE_HELP, PACKAGE, REGISTRY_HELP, make_package, pin_in_registry
 from .printing import JSON_HELP, ROOT, errors, facts, say
-
-
-def _registry(registry: str) -> str:
-    from pipeline.errors import PipelineError
-
-    registry = registry or os.environ.get("PLATELINE_REGISTRY", "")
-    if not registry:
-        raise PipelineError("no registry was named; give --registry HOST/PREFIX")
-    return registry.rstrip("/")
 
 
 @task(
@@ -60,7 +51,7 @@ def release(
 
         from .images import build
 
-        prefix = _registry(registry)
+        prefix = named_registry(registry)
         if not allow_dirty and is_dirty(ROOT):
             raise PipelineError(
                 "the tree has changes that no commit holds, so nobody could make this release "
@@ -129,7 +120,7 @@ def releases(_: Context, registry: str = "", insecure: bool = False, json: bool 
         from builder.registry import Registry
         from pipeline import release as publishing
 
-        prefix = _registry(registry)
+        prefix = named_registry(registry)
         host, _slash, path = prefix.partition("/")
         with Registry(host, insecure=insecure) as client:
             found = publishing.releases(client, path)
@@ -164,7 +155,7 @@ def pull_release(
         from builder import canonical
         from pipeline.compile import write
 
-        data = _package(release, _registry(registry), insecure=insecure)
+        data = _package(release, named_registry(registry), insecure=insecure)
         write(data, Path(output))
         digest = canonical.sha256(data)
         facts(
@@ -205,7 +196,7 @@ def diff(
         def get(which: str) -> bytes:
             if Path(which).is_file():
                 return Path(which).read_bytes()
-            return _package(which, _registry(registry), insecure=insecure)
+            return _package(which, named_registry(registry), insecure=insecure)
 
         changes = compare(get(a), get(b))
         rows = [("what", "name", "old", "new")]
