@@ -30,7 +30,7 @@ def bake(workspace: Workspace, store: Store, names: Sequence[str] = (), jobs: in
     kept there under names that begin with `bake`. Raises BuilderError.
     """
     needs = graph.needs(workspace)
-    wanted = _with_needs(needs, names or list(workspace.targets))
+    wanted = graph.with_needs(needs, names or list(workspace.targets))
     contexts: dict[str, dict[str, str]] = {}
     with store.in_use():
         builder = Builder(workspace, store, jobs, ignore, None, need_layers=True)
@@ -55,16 +55,6 @@ def document(workspace: Workspace, contexts: Mapping[str, Mapping[str, str]]) ->
     }
     default = {"targets": sorted(targets)}
     return canonical.dumps({"group": {"default": default}, "target": targets})
-
-
-def _with_needs(needs: graph.Needs, names: Sequence[str]) -> list[str]:
-    found: dict[str, None] = {}
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop(0)
-        found[name] = None
-        waiting += [below for below in sorted(needs.get(name, ())) if below not in found]
-    return list(found)
 
 
 def _contexts(target: Target, builder: Builder, plan: ImagePlan) -> Iterator[tuple[str, Path]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
 from builder import recipe
@@ -41,6 +41,21 @@ def dependents(graph: Needs) -> dict[str, list[str]]:
     {'base': ['train'], 'train': []}
     """
     return {name: sorted(n for n, below in graph.items() if name in below) for name in graph}
+
+
+def with_needs(graph: Needs, names: Sequence[str]) -> list[str]:
+    """Return `names` and all that they stand on, once each.
+
+    >>> with_needs({"base": frozenset(), "train": frozenset({"base"})}, ["train"])
+    ['train', 'base']
+    """
+    found: dict[str, None] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop(0)
+        found[name] = None
+        waiting += [below for below in sorted(graph.get(name, ())) if below not in found]
+    return list(found)
 
 
 def ranks(graph: Needs) -> dict[str, int]:

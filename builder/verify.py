@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import builder
-from builder import debian, wheels
-from builder.build import Built, build, downloads_folder
+from builder import debian, graph, wheels
+from builder.build import Built, build, downloads_folder, plans
 from builder.difference import Difference, difference
 from builder.errors import BuilderError
 from builder.store import Store
@@ -62,29 +62,56 @@ def verify(
     root's, another user. Downloads are shared, since they are checked by hash. `progress` is told
     what happens. Raises BuilderError where a build fails.
     """
-    known = build(workspace, store, names, jobs=jobs)
-    _bring_downloads(workspace, known)
-    found: list[Difference] = []
-    for number in range(rounds):
-        here = ROUNDS[number % len(ROUNDS)]
-        user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        progress(
-            f"round {number + 1} of {rounds}: as {user.pw_name if user else 'the same user'}, "
-            f"umask {here.umask:04o}, {here.timezone}, {here.locale}, --jobs {here.jobs}"
-        )
-        with tempfile.TemporaryDirectory(prefix="plateline-verify-") as name:
-            folder = Path(name)
-            digests = _elsewhere(workspace, known, here, folder, user)
-            other = Store(folder / "store")
-            found += [
-                difference(n, (store, b.image), (other, other.image(digests[n])))
-                for n, b in known.items()
-                if digests[n] != b.image.digest
-            ]
-    return found
+    with tempfile.TemporaryDirectory(prefix="plateline-verify-") as name:
+        _copy(workspace, Path(name))
+        known = build(workspace, store, names, jobs=jobs)
+        copy = _same(Workspace.load(Path(name)), workspace, store, known)
+        _bring_downloads(copy, graph.with_needs(graph.needs(copy), list(known)))
+        return [
+            different
+            for number in range(rounds)
+            for different in _round(copy, store, known, ROUNDS[number % len(ROUNDS)], progress)
+        ]
 
 
-def _bring_downloads(workspace: Workspace, names: Mapping[str, Built]) -> None:
+def _same(
+    copy: Workspace, workspace: Workspace, store: Store, known: Mapping[str, Built]
+) -> Workspace:
+    """Return the copy of a workspace that nobody writes to; raise where it is not what was built."""
+    for name, plan in plans(copy, store, list(known)).items():
+        if plan.key != known[name].key:
+            raise BuilderError(
+                f"files of {name} changed while they were copied for the comparison; "
+                f"try again when nothing writes to {workspace.root}"
+            )
+    return copy
+
+
+def _round(
+    workspace: Workspace,
+    store: Store,
+    known: Mapping[str, Built],
+    here: Surroundings,
+    progress: Callable[[str], object],
+) -> list[Difference]:
+    """Build once in other surroundings and return what differs."""
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+    progress(
+        f"as {user.pw_name if user else 'the same user'}, umask {here.umask:04o}, "
+        f"{here.timezone}, {here.locale}, --jobs {here.jobs}"
+    )
+    with tempfile.TemporaryDirectory(prefix="plateline-verify-") as name:
+        folder = Path(name)
+        digests = _elsewhere(workspace, known, here, folder, user)
+        other = Store(folder / "store")
+        return [
+            difference(n, (store, b.image), (other, other.image(digests[n])))
+            for n, b in known.items()
+            if digests[n] != b.image.digest
+        ]
+
+
+def _bring_downloads(workspace: Workspace, names: Sequence[str]) -> None:
     """Download what the locks name, as this user: another one may have no way to the mirrors."""
     for name in names:
         folder = workspace.target(name).folder

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import builder.verify
 from builder import layer, oci
 from builder.difference import Difference, difference
 from builder.errors import BuilderError
@@ -150,12 +151,33 @@ def test_what_differs_elsewhere_is_named(
     assert found.sentence() == "a, layer `COPY src/ /app/`, /app/run: mode is 0645 and 0644"
 
 
+def test_a_file_that_changes_meanwhile_is_no_difference(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = make(RECIPE, **FILES)
+
+    def change(message: str) -> None:
+        (workspace.root / "src/run").write_text(message)
+
+    assert verify(workspace, store, progress=change) == []
+    copy = builder.verify._copy
+
+    def copy_and_change(workspace: Workspace, root: Path) -> None:
+        copy(workspace, root)
+        change("too early")
+
+    monkeypatch.setattr("builder.verify._copy", copy_and_change)
+    with pytest.raises(BuilderError, match=r"files of a changed while they were copied"):
+        verify(workspace, store)
+
+
 def test_a_failing_build_elsewhere_says_why(
     make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = make(RECIPE, **FILES)
-    monkeypatch.setattr("builder.verify._copy", lambda _, root: root.mkdir())
-    with pytest.raises(BuilderError, match=r"in other surroundings failed: .* no stages/"):
+    monkeypatch.setattr("builder.verify.sys.executable", "/bin/false")
+    monkeypatch.setattr("builder.verify._open_to_all", lambda _: True)
+    with pytest.raises(BuilderError, match=r"in other surroundings failed: exit code 1"):
         verify(workspace, store)
 
 
