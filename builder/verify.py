@@ -77,7 +77,7 @@ def verify(
 def _same(
     copy: Workspace, workspace: Workspace, store: Store, known: Mapping[str, Built]
 ) -> Workspace:
-    """Return the copy of a workspace that nobody writes to; raise where it is not what was built."""
+    """Return the copy, to which nobody writes; raise where it is not what was built."""
     for name, plan in plans(copy, store, list(known)).items():
         if plan.key != known[name].key:
             raise BuilderError(
