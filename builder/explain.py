@@ -79,9 +79,24 @@ def explain(workspace: Workspace, store: Store, name: str) -> Explanation:
     return Explanation(
         target=name, known=known, first=before is None, making=tuple(making), layers=len(steps),
         changes=tuple(
-            Change(c.kind, sources.get(c.name, c.name), c.old, c.new, c.where) for c in found
+            Change(c.kind, sources.get(c.name, c.name), c.old, c.new, _line(workspace, c))
+            for c in found
         ),
     )  # fmt: skip
+
+
+def _line(workspace: Workspace, change: Change) -> str:
+    """Return where a change is, with the line of the last instruction that sets a setting."""
+    name, _, key = change.name.partition(" ")
+    lines = [
+        instruction.line
+        for target in workspace.targets.values()
+        if target.recipe.path == change.where and change.kind == "setting"
+        for stage in target.recipe.stages
+        for instruction in stage.instructions
+        if instruction.name == name and key in instruction.value
+    ]
+    return f"{change.where}:{lines[-1]}" if lines else change.where
 
 
 def _sources(plan: ImagePlan, root: Path) -> Iterator[tuple[str, str]]:
