@@ -79,6 +79,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         epochs: int,
         batch_size: int,
         learning_rate: float,
+        optimizer: str,
         seed: int,
         weights: str,
         weights_sha256: str,
@@ -192,6 +193,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         epochs: int = 30,
         batch_size: int = 32,
         learning_rate: float = 0.01,
+        optimizer: str = "newton",
         seed: int = 0,
         weights: str = "imagenet",
         weights_sha256: str = "",
@@ -216,6 +218,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
             epochs: Passes over the training tiles, at most.
             batch_size: Tiles an optimisation step.
             learning_rate: Step size of the optimiser.
+            optimizer: How the last layer is fitted; newton, or sgd with momentum.
             seed: Seed of everything random.
             weights: Where the network starts: imagenet (the pinned weights of the model
                 type), none (random ones), or a file's path.
@@ -253,6 +256,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                     epochs=epochs,
                     batch_size=batch_size,
                     learning_rate=learning_rate,
+                    optimizer=optimizer,
                     seed=seed,
                     weights=weights,
                     weights_sha256=weights_sha256,
