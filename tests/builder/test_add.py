@@ -304,6 +304,15 @@ def test_a_submodule_is_refused_with_the_line_that_brings_it(
         built(make, store, f"ADD file://{outer}/.git#{head} /r/")
 
 
+def test_a_machine_without_git_is_told_so(
+    make: Make, store: Store, repository: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, commit = repository
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(BuilderError, match=r":2: git is not installed; ADD of a repository needs"):
+        built(make, store, f"ADD {url}#{commit} /r/")
+
+
 def test_a_repository_named_by_the_environment_is_not_taken_instead(
     make: Make, store: Store, repository: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +15,7 @@ from builder.build import build
 from builder.errors import BuilderError
 from builder.shellwords import expand, split
 from builder.store import Store
+from builder.workspace import Workspace
 from tests.builder.conftest import Make
 
 
@@ -151,6 +156,51 @@ def test_a_followed_path_stays_inside_and_holds_no_link(path: str, links: dict[s
 @given(st.text(alphabet=st.characters(exclude_characters="$\\'\"")))
 def test_text_without_dollar_backslash_or_quote_is_left_alone(text: str) -> None:
     assert expand(text, {"a": "1"}) == text
+
+
+def special(root: Path) -> None:
+    os.mkfifo(root / "src/pipe")
+
+
+def outside(root: Path) -> None:
+    (root / "src/out").symlink_to("../../elsewhere")
+
+
+def circle(root: Path) -> None:
+    (root / "one").symlink_to("two")
+    (root / "two").symlink_to("one")
+
+
+@pytest.mark.parametrize(
+    ("change", "source", "says"),
+    [
+        (special, "src/", r"src/pipe: not a file, folder or link; move it out of the context"),
+        (outside, "src/", r"src/out: the link leaves the repository, to ../../elsewhere"),
+        (outside, "src/out", r"src/out: the link leaves the repository"),
+        (circle, "one/x", r"'one/x' leads through links in a circle"),
+        (circle, "none", r"'none' is not there \(or .dockerignore hides it\)"),
+        (circle, "no*", r"nothing matches 'no\*' \(or .dockerignore hides it\)"),
+        (circle, "src stages", r"several files go to '/to', which must end with /"),
+    ],
+)
+def test_what_cannot_be_copied_is_refused_with_its_line(
+    make: Make, store: Store, change: Callable[[Path], None], source: str, says: str
+) -> None:
+    workspace = make(f"FROM scratch\nCOPY {source} /to\n", **{"src/run": "x"})
+    change(workspace.root)
+    with pytest.raises(BuilderError, match=r"^stages/a/Dockerfile:2: " + says):
+        build(workspace, store)
+
+
+def test_a_workspace_that_cannot_be_read_is_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(BuilderError, match=r"x/a/Dockerfile: the target a is in .* rename one"):
+        make("FROM scratch\n", "one", **{"stages/x/a/Dockerfile": "FROM scratch\n"})
+    root = make("FROM scratch\n", "two").root
+    (root / "stages/a/Dockerfile").write_bytes(b"FROM scratch\nENV a=\xff\n")
+    with pytest.raises(BuilderError, match=r"^stages/a/Dockerfile: the recipe cannot be read"):
+        Workspace.load(root)
+    with pytest.raises(BuilderError, match=r"has no stages/\*/Dockerfile; is it the repository"):
+        Workspace.load(tmp_path / "two" / "stages")
 
 
 def test_rules_for_one_recipe_alone_are_refused(make: Make) -> None:
