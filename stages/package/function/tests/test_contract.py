@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from common.errors import StageError
 from conftest import encode, launch, tile, until
+from function import settings
 from function.contract import time_limit
+from function.service import Service
 from function.settings import Settings, duration
 
 LOCK = Path("/tmp/.lock")
@@ -280,6 +282,25 @@ def test_other_words_are_no_durations(text):
 )  # fmt: skip
 def test_x_timeout_only_shortens(limit, asked, found):
     assert time_limit(limit, asked) == found
+
+
+@pytest.mark.parametrize(
+    ("quota", "found"), [("max 100000", 64), ("150000 100000", 2), ("1000 100000", 1), ("", 64)]
+)
+def test_there_are_as_many_workers_as_cores_that_may_be_used(tmp_path, monkeypatch, quota, found):
+    path = tmp_path / "cpu.max"
+    path.write_text(quota)
+    monkeypatch.setattr(settings, "_CPU_MAX", path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert Settings.of({}).workers == found
+    assert Settings.of({"workers": "3"}).workers == 3
+
+
+def test_a_lock_that_cannot_be_written_is_named(models, tmp_path):
+    service = Service(Settings(models=models, lock=tmp_path / "no" / ".lock"))
+    with pytest.raises(StageError, match=r"no/\.lock: .* mount a writable /tmp"):
+        service.load()
+    assert not service.healthy
 
 
 @pytest.mark.parametrize(
