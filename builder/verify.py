@@ -62,7 +62,7 @@ def verify(
     root's, another user. Downloads are shared, since they are checked by hash. `progress` is told
     what happens. Raises BuilderError where a build fails.
     """
-    with tempfile.TemporaryDirectory(prefix="plateline-verify-") as name:
+    with store.in_use(), tempfile.TemporaryDirectory(prefix="plateline-verify-") as name:
         _copy(workspace, Path(name))
         known = build(workspace, store, names, jobs=jobs)
         copy = _same(Workspace.load(Path(name)), workspace, store, known)
