@@ -24,7 +24,8 @@ def lint(_: Context, file: str, json: bool = False) -> None:
         rows = [("where", "rule", "what")] + [(f.where, f.rule, f.message) for f in found]
         if found or json:
             facts({"findings": [asdict(f) for f in found]}, rows, as_json=json)
-        say(f"{file}: {len(found)} faults" if found else f"{file}: no fault found")
+        count = f"{len(found)} fault{'s' * (len(found) > 1)}" if found else "no fault"
+        say(f"{file}: {count} found")
         raise SystemExit(bool(found))
 
 

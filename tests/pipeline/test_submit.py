@@ -204,7 +204,8 @@ def test_an_image_handed_on_as_a_value_is_asked_for_too(store, registry_host, tm
         submit(tmp_path / "p.yaml", access, parameters={"text": "a"})
 
 
-def test_a_local_image_and_a_registry_that_is_away_have_ways_out(tmp_path, access):
+def test_a_local_image_and_a_registry_that_is_away_have_ways_out(tmp_path, access, monkeypatch):
+    monkeypatch.setattr("builder.connection.time.sleep", lambda _: None)
     for image, words in (("localhost/x", "push-images"), ("127.0.0.1:1/x", "--skip-registry")):
         path = compiled(tmp_path / "p.yaml", f"{image}@sha256:{'0' * 64}")
         with pytest.raises(PipelineError, match=words):
