@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urljoin, urlsplit
 
-import httpx
-
 from builder import credentials
 from builder.errors import BuilderError
+from builder.lean import httpx
 from builder.trust import tls_context
 
 _LONGEST_WAIT = 30.0

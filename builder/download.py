@@ -62,9 +62,8 @@ def keep(temporary: Path, sha256: str, path: Path, source: str, advice: str = ST
 
 def read(url: str, sink: object) -> None:
     """Stream `url` into the callable `sink`; raises BuilderError where it cannot be read."""
-    import httpx
-
     from builder.connection import TRANSIENT
+    from builder.lean import httpx
     from builder.trust import tls_context
 
     assert callable(sink)

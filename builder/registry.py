@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
-import httpx
-
 from builder import canonical, oci
 from builder.connection import TRANSIENT, Connection, RegistryError
+from builder.lean import httpx
 
 ACCEPT = ", ".join((oci.MANIFEST, oci.INDEX, oci.DOCKER_MANIFEST, oci.DOCKER_INDEX))
 # Blobs above this go up in pieces of this size, so that a cut connection costs one piece.
