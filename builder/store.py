@@ -74,14 +74,14 @@ class Store:
 
         The lock is the kernel's, so a process that is killed holds it no longer.
         """
-        with (self.root / "lock").open("a") as lock:
+        with self._lock() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
             yield
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Have the store to oneself; raises BuilderError where it is in use."""
-        with (self.root / "lock").open("a") as lock:
+        with self._lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -89,6 +89,13 @@ class Store:
                     f"a build, push or run is using the store {self.root}; try again when it ended"
                 ) from None
             yield
+
+    def _lock(self) -> BinaryIO:
+        # A lock needs no right to write: a store on a read-only disk can be used as well.
+        try:
+            return os.fdopen(os.open(self.root / "lock", os.O_RDONLY | os.O_CREAT, 0o644), "rb")
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def path(self, digest: str) -> Path:
         """Return where the blob `digest` is, or would be."""
