@@ -98,8 +98,14 @@ def run(
         artifacts=end.artifacts, parameters=given, notes=notes, seconds=time.time() - began,
         error=end.error,
     )  # fmt: skip
-    result.page.write_text(page.render(package.name, result))
-    (folder / "run.json").write_text(json.dumps(page.document(result), indent=1))
+    try:
+        result.page.write_text(page.render(package.name, result))
+        (folder / "run.json").write_text(json.dumps(page.document(result), indent=1))
+    except OSError as error:
+        raise PipelineError(
+            f"the run ended ({result.state}), but writing its page to {folder} failed "
+            f"({error.strerror}); make room there"
+        ) from None
     if signals:
         raise KeyboardInterrupt
     return result

@@ -148,6 +148,12 @@ def test_a_token_or_a_cookie_lets_in(send, kubeflow, access):
     assert send(access=replace(access, cookie="authservice_session=abc")).run_id
 
 
+def test_a_profile_keeps_its_pipeline_experiment_and_run_apart(send, kubeflow, access):
+    send(access=replace(access, namespace="profile"))
+    (pipeline,), (experiment,) = kubeflow.pipelines.values(), kubeflow.experiments.values()
+    assert pipeline["namespace"] == experiment["namespace"] == "profile"
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [

@@ -1,0 +1,94 @@
+"""Whatever the graph: a step runs after all that it waits for, and not after a failure."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline import run as runner
+from pipeline.errors import PipelineError
+
+Graph = dict[str, tuple[list[str], int]]  # task -> what it waits for, exit code
+
+
+@st.composite
+def graphs(draw) -> Graph:
+    count = draw(st.integers(1, 6))
+    names = draw(st.permutations([f"t{index}" for index in range(count)]))
+    return {
+        name: (
+            draw(st.lists(st.sampled_from(names[:index]), unique=True)) if index else [],
+            draw(st.sampled_from([0, 0, 0, 1])),
+        )
+        for index, name in enumerate(names)
+    }
+
+
+def package(graph: Graph, image: str) -> runner.Package:
+    tasks = {
+        name: {
+            "componentRef": {"name": f"comp-{code}"},
+            "dependentTasks": before,
+            "taskInfo": {"name": name},
+        }
+        for name, (before, code) in sorted(graph.items())
+    }
+    spec = {
+        "root": {"dag": {"tasks": tasks}},
+        "components": {f"comp-{code}": {"executorLabel": f"exec-{code}"} for code in (0, 1)},
+        "deploymentSpec": {
+            "executors": {
+                f"exec-{code}": {
+                    "container": {"image": image, "command": ["sh", "-c", f"exit {code}"]}
+                }
+                for code in (0, 1)
+            }
+        },
+    }
+    return runner.Package("sha256:" + "0" * 64, "graph", spec, {})
+
+
+def expected(graph: Graph) -> dict[str, str]:
+    states: dict[str, str] = {}
+    while len(states) < len(graph):
+        for name, (before, code) in graph.items():
+            if name not in states and all(other in states for other in before):
+                ready = all(states[other] == "succeeded" for other in before)
+                states[name] = ("failed" if code else "succeeded") if ready else "skipped"
+    return states
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(graphs())
+def test_every_step_ends_as_the_graph_says(store, image, graph):
+    with tempfile.TemporaryDirectory() as runs:
+        result = runner.run(
+            package(graph, image), store, parameters={}, volumes={}, secrets={},
+            runs=Path(runs), engine="bubblewrap", use_cache=False,
+        )  # fmt: skip
+    states = expected(graph)
+    assert {name: step.state for name, step in result.steps.items()} == states
+    assert result.state == ("failed" if "failed" in states.values() else "succeeded")
+    for name, (before, _) in graph.items():
+        for other in before:
+            step, earlier = result.steps[name], result.steps[other]
+            if step.started:
+                assert step.started >= earlier.started + earlier.seconds - 0.01
+
+
+def test_a_full_disk_is_one_message(store, image, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipeline.run.page.render", full)
+    with pytest.raises(PipelineError, match=r"ended \(succeeded\), but .*No space left on device"):
+        runner.run(
+            package({"a": ([], 0)}, image), store, parameters={}, volumes={}, secrets={},
+            runs=tmp_path, engine="bubblewrap", use_cache=False,
+        )  # fmt: skip
