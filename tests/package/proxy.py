@@ -47,7 +47,9 @@ def serve(registry: str) -> Iterator[tuple[str, list[Plan], list[tuple[str, str]
             if fault == "corrupt up":
                 body = _flip(body)
             upstream = http.client.HTTPConnection(registry, timeout=30)
-            headers = {k: v for k, v in self.headers.items() if k.lower() != "transfer-encoding"}
+            # An engine sends one Accept header a type.
+            headers = {k: ", ".join(self.headers.get_all(k, [])) for k in self.headers}
+            headers.pop("Transfer-Encoding", None)
             headers["Content-Length"] = str(len(body))
             if fault == "half up":
                 upstream.request(self.command, self.path, body[: len(body) // 2], headers)

@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from builder.errors import BuilderError
+from builder.push import push
 from builder.reference import Reference
+from builder.registry import Registry
 from builder.sandbox import choose
 from builder.store import Store
+from tests import registries
+from tests.builder.test_registry_auth import HTPASSWD, log_in
 from tests.conftest import missing
 
-from .conftest import PACKAGE, Run
+from . import proxy
+from .conftest import PACKAGE, Run, base_image, push_base
 from .reading import meaning, read
 
 
 @pytest.fixture(autouse=True)
 def engine(store: Store, registry_host: str) -> Iterator[None]:
     """Skip without an engine; afterwards remove what the test brought into it."""
-    import docker
-
     try:
         client = choose("docker", store).client  # type: ignore[attr-defined]
     except BuilderError as error:
         missing(str(error), "apt-get install docker.io, then start dockerd")
+    client.close()
     yield
+    remove(registry_host)
+
+
+def remove(host: str) -> None:
+    """Remove what came from or went to `host` from the engine."""
+    import docker
+
+    client = docker.from_env()
     for kind in ("RepoTags", "RepoDigests"):  # what is built before what it is built on
         for image in client.images.list():
             for name in image.attrs[kind] or []:
-                if name.startswith(registry_host):
+                if name.startswith(host):
                     with contextlib.suppress(docker.errors.ImageNotFound):
                         client.images.remove(name)
+    client.close()
 
 
 @pytest.mark.parametrize("shelf", [False, True])
@@ -54,7 +68,8 @@ def test_both_builders_make_the_same_files_modes_and_config(
     assert meaning(other_config) == meaning(config)
     assert other_document["annotations"] == document["annotations"]
     assert other_document.get("subject") == document.get("subject")
-    assert other_document["layers"][:-1] == document["layers"][:-1], "the base's blobs are reused"
+    # Layers that an engine had from elsewhere go up as it compresses them.
+    assert other_config["rootfs"]["diff_ids"][:-1] == config["rootfs"]["diff_ids"][:-1]
     assert run(**parameters, builder="docker") == docker
 
 
@@ -95,3 +110,66 @@ def test_a_base_that_the_registry_lacks_is_named_by_the_engine(
             model_repo=f"{registry_host}/served/model",
             builder="docker",
         )
+
+
+@pytest.fixture
+def locked(store: Store, registry_host: str, tmp_path: Path) -> Iterator[Reference]:
+    """Yield the base in a registry that wants a password; what is pulled from it is removed."""
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    auth = {"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}}
+    with registries.serve(tmp_path / "locked", auth=auth) as host:
+        image, config = base_image(store), log_in(tmp_path / "docker", host)
+        with Registry(host, docker_config=config) as registry:
+            prefix, images = f"{host}/p", {"function": ("0" * 64, image)}
+            yield push(store, images, prefix, registry)["function"].reference
+        remove(host)
+
+
+def test_the_engine_is_given_the_passwords_of_the_secret(
+    locked: Reference, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from common.errors import StageError
+
+    there = {"function_image": str(locked), "model_repo": f"{locked.host}/served/model"}
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "nothing"))
+    with pytest.raises(StageError, match=r"pulling .* failed .*secret dockercreds"):
+        run(**there, builder="docker")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    assert run(**there, builder="docker")["image"].startswith(f"{locked.host}/served/model@")
+
+
+@pytest.mark.parametrize(
+    ("what", "path", "message"),
+    [
+        ("GET", "/p/function/manifests", "pulling .* with the Docker Engine failed"),
+        ("PUT", "/served/model/manifests", "pushing .* with the Docker Engine failed"),
+    ],
+)
+def test_a_registry_that_fails_the_engine_is_named_and_nothing_tagged(
+    store: Store,
+    registry_host: str,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    path: str,
+    message: str,
+) -> None:
+    from common.errors import StageError
+
+    monkeypatch.setattr("package.stage.PAUSE", 0)
+    base = push_base(store, registry_host)
+    with proxy.serve(registry_host) as (host, plans, _):
+        there = {
+            "function_image": f"{host}/{base.repository}@{base.digest}",
+            "model_repo": f"{host}/served/model",
+        }
+        plans.append(lambda method, at, _: "404" if method == what and path in at else "")
+        try:
+            with pytest.raises(StageError, match=message):
+                run(**there, builder="docker")
+            with Registry(registry_host) as registry:
+                assert registry.tags("served/model") == []
+            plans.append(lambda *_: "")
+            run(**there, builder="docker")
+        finally:
+            remove(host)
