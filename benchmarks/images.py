@@ -1,6 +1,6 @@
 """The builder beside Docker: the same images from the same checkout, in one run.
 
-    .venv/bin/python -m benchmarks.images [--repeats N] [--clean-builds N]
+    .venv/bin/python -m benchmarks.images [--repeats N] [--clean-builds N] [--only a,b]
 
 Prints a table; asserts nothing. The other side is BuildKit in the Docker Engine at hand, with the
 Dockerfiles of `stages/`, changed in two lines only: `COPY --from=debian` adds the very tars that
@@ -404,12 +404,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--clean-builds", type=int, default=0, help="20 for the whole comparison")
+    parser.add_argument("--only", default="", help="of nothing,line,wheel,cold,size,memory,many")
     given = parser.parse_args()
     with (
-        tempfile.TemporaryDirectory(dir=downloads_folder().parent) as name,
-        registries.serve(Path(name, "registry")) as registry,
+        tempfile.TemporaryDirectory(dir=downloads_folder().parent) as folder,
+        registries.serve(Path(folder, "registry")) as registry,
     ):
-        bench = Bench(Path(name), registry, given.repeats)
+        bench = Bench(Path(folder), registry, given.repeats)
         bench.prepare()
         workspace, store = Workspace.load(bench.checkout), Store.open(bench.folder / "store")
         bench.invoke("push-images", "--registry", f"{registry}/ours")
@@ -418,13 +419,18 @@ def main() -> None:
             bench.docker_build(target)
         bench.docker("push", "-q", bench.tag("validate"))
         row("", "plateline", "docker", "ratio", "bar")
-        nothing_changed(bench, order)
-        one_line_changed(bench)
-        one_wheel_bumped(bench)
-        cold_validate(bench)
-        image_size(bench)
-        peak_memory(bench)
-        many_files(bench)
+        measures: dict[str, Callable[[], None]] = {
+            "nothing": lambda: nothing_changed(bench, order),
+            "line": lambda: one_line_changed(bench),
+            "wheel": lambda: one_wheel_bumped(bench),
+            "cold": lambda: cold_validate(bench),
+            "size": lambda: image_size(bench),
+            "memory": lambda: peak_memory(bench),
+            "many": lambda: many_files(bench),
+        }
+        for name, measure in measures.items():
+            if not given.only or name in given.only.split(","):
+                measure()
         if given.clean_builds:
             clean_builds(bench, given.clean_builds)
         bench.docker("rmi", "-f", *(bench.tag(target) for target in order))
