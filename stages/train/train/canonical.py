@@ -42,13 +42,23 @@ def canonical(model: onnx.ModelProto, output: str) -> onnx.ModelProto:
         node.input[:] = [names[name] if name else "" for name in before.input]
         node.output[:] = [names[name] for name in before.output]
         nodes.append(node)
-    result = onnx.ValueInfoProto()
-    result.CopyFrom(graph.output[0])
-    result.name = output
-    made = onnx.helper.make_graph(nodes, "network", list(graph.input), [result], initializers)
+    inputs = [_declared(given, given.name) for given in graph.input]
+    result = _declared(graph.output[0], output)
+    made = onnx.helper.make_graph(nodes, "network", inputs, [result], initializers)
     return onnx.helper.make_model(
         made, opset_imports=model.opset_import, ir_version=model.ir_version, producer_name="train"
     )
+
+
+def _declared(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+    """Return `value` called `name`, with `n` for what its open axis is called."""
+    made = onnx.ValueInfoProto()
+    made.CopyFrom(value)
+    made.name = name
+    for axis in made.type.tensor_type.shape.dim:
+        if not axis.HasField("dim_value"):
+            axis.dim_param = "n"
+    return made
 
 
 def _in_order(makers: dict[str, onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
