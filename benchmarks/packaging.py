@@ -30,7 +30,7 @@ from builder.sandbox.process import Mount, Process, run
 from builder.store import Store
 from builder.workspace import Workspace
 from tests import registries
-from tests.package.reading import meaning, read
+from tests.package.reading import meaning, read, remove
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = """
@@ -166,6 +166,8 @@ def main() -> None:
                         store, built["package"].image, folder, servable, parameters
                     )
                     relay.close()
+                    if builder == "docker":
+                        remove(relay.address)
                     rows.append((builder, str(megabytes), f"{seconds:.1f}", str(peak),
                                  f"{relay.up / 1e6:.2f}", f"{relay.down / 1e6:.2f}"))  # fmt: skip
                     if megabytes == 10:

@@ -204,13 +204,18 @@ class Connection:
             wait = pause * (1 + random.random() / 2)  # noqa: S311 - spreads retries, no secret
             try:
                 self.requests += 1
+                body = content() if content else None
+                sizes = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
                 request = client.build_request(
                     method,
                     url,
-                    headers={**(headers or {}), **self._authorize(url, scope)},
-                    content=content() if content else None,
+                    headers={**(headers or {}), **sizes, **self._authorize(url, scope)},
+                    # httpx's answers refer to themselves and so keep their request for long;
+                    # an iterator that has ended keeps no bytes.
+                    content=iter((body,)) if isinstance(body, bytes) else body,
                     params=params,
                 )
+                del body
                 answer = client.send(request, stream=True)
                 while answer.is_redirect and answer.next_request and method in ("GET", "HEAD"):
                     # httpx drops the Authorization header where the redirect leaves the host.

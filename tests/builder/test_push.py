@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,17 @@ def test_what_a_registry_has_lost_is_made_again(
         unpacked(fresh, layer)
     assert build(workspace, fresh)["a"].image == first["a"].image
     assert unpacked(fresh, layer).is_dir()
+
+
+def test_pieces_that_went_up_are_not_kept_in_memory(store: Store, registry_host: str) -> None:
+    blob = store.add(bytes(8 * PIECE))
+    gc.disable()
+    try:
+        with Registry(registry_host) as registry:
+            tracemalloc.start()
+            registry.put_blob("p/x", blob, lambda: store.path(blob.digest).open("rb"))
+            _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert peak < 4 * PIECE

@@ -1,7 +1,8 @@
-"""What an image in a registry holds, whoever made it."""
+"""What an image in a registry holds, whoever made it; and what an engine has of a registry."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
@@ -39,3 +40,17 @@ def meaning(config: dict[str, Any]) -> dict[str, Any]:
     own = {"Image", "Hostname", "Domainname"}
     inner = {k: v for k, v in config["config"].items() if v and k not in own}
     return {"config": inner, "os": config["os"], "architecture": config["architecture"]}
+
+
+def remove(host: str) -> None:
+    """Remove what came from or went to `host` from the engine."""
+    import docker
+
+    client = docker.from_env()
+    for kind in ("RepoTags", "RepoDigests"):  # what is built before what it is built on
+        for image in client.images.list():
+            for name in image.attrs[kind] or []:
+                if name.startswith(host):
+                    with contextlib.suppress(docker.errors.ImageNotFound):
+                        client.images.remove(name)
+    client.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from tests.conftest import missing
 
 from . import proxy
 from .conftest import PACKAGE, Run, base_image, push_base
-from .reading import meaning, read
+from .reading import meaning, read, remove
 
 
 @pytest.fixture(autouse=True)
@@ -33,20 +32,6 @@ def engine(store: Store, registry_host: str) -> Iterator[None]:
     client.close()
     yield
     remove(registry_host)
-
-
-def remove(host: str) -> None:
-    """Remove what came from or went to `host` from the engine."""
-    import docker
-
-    client = docker.from_env()
-    for kind in ("RepoTags", "RepoDigests"):  # what is built before what it is built on
-        for image in client.images.list():
-            for name in image.attrs[kind] or []:
-                if name.startswith(host):
-                    with contextlib.suppress(docker.errors.ImageNotFound):
-                        client.images.remove(name)
-    client.close()
 
 
 @pytest.mark.parametrize("shelf", [False, True])
