@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -73,6 +74,8 @@ class Service:
             raise StageError(
                 f"cannot write {self.settings.lock}: {error.strerror}; mount a writable /tmp"
             ) from None
+        gc.collect()
+        gc.freeze()  # what is loaded stays, so no later collection, which stops all, looks at it
         self._models = models
 
     def drain(self) -> None:
