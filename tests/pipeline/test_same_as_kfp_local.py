@@ -90,7 +90,7 @@ def ours(case: Case, image: str, store: Store, folder: Path, engine: str) -> See
     compiler.Compiler().compile(case.pipeline, str(path))
     result = runner.run(
         runner.load(path), store, parameters=case.arguments, volumes={}, secrets={},
-        runs=folder / "runs", engine=engine, use_cache=False,
+        runs=folder / "runs", engine=engine, use_cache=False, network=False,
     )  # fmt: skip
     said = {
         re.sub(r"-\d+$", "", step.name.rpartition(".")[2]): str(step.outputs["said"])
