@@ -85,6 +85,13 @@ def push(
     host, _, path = prefix.partition("/")
     blobs = _Blobs()
 
+    def describe(name: str, repository: str) -> int:
+        assert inventory
+        return attach(
+            registry, repository, images[name][1].manifest, inventory(name),
+            INVENTORY, {"org.opencontainers.image.title": f"{name}.cdx.json"},
+        )  # fmt: skip
+
     def one(name: str) -> Pushed:
         key, image = images[name]
         reference = Reference(host=host, repository=f"{path}/{name}", digest=image.digest)
@@ -97,6 +104,8 @@ def push(
         every = (*(layer.blob for layer in image.layers), image.config_blob)
         wanted = {blob.digest: blob for blob in every}.values()
         with ThreadPoolExecutor(jobs) as pool:
+            # What refers to the image may be there before it.
+            attaching = pool.submit(describe, name, reference.repository) if inventory else None
             list(
                 pool.map(
                     lambda blob: _bring(
@@ -111,12 +120,7 @@ def push(
                     wanted,
                 )
             )
-        attached = 0
-        if inventory:
-            attached = attach(
-                registry, reference.repository, image.manifest, inventory(name),
-                INVENTORY, {"org.opencontainers.image.title": f"{name}.cdx.json"},
-            )  # fmt: skip
+        attached = attaching.result() if attaching else 0
         manifest = store.read(image.digest)
         for tag in (key_tag(key), *tags):
             registry.put_manifest(reference.repository, tag, manifest, image.manifest.media_type)
