@@ -15,7 +15,7 @@ from typing import Any
 from builder import oci
 from pipeline.errors import PipelineError
 from pipeline.run import values
-from pipeline.run.package import Package, read
+from pipeline.run.package import STUBS, Package, read
 from pipeline.run.wiring import PLACEHOLDER, Finding, Found, check_wiring, declared, texts
 
 __all__ = ["Finding", "lint"]
@@ -67,7 +67,7 @@ def _executors(package: Package) -> Found:
         if container is None:
             continue
         image = container.get("image", "")
-        if not oci.is_digest(image.partition("@")[2]):
+        if image not in STUBS and not oci.is_digest(image.partition("@")[2]):
             yield Finding(
                 label, "image-without-digest",
                 f"the image {image!r} can change under its name; write repository@sha256:… "

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.cluster import MISSING, NOTE, OK, Check, Cluster, connect, speaking
 from pipeline.run.kubernetes import NAMED, known_name
-from pipeline.run.package import Package
+from pipeline.run.package import STUBS, Package
 from pipeline.trial_pod import pull_images
 
 _KEYS = {"dockercreds": "config.json"}  # what the package stage reads
@@ -46,7 +46,7 @@ def needs(package: Package) -> Needs:
         count = str(asked.get("resourceCount") or asked.get("count") or 0)
         if kind and count.isdigit():
             accelerators[kind] = max(int(count), accelerators.get(kind, 0))
-    images = tuple(sorted(set(package.images().values())))
+    images = tuple(sorted({*package.images().values()} - STUBS))
     return Needs(tuple(sorted(claims)), secrets, accelerators, images)
 
 

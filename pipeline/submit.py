@@ -71,7 +71,7 @@ def submit(
         check_images(package, insecure=insecure)
         said("every image is in its registry")
     else:
-        for reference in package.images().values():
+        for reference in references(package):
             image_digest(reference)
     name = version_name(package)
     with _speaking(access):
@@ -140,7 +140,7 @@ def check_images(package: Package, *, insecure: bool = False) -> None:
     from builder.reference import Reference
     from builder.registry import Registry
 
-    for reference in package.images().values():
+    for reference in references(package):
         image_digest(reference)
     missing = []
     with contextlib.ExitStack() as stack:

@@ -12,6 +12,8 @@ from builder import canonical, oci
 from pipeline.errors import PipelineError
 from pipeline.run import values
 
+# Names that kfp-kubernetes writes where the driver makes or deletes a claim: nothing is pulled.
+STUBS = frozenset({"argostub/createpvc", "argostub/deletepvc"})
 _PINNED = re.compile(r"[a-z0-9.:-]+(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}")
 
 
@@ -171,7 +173,8 @@ def arguments(package: Package, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def references(package: Package) -> list[str]:
     """Return every image by digest that the package runs or hands to a step as a value."""
-    return sorted({*package.images().values(), *filter(_PINNED.fullmatch, _strings(package.spec))})
+    images = {*package.images().values()} - STUBS
+    return sorted({*images, *filter(_PINNED.fullmatch, _strings(package.spec))})
 
 
 def _strings(node: Any) -> Iterator[str]:
@@ -187,6 +190,11 @@ def _strings(node: Any) -> Iterator[str]:
 
 def image_digest(reference: str) -> str:
     """Return the digest of a pinned image; raises PipelineError for one that is not."""
+    if reference in STUBS:
+        raise PipelineError(
+            f"the package has a step that makes or deletes a claim ({reference}), which only a "
+            "cluster can; submit it, or mount a claim that is there"
+        )
     digest = reference.partition("@")[2]
     if not oci.is_digest(digest):
         raise PipelineError(

@@ -14,6 +14,7 @@ from kfp import compiler, dsl
 
 from pipeline.errors import PipelineError
 from pipeline.lint import lint
+from tests.pipeline import packages
 
 BROKEN = Path(__file__).parent / "broken"
 ROOT = Path(__file__).parents[2]
@@ -164,3 +165,50 @@ def test_a_reference_that_is_lost_anywhere_is_found(tmp_path):
         except PipelineError:
             continue
         assert found, f"without {'.'.join(map(str, path))} nothing was found"
+
+
+@pytest.mark.parametrize("name", sorted(packages.cases(IMAGE)))
+def test_packages_that_run_are_not_refused(name, tmp_path):
+    path = tmp_path / "package.yaml"
+    compiler.Compiler().compile(packages.cases(IMAGE)[name].pipeline, str(path))
+    assert lint(path) == []
+
+
+def test_what_others_write_is_not_refused_without_reason(tmp_path):
+    from kfp import kubernetes
+
+    @dsl.component(base_image=IMAGE)
+    def light(name: str, data: dsl.Input[dsl.Dataset], n: int = 3) -> str:
+        return name * n
+
+    @dsl.component(base_image=IMAGE)
+    def many(found: dsl.Input[list[dsl.Dataset]], token_count: int, secret_name: str):
+        print(found, token_count, secret_name)
+
+    @dsl.component(base_image=IMAGE)
+    def make(name: str, made: dsl.Output[dsl.Dataset]):
+        made.path = name
+
+    @dsl.pipeline(name="others", pipeline_root="s3://bucket/root")
+    def others(uri: str = "gs://b/x", memory: str = "1Gi", node: dict = {"pool": "gpu"}):  # noqa: B006
+        data = dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset, metadata={"k": uri})
+        task = light(name="x", data=data.output).set_memory_limit(memory).set_display_name("X")
+        kubernetes.use_secret_as_env(task, "login", {"password": "HUB_PASSWORD"})
+        kubernetes.add_node_selector_json(task, node)
+        kubernetes.add_toleration(task, key="gpu", operator="Exists")
+        kubernetes.use_config_map_as_volume(task, "settings", "/settings")
+        claim = kubernetes.CreatePVC(
+            pvc_name_suffix="-x", access_modes=["ReadWriteOnce"], size="1Gi",
+            storage_class_name="standard",
+        )  # fmt: skip
+        kubernetes.mount_pvc(task, claim.outputs["name"], "/claim")
+        with dsl.ParallelFor(["a", "b"], parallelism=2) as item:
+            made = make(name=item).set_env_variable("TOKEN_FILE", "/secret/token")
+            kubernetes.mount_pvc(made, claim.outputs["name"], "/claim")
+            kubernetes.empty_dir_mount(made, "v", "/v")
+        many(found=dsl.Collected(made.outputs["made"]), token_count=3, secret_name="login")
+        kubernetes.DeletePVC(pvc_name=claim.outputs["name"]).after(made)
+
+    path = tmp_path / "package.yaml"
+    compiler.Compiler().compile(others, str(path))
+    assert lint(path) == []

@@ -223,7 +223,13 @@ def test_an_image_that_is_nowhere_is_named(execute):
     def loose():
         return dsl.ContainerSpec("busybox:latest", ["x"])
 
-    for component, words in ((ghost, "neither in the store"), (loose, "not pinned")):
+    @dsl.container_component
+    def claim():
+        return dsl.ContainerSpec("argostub/createpvc", ["x"])
+
+    for component, words in (
+        (ghost, "neither in the store"), (loose, "not pinned"), (claim, "only a cluster can"),
+    ):  # fmt: skip
 
         @dsl.pipeline(name="p")
         def p():
