@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import io
 import json
 from base64 import b64decode
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 from common.errors import StageError
-from common.tiling import TILE, default_target, picture_channels, tile_well
+from common.tiling import FORMATS, TILE, default_target, picture_channels, tile_well
 from numpy.typing import NDArray
+from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
@@ -49,6 +51,15 @@ def decode(data: bytes, most_pixels: int, targets: Mapping[Size, Size]) -> Pictu
     across, down = target
     tiles = tile_well(signal, dna, target)
     return Picture(*signal.size, across // TILE, down // TILE, tiles)
+
+
+def warm() -> None:
+    """Let Pillow load all it needs, which it would do at the first pictures otherwise."""
+    Image.init()  # for bodies that are no picture it looks at every format that it knows
+    for form in FORMATS:
+        stream = io.BytesIO()
+        Image.new("RGB", (TILE, TILE)).save(stream, form)
+        decode(stream.getvalue(), TILE * TILE, {})
 
 
 def parse_json(body: bytes) -> Any:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .metrics import Metrics
 from .models import Model, Models, load
+from .pictures import warm
 from .settings import Settings
 
 LARGE = 1 << 20  # bytes; so many bodies above this size are held at a time as there are workers
@@ -68,6 +69,7 @@ class Service:
         """Load the models and tell OpenFaaS; blocks. Raises StageError."""
         # The pool is idle: nothing is served yet.
         models = load(self.settings.models, self.pool, self.settings.intra_op_threads)
+        warm()
         try:
             self.settings.lock.touch()
         except OSError as error:
