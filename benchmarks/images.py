@@ -329,8 +329,8 @@ def largest(store: Store, image: oci.Image) -> list[tuple[str, int]]:
         ):
             for member in archive:
                 head, found, tail = member.name.partition("site-packages/")
-                parts = tail.split("/")[:1] if found else member.name.split("/")[:3]
-                sizes[head + found + "/".join(parts)] += member.size
+                item = tail.partition("/")[0] if found else "/".join(head.split("/")[:4])
+                sizes[f"{head if found else ''}{found}{item}"] += member.size
     return sizes.most_common(10)
 
 
