@@ -94,23 +94,20 @@ class Graph:
         ends: dict[str, Future[Outcome]] = {name: Future() for name in dag["tasks"]}
 
         def work(name: str) -> None:
+            task, record = dag["tasks"][name], self.around.record
+            waited = tuple(prefix + key for key in producers(task)) or after
             try:
-                before = {key: ends[key].result() for key in producers(dag["tasks"][name])}
-                waited = tuple(prefix + key for key in before) or after
-                end = self._task(
-                    dag["tasks"][name], prefix + name, parameters, arts, before, waited
-                )
+                before = {key: ends[key].result() for key in producers(task)}
+                end = self._task(task, prefix + name, parameters, arts, before, waited)
             except Stopped:
                 end = Outcome("stopped")
             except (PipelineError, BuilderError, OSError) as error:
-                self.around.record.update(prefix + name, state="failed", error=str(error))
+                record.update(prefix + name, state="failed", error=str(error))
                 end = Outcome("failed", error=str(error))
             except BaseException as error:  # noqa: BLE001 - a defect must not leave others waiting
                 end = Outcome("failed", error=f"{prefix}{name}: {error!r}")
-            if end.state in ("skipped", "stopped") and prefix + name in self.around.record.steps:
-                self.around.record.update(prefix + name, state=end.state)
-            elif end.state == "skipped":
-                self.around.record.update(prefix + name, state=end.state, after=())
+            if end.state == "skipped" or (end.state == "stopped" and prefix + name in record.steps):
+                record.update(prefix + name, state=end.state, after=waited)
             ends[name].set_result(end)
 
         _together([lambda name=name: work(name) for name in dag["tasks"]])  # type: ignore[misc]

@@ -47,7 +47,7 @@ def render(name: str, result: Result) -> str:
         f"<p class=failed>{escape(result.error)}</p>" if result.error else "",
         "".join(f"<p>Note: {escape(note)}</p>" for note in result.notes),
         "<h2>Steps</h2>", _graph(steps), _times(steps),
-        "<h2>Parameters</h2>", _table(result.parameters),
+        "<h2>Parameters</h2>", _table(dict(sorted(result.parameters.items()))),
         "<h2>Results of the steps</h2>", *(_step(result, step) for step in steps),
     ]  # fmt: skip
     return (

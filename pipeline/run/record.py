@@ -76,6 +76,8 @@ class Record:
             step = self.steps.get(name) or Step(name)
             if changes.get("state") == "running" and not step.started:
                 changes["started"] = time.time()
+            if changes.get("state") == "stopped" and step.started:
+                changes["seconds"] = time.time() - step.started
             self.steps[name] = step = replace(step, **changes)
             self._progress(step)
         return step

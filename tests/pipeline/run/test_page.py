@@ -1,7 +1,9 @@
 """The graph of a run's page stands in the order in which steps waited for each other."""
 
+import time
+
 from pipeline.run.page import levels
-from pipeline.run.record import Step
+from pipeline.run.record import Record, Step
 
 
 def rows(*steps):
@@ -22,3 +24,11 @@ def test_a_part_of_the_pipeline_stands_for_all_its_steps():
 
 def test_a_loop_in_a_damaged_record_ends():
     assert len(levels([Step("a", after=("b",)), Step("b", after=("a",))])) == 2
+
+
+def test_a_stopped_step_keeps_the_time_that_it_ran():
+    record = Record(lambda _: None)
+    record.update("a", state="running")
+    time.sleep(0.02)
+    assert record.update("a", state="stopped").seconds >= 0.02
+    assert record.update("b", state="stopped").seconds == 0

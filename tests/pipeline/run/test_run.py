@@ -122,6 +122,7 @@ def test_a_step_that_fails_fails_the_run(parts, execute, code, words):
     assert result.state == "failed"
     assert words in result.error
     assert result.steps["say"].state == "skipped"
+    assert result.steps["say"].after == ("script",)
 
 
 def test_a_missing_output_and_broken_json_fail(execute, image):
