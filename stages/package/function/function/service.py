@@ -68,8 +68,9 @@ class Service:
     def load(self) -> None:
         """Load the models and tell OpenFaaS; blocks. Raises StageError."""
         # The pool is idle: nothing is served yet.
+        warming = self.pool.submit(warm)
         models = load(self.settings.models, self.pool, self.settings.intra_op_threads)
-        warm()
+        warming.result()
         try:
             self.settings.lock.touch()
         except OSError as error:
