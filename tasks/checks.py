@@ -10,7 +10,8 @@ import sys
 
 from invoke import Context, task
 
-from .printing import CHANGED_HELP, JSON_HELP, ROOT, building, errors, say
+from .printing import CHANGED_HELP, JSON_HELP, ROOT, errors, say
+from .progress import building
 
 
 @task(

@@ -10,7 +10,8 @@ from typing import Any
 
 from invoke import Context, task
 
-from .printing import CHANGED_HELP, JOBS_HELP, JSON_HELP, ROOT, building, errors, facts, say
+from .printing import CHANGED_HELP, JOBS_HELP, JSON_HELP, ROOT, errors, facts, say
+from .progress import building, pushing
 
 
 def build(
@@ -127,7 +128,7 @@ def push_images(
             images = {name: (result.key, result.image) for name, result in built.items()}
             pushed = push(
                 store, images, prefix, cache.registry, jobs=jobs, there=cache.found,
-                inventory=lambda name: sbom(workspace, store, built[name].plan),
+                progress=pushing(), inventory=lambda name: sbom(workspace, store, built[name].plan),
             )  # fmt: skip
         rows = [("image", "uploaded", "mounted", "inventory", "")]
         rows += [

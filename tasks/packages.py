@@ -12,7 +12,8 @@ from typing import Any
 
 from invoke import Context, task
 
-from .printing import JOBS_HELP, JSON_HELP, ROOT, building, errors, facts, say, table
+from .printing import JOBS_HELP, JSON_HELP, ROOT, errors, facts, say, table
+from .progress import building
 
 PACKAGE = "dist/plateline.yaml"
 REGISTRY_HELP = "HOST/PREFIX that holds the images ($PLATELINE_REGISTRY)"

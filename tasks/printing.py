@@ -38,16 +38,6 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def building() -> Callable[[Any], None]:
-    """Return a listener that prints each layer as it is made."""
-
-    def show(event: Any) -> None:
-        if event.state == "done" and not event.what.startswith("sha256:"):
-            say(f"  {event.target}: {event.what} ({event.seconds:.1f} s)")
-
-    return show
-
-
 def table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows, the first of which is the head, in columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -11,6 +11,7 @@ from invoke import Context, task
 from .images import named_registry
 from .packages import INSECURE_HELP, PACKAGE, REGISTRY_HELP, make_package, pin_in_registry
 from .printing import JSON_HELP, ROOT, errors, facts, say
+from .progress import pushing
 
 
 @task(
@@ -65,7 +66,7 @@ def release(
             images = {name: result.image for name, result in built.items()}
             keyed = {name: (result.key, result.image) for name, result in built.items()}
             say(f"pushing {len(keyed)} images to {prefix}")
-            push(store, keyed, prefix, client, jobs=jobs)
+            push(store, keyed, prefix, client, jobs=jobs, progress=pushing())
             compiled = make_package(
                 pin_in_registry(prefix, jobs, insecure=insecure), gpus, builder, output
             )
