@@ -450,3 +450,22 @@ def test_five_hundred_failures_of_five_hundred_are_failures(execute, script):
     states = [step.state for step in result.steps.values() if step.name.endswith("script")]
     assert result.state == "failed"
     assert states == ["failed"] * 500
+
+
+def test_a_container_that_an_engine_cannot_start_is_removed(
+    execute, script, docker_engine, monkeypatch
+):
+    import docker
+
+    def refused(_):
+        raise docker.errors.APIError("could not find bridge docker0")
+
+    monkeypatch.setattr("docker.models.containers.Container.start", refused)
+
+    @dsl.pipeline(name="refused")
+    def pipeline():
+        script(code="exit 0")
+
+    assert "did not start the container (could not find" in execute(pipeline, engine="docker").error
+    label = {"label": f"plateline={os.getpid()}"}
+    assert docker.from_env().containers.list(all=True, filters=label) == []
