@@ -108,8 +108,9 @@ def buildkit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PATH", path)
     monkeypatch.setenv("DOCKER_CONFIG", str(folder / "config"))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{folder}/socket")
-    # In a network of its own: an engine without a bridge removes docker0, which is another one's.
-    command = ["unshare", "--net", "dockerd", "--bridge=none", "--iptables=false", "--ip6tables=false",
+    # In a network of its own: an engine without a bridge removes docker0, another one's.
+    command = ["unshare", "--net", "dockerd", "--bridge=none", "--iptables=false",
+               "--ip6tables=false",
                "--storage-driver=vfs", f"--data-root={folder}/data", f"--exec-root={folder}/exec",
                f"--pidfile={folder}/pid", f"--host=unix://{folder}/socket"]  # fmt: skip
     with (folder / "log").open("wb") as log:
