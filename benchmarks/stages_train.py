@@ -64,6 +64,7 @@ def inside_train(tiles: str, fold: str, out: str, options: str) -> dict[str, Any
     task.finish()
     found = {
         "seconds": time.perf_counter() - start,
+        "cpu": time.process_time(),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
     read = read_tiles(Path(tiles), check=False)
@@ -267,8 +268,9 @@ def _measure(given: argparse.Namespace, scratch: Path) -> None:
     def row(name: str, found: dict[str, Any]) -> None:
         one, two = found["model.onnx"], found["model.int8.onnx"]
         print(
-            f"{name:28} {found['seconds']:6.1f} s  peak {found['peak']:.2f} GB  wells "
-            f"{one['right']} of {one['wells']}  tiles {one['tiles']:.3f}  Z' {one['z']:.2f}   "
+            f"{name:28} {found['seconds']:6.1f} s  CPU {found['cpu']:.0f} s  "
+            f"peak {found['peak']:.2f} GB  wells {one['right']} of {one['wells']}  "
+            f"tiles {one['tiles']:.3f}  Z' {one['z']:.2f}   "
             f"int8: {two['right']}  {two['tiles']:.3f}  {two['z']:.2f}",
             flush=True,
         )

@@ -139,12 +139,27 @@ def test_without_pretrained_weights_everything_is_trained(tmp_path: Path) -> Non
     assert np.isfinite(answers(model / "model.int8.onnx", np.load(source / "tiles.npy"))).all()
 
 
+@pytest.mark.slow
+def test_the_head_can_be_fitted_by_sgd(tmp_path: Path) -> None:
+    source = make_tiles(tmp_path / "tiles")
+    newton, sgd = (
+        answers(
+            run(source, tmp_path / name, optimizer=name, learning_rate=0.05) / "model.onnx",
+            np.load(source / "tiles.npy")[:8],
+        )
+        for name in ("newton", "sgd")
+    )
+    assert (newton != sgd).all()
+    assert sgd[1::2].min() > sgd[::2].max()
+
+
 @pytest.mark.parametrize(
     ("made", "parameters", "says"),
     [
         ({}, {"model_type": "VGG"}, "unknown model_type 'VGG'"),
         ({}, {"optimizer": "adam"}, "unknown optimizer .adam.; there are newton, sgd"),
         ({}, {"weights": "/there/is/none.pth"}, "no file of weights /there/is/none.pth"),
+        ({}, {"model_type": "ResNet50"}, "'imagenet' of ResNet50 cannot be loaded .* weights=FILE"),
         ({}, {"epochs": 0}, "epochs is 0; 1 is the least"),
         ({}, {"fold": "Z"}, "there is no fold 'Z'; the plate has A, B"),
         ({"constant": True}, {}, "signal channel of the training wells is constant"),
@@ -159,6 +174,7 @@ def test_without_pretrained_weights_everything_is_trained(tmp_path: Path) -> Non
         "model type",
         "optimizer",
         "weights",
+        "no network",
         "epochs",
         "fold",
         "constant",

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # How many views of the training tiles there are beside the plain one, at most.
-VIEWS = 6
+VIEWS = 4
 # The logarithm of the largest change of a channel's brightness, 2.2-fold either way: where in a
 # cell the signal lies decides, not how bright a well was stained or exposed.
 _BRIGHTNESS = 0.8

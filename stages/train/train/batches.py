@@ -14,13 +14,14 @@ Arrays = Sequence[NDArray[np.generic]]
 def places(
     count: int, size: int, order: NDArray[np.int64] | None = None
 ) -> list[NDArray[np.int64]]:
-    """Return which of `count` items make up each batch of `size`, in `order`.
+    """Return which of `count` items make up each batch, in `order`.
 
-    The last one is filled up with items from the beginning.
+    The batches are alike and of `size` at most; the last one is filled up from the beginning.
     """
     order = np.arange(count) if order is None else order
-    whole = -(-count // size) * size
-    return list(np.resize(order, whole).reshape(-1, size))
+    batches = -(-count // size)
+    even = -(-count // batches)
+    return list(np.resize(order, batches * even).reshape(batches, even))
 
 
 def run(model: keras.Model, inputs: Arrays, size: int) -> list[NDArray[np.float32]]:
