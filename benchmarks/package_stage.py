@@ -1,6 +1,6 @@
 """Packaging a large model in the package stage's own image, by both builders, beside each other.
 
-    .venv/bin/python -m benchmarks.packaging [--megabytes 2000] [--no-docker]
+    .venv/bin/python -m benchmarks.package_stage [--megabytes 2000] [--no-docker]
 
 A registry on loopback holds the function image; a relay before it counts bytes. Memory is the
 step's own peak (ru_maxrss). Prints a table; asserts nothing.
