@@ -61,8 +61,10 @@ def demo(
             say("drawing a synthetic plate")
             folder = tools.synthetic_plate(sandbox, prepare, default_root().parent / "plates")
             mark = done("synthetic plate", mark)
+        # Simulated cells are told apart at once: one pass is enough, and the demo is short.
+        parameters = {"plate_layout": layout} | ({} if plate else {"epochs": 1})
         result = execute(
-            Path(PACKAGE), pinned.store, parameters={"plate_layout": layout}, plate=str(folder),
+            Path(PACKAGE), pinned.store, parameters=parameters, plate=str(folder),
             engine=engine, jobs=jobs, use_cache=not no_cache,
         )  # fmt: skip
         steps = {step.name.rpartition(".")[2]: step for step in result.steps.values()}
