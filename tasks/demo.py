@@ -62,7 +62,11 @@ def demo(
             folder = tools.synthetic_plate(sandbox, prepare, default_root().parent / "plates")
             mark = done("synthetic plate", mark)
         # Simulated cells are told apart at once: one pass is enough, and the demo is short.
-        parameters = {"plate_layout": layout} | ({} if plate else {"epochs": 1})
+        parameters: dict[str, Any] = {
+            "plate_layout": layout, "artifact_repo": "localhost/plateline/artifact",
+        }  # fmt: skip
+        if not plate:
+            parameters["epochs"] = 1
         result = execute(
             Path(PACKAGE), pinned.store, parameters=parameters, plate=str(folder),
             engine=engine, jobs=jobs, use_cache=not no_cache,
