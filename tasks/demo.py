@@ -61,10 +61,10 @@ def demo(
             say("drawing a synthetic plate")
             folder = tools.synthetic_plate(sandbox, prepare, default_root().parent / "plates")
             mark = done("synthetic plate", mark)
-        # Simulated cells are told apart at once: one pass is enough, and the demo is short.
         parameters: dict[str, Any] = {
             "plate_layout": layout, "artifact_repo": "localhost/plateline/artifact",
         }  # fmt: skip
+        # Simulated cells are told apart at once: one pass is enough, and the demo is short.
         if not plate:
             parameters["epochs"] = 1
         result = execute(
