@@ -7,10 +7,8 @@ import http.server
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,6 +21,7 @@ from builder.store import Store
 from builder.tree import Entry
 from builder.workspace import Workspace
 from tests.builder.conftest import Make
+from tests.servers import files, serving
 
 WEIGHTS = b"weights" * 1000
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
@@ -65,17 +64,8 @@ class _Server(http.server.BaseHTTPRequestHandler):
 def web() -> Iterator[tuple[str, list[str]]]:
     """Yield the address of a web server and the list of the paths it was asked for."""
     asked: list[str] = []
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), type("Server", (_Server,), {"asked": asked})
-    )
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(type("Server", (_Server,), {"asked": asked})) as host:
+        yield f"http://{host}", asked
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -266,26 +256,12 @@ def test_a_server_that_gives_branches_only_is_asked_for_all_of_them(
     git(tmp_path, "clone", "-q", "--bare", str(tmp_path / "research"), str(bare))
     git(bare, "update-server-info")
 
-    class Files(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, directory=str(tmp_path / "web"))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/research.git"
+    with files(tmp_path / "web") as web:
+        url = f"{web}/research.git"
         found = built(make, store, f"ADD --link {url}#{commit}:src /r/")
         assert content(found["r/deep/data.txt"]) == b"data $Id$\n"
         with pytest.raises(BuilderError, match=rf"{url} has no commit 0{{40}}"):
             built(make, store, f"ADD {url}#{'0' * 40} /r/")
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_a_submodule_is_refused_with_the_line_that_brings_it(

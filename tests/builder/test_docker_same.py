@@ -7,13 +7,11 @@ for the tests that are named so.
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import tarfile
-import threading
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +28,7 @@ from builder.store import Store
 from builder.workspace import Workspace
 from tests.builder.conftest import Make
 from tests.conftest import missing
+from tests.servers import files
 
 DOCKER = "/usr/bin/docker"
 # Path -> kind, mode, uid, gid, and the content's hash or the link's target.
@@ -420,27 +419,13 @@ def test_a_file_of_the_network_lands_as_docker_lands_it(
     (tmp_path / "web").mkdir()
     (tmp_path / "web/model.bin").write_bytes(b"weights")
 
-    class Files(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, directory=str(tmp_path / "web"))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/model.bin"
+    with files(tmp_path / "web") as web:
+        url = f"{web}/model.bin"
         lines = ("ADD {} /a/b/", "ADD {} /renamed", "ADD --chown=7:8 {} /c/")
         recipe = "".join(f"\n{line.format(url)}" for line in lines)
         pinned = f"ADD --checksum=sha256:{hashlib.sha256(b'weights').hexdigest()}"
         their_tree, _ = theirs(context(f"FROM scratch{recipe}\n"), tmp_path)
         tree, _ = ours(store, context(f"FROM scratch{recipe}\n".replace("ADD", pinned)))
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert tree == their_tree
 
 

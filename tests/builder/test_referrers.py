@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from builder import oci
 from builder.referrers import attach, fallback_tag
 from builder.registry import Registry
+from tests.servers import serving
 
 SUBJECT = oci.describe(oci.MANIFEST, b"an image")
 KIND = "application/vnd.example+json"
@@ -72,12 +72,8 @@ def with_api() -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield HOST:PORT of such a registry, and what it keeps by digest and by tag."""
     kept: dict[str, bytes] = {}
     handler = type("Handler", (WithApi,), {"kept": kept})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}", kept
-        server.shutdown()
-        thread.join()
+    with serving(handler) as address:
+        yield address, kept
 
 
 def put(registry: Registry, data: bytes) -> int:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import base64
 import datetime
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -22,6 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
+
+from tests.servers import serving
 
 
 @dataclass
@@ -132,10 +133,6 @@ def serve(folder: Path, user: str, password: str, lifetime: float = 300) -> Iter
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as http:
-        server = TokenServer(f"http://127.0.0.1:{http.server_port}/token", authority)
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
+    with serving(Answer) as address:
+        server = TokenServer(f"http://{address}/token", authority)
+        yield server

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
-from tests.conftest import missing
+from tests.browser import chromium
 
 from .running import png
 
 
 @pytest.fixture
 def browser():
-    from selenium import webdriver
-
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not program or not driver:
-        missing("chromium", "apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    started = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    started.set_page_load_timeout(30)
-    yield started
-    started.quit()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.servers import serving
 
 # method, path, which request this is -> "" (pass on), a status code (and the seconds of
 # Retry-After), "stall", "cut" (before the registry sees it), "cut after", "half up" or "half down"
@@ -108,17 +110,11 @@ def serve(registry: str) -> Iterator[tuple[str, list[Plan], list[tuple[str, str]
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}", plans, asked
-    finally:
-        ended.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as address:
+        try:
+            yield address, plans, asked
+        finally:
+            ended.set()
 
 
 def _flip(data: bytes) -> bytes:

@@ -10,13 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from tests.servers import running
+
 Answer = tuple[int, dict[str, Any]]
 
 
 class FakeServer(ThreadingHTTPServer):
     """`faults` maps "METHOD /path" to a status, "hang", "page", or a function that returns one."""
 
-    daemon_threads = True
     prefix = ""
 
     def __init__(self) -> None:
@@ -45,15 +46,11 @@ Server = TypeVar("Server", bound=FakeServer)
 
 @contextmanager
 def serving(server: Server) -> Iterator[Server]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with running(server):
+        try:
+            yield server
+        finally:
+            server.over.set()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -14,7 +14,7 @@ from builder.sandbox import choose
 from builder.sandbox.process import Mount, Process, run
 from builder.store import Store
 from builder.workspace import Workspace
-from tests.conftest import missing
+from tests.browser import chromium
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,19 +49,8 @@ def report(judged):
 
 @pytest.fixture(scope="module")
 def browser():
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        missing("a browser", "apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(
-        options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
-    )
-    yield browser
-    browser.quit()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(params=[(1280, "light"), (400, "light"), (400, "dark")], ids=str)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from kfp import compiler, dsl
 
+from tests.browser import chromium
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -178,12 +180,6 @@ PNG = (  # one red pixel, for printf
 
 @pytest.mark.parametrize("width", [400, 1280])
 def test_the_page_fits_a_browser_and_shows_all(execute, script, image, width):
-    import shutil
-
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("chromium and chromedriver are missing; apt-get install chromium-driver")
-    from selenium import webdriver
-
     @dsl.container_component
     def report(page: dsl.Output[dsl.HTML], told: dsl.Output[dsl.Markdown]):
         return dsl.ContainerSpec(
@@ -208,18 +204,11 @@ def test_the_page_fits_a_browser_and_shows_all(execute, script, image, width):
         script(code="echo last words; exit 3").after(drawn)
 
     result = execute(pages)
-    options = webdriver.ChromeOptions()
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(
-        options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
-    )
+    with chromium() as browser:
 
-    def js(words):
-        return browser.execute_script(f"return {words}")
+        def js(words):
+            return browser.execute_script(f"return {words}")
 
-    try:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get(result.page.as_uri())
@@ -235,8 +224,6 @@ def test_the_page_fits_a_browser_and_shows_all(execute, script, image, width):
             assert words in text
         browser.switch_to.frame(0)
         assert "report" in browser.page_source
-    finally:
-        browser.quit()
 
 
 @pytest.mark.parametrize("engine", ["bubblewrap", "docker"])
