@@ -15,12 +15,17 @@ from .progress import building, pushing
 
 
 def build(
-    names: str, jobs: int, changed_since: str = "", cache: Any = None
+    names: str,
+    jobs: int,
+    changed_since: str = "",
+    cache: Any = None,
+    *,
+    need_layers: bool = True,
 ) -> tuple[Any, Any, Any]:
     """Build the targets `names` (separated by commas; all without one) into the store.
 
-    Returns the workspace, the store and what `build` returns. What `cache` (a RemoteCache) has is
-    not made.
+    Returns the workspace, the store and what the builder's `build` returns, which `cache` (a
+    RemoteCache) and `need_layers` are for.
     With `changed_since` only those are built that a git range touches, from that revision to now.
     """
     from builder.build import build as build_targets
@@ -37,7 +42,10 @@ def build(
         if not chosen:
             say(f"no image has changed since {changed_since}")
             return workspace, store, {}
-    built = build_targets(workspace, store, chosen, jobs=jobs, progress=building(), cache=cache)
+    built = build_targets(
+        workspace, store, chosen, jobs=jobs, progress=building(), cache=cache,
+        need_layers=need_layers,
+    )  # fmt: skip
     return workspace, store, built
 
 
@@ -52,14 +60,22 @@ def named_registry(registry: str) -> str:
 
 
 @contextmanager
-def in_registry(prefix: str, *, insecure: bool = False) -> Iterator[Any]:
-    """Yield the RemoteCache of the images under HOST/PREFIX."""
-    from builder.pull import RegistryCache
+def opened(prefix: str, *, insecure: bool = False) -> Iterator[tuple[Any, str]]:
+    """Yield the Registry of HOST/PREFIX, and PREFIX."""
     from builder.registry import Registry
-    from builder.store import Store
 
     host, _, path = prefix.rstrip("/").partition("/")
     with Registry(host, insecure=insecure) as client:
+        yield client, path
+
+
+@contextmanager
+def in_registry(prefix: str, *, insecure: bool = False) -> Iterator[Any]:
+    """Yield the RemoteCache of the images under HOST/PREFIX."""
+    from builder.pull import RegistryCache
+    from builder.store import Store
+
+    with opened(prefix, insecure=insecure) as (client, path):
         yield RegistryCache(Store.open(), client, path)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from invoke import Context, task
 
-from .printing import JOBS_HELP, JSON_HELP, ROOT, errors, facts, say, table
-from .progress import building
+from .images import build, in_registry
+from .printing import JOBS_HELP, JSON_HELP, errors, facts, say, table
 
 PACKAGE = "dist/plateline.yaml"
 REGISTRY_HELP = "HOST/PREFIX that holds the images ($PLATELINE_REGISTRY)"
@@ -33,13 +33,10 @@ class Pinned:
 
 def pin_local(jobs: int) -> Pinned:
     """Build all that the pipeline runs into the store, and name it as of this machine."""
-    from builder.build import build, pins
-    from builder.store import Store
-    from builder.workspace import Workspace
+    from builder.build import pins
     from pipeline.compile import TARGETS
 
-    store, workspace = Store.open(), Workspace.load(ROOT)
-    built = build(workspace, store, TARGETS, jobs=jobs, progress=building())
+    workspace, store, built = build(",".join(TARGETS), jobs)
     return Pinned(store, workspace, built, pins(built, "localhost/plateline"))
 
 
@@ -50,28 +47,20 @@ def pin_in_registry(registry: str, jobs: int, *, insecure: bool = False) -> Pinn
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from builder.build import build, pins
-    from builder.pull import RegistryCache
-    from builder.registry import Registry
-    from builder.store import Store
-    from builder.workspace import Workspace
+    from builder.build import pins
     from pipeline.compile import TARGETS
     from pipeline.errors import PipelineError
 
-    host, _, path = registry.rstrip("/").partition("/")
-    store, workspace = Store.open(), Workspace.load(ROOT)
-    with Registry(host, insecure=insecure) as client:
-        cache = RegistryCache(store, client, path)
-        built = build(
-            workspace, store, TARGETS, jobs=jobs, progress=building(), cache=cache,
-            need_layers=False,
-        )  # fmt: skip
+    with in_registry(registry, insecure=insecure) as cache:
+        workspace, store, built = build(",".join(TARGETS), jobs, cache=cache, need_layers=False)
         named = pins(built, registry.rstrip("/"))
         with ThreadPoolExecutor(len(named)) as pool:
             there = pool.map(
                 lambda name: (
                     name in cache.found
-                    or client.head_manifest(f"{path}/{name}", built[name].image.digest)
+                    or cache.registry.head_manifest(
+                        f"{cache.path}/{name}", built[name].image.digest
+                    )
                 ),
                 named,
             )
@@ -283,8 +272,6 @@ def check_plate(
     with errors():
         from builder.sandbox import choose
         from pipeline import tools
-
-        from .images import build
 
         _workspace, store, built = build("prepare", 2)
         sandbox = choose(engine, store)

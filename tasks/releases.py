@@ -8,8 +8,8 @@ from typing import Any
 
 from invoke import Context, task
 
-from .images import named_registry
-from .packages import INSECURE_HELP, PACKAGE, REGISTRY_HELP, make_package, pin_in_registry
+from .images import build, named_registry, opened
+from .packages import INSECURE_HELP, PACKAGE, REGISTRY_HELP, Pinned, make_package
 from .printing import JSON_HELP, ROOT, errors, facts, say
 from .progress import pushing
 
@@ -43,14 +43,12 @@ def release(
 ) -> None:
     """Build, test, push, compile, and publish the package with its images behind one digest."""
     with errors():
+        from builder.build import pins
         from builder.push import push
-        from builder.registry import Registry
         from pipeline import release as publishing
         from pipeline.compile import TARGETS
         from pipeline.errors import PipelineError
         from pipeline.provenance import is_dirty
-
-        from .images import build
 
         prefix = named_registry(registry)
         if not allow_dirty and is_dirty(ROOT):
@@ -60,16 +58,14 @@ def release(
             )
         if not no_test:
             _test()
-        _workspace, store, built = build(",".join(TARGETS), jobs)
-        host, _slash, path = prefix.partition("/")
-        with Registry(host, insecure=insecure) as client:
+        workspace, store, built = build(",".join(TARGETS), jobs)
+        with opened(prefix, insecure=insecure) as (client, path):
             images = {name: result.image for name, result in built.items()}
             keyed = {name: (result.key, result.image) for name, result in built.items()}
             say(f"pushing {len(keyed)} images to {prefix}")
             push(store, keyed, prefix, client, jobs=jobs, progress=pushing())
-            compiled = make_package(
-                pin_in_registry(prefix, jobs, insecure=insecure), gpus, builder, output
-            )
+            pinned = Pinned(store, workspace, built, pins(built, prefix))
+            compiled = make_package(pinned, gpus, builder, output)
             made = publishing.publish(client, path, store, compiled.data, images, tag)
         facts(_facts(made, prefix), _table(made, prefix), as_json=json)
 
@@ -118,12 +114,10 @@ def _table(release: Any, prefix: str) -> list[tuple[str, ...]]:
 def releases(_: Context, registry: str = "", insecure: bool = False, json: bool = False) -> None:
     """List the releases of a registry."""
     with errors():
-        from builder.registry import Registry
         from pipeline import release as publishing
 
         prefix = named_registry(registry)
-        host, _slash, path = prefix.partition("/")
-        with Registry(host, insecure=insecure) as client:
+        with opened(prefix, insecure=insecure) as (client, path):
             found = publishing.releases(client, path)
         rows = [("package", "tags", "commit", "release")]
         rows += [
@@ -167,11 +161,9 @@ def pull_release(
 
 
 def _package(which: str, prefix: str, *, insecure: bool) -> bytes:
-    from builder.registry import Registry
     from pipeline.release import fetch
 
-    host, _, path = prefix.partition("/")
-    with Registry(host, insecure=insecure) as client:
+    with opened(prefix, insecure=insecure) as (client, path):
         return fetch(client, path, which)
 
 
