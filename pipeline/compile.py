@@ -67,10 +67,10 @@ def compile_package(
 
 def _key(pins: Mapping[str, str], settings: Settings, provenance: Provenance) -> str:
     here = Path(__file__).parent
-    code = {
-        name: canonical.sha256((here / name).read_bytes())
-        for name in ("definition.py", "compile.py", "lint.py", "run/package.py", "run/wiring.py")
-    }
+    files = (
+        "definition.py", "mounts.py", "compile.py", "lint.py", "run/package.py", "run/wiring.py",
+    )  # fmt: skip
+    code = {name: canonical.sha256((here / name).read_bytes()) for name in files}
     versions = {name: metadata.version(name) for name in ("kfp", "kfp-kubernetes")}
     return canonical.sha256(
         canonical.dumps(

@@ -14,12 +14,9 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from pipeline.compile import Settings
+from pipeline.mounts import IMAGES_CLAIM, SECRET, SOCKET_CLAIM, WORKDIR_CLAIM
 
 NAME = "plateline"
-IMAGES_CLAIM = "external-images-kubeflow-pvc"
-WORKDIR_CLAIM = "kubeflow-workdir-pvc"
-SOCKET_CLAIM = "dockervol-pvc"
-SECRET = "dockercreds"  # noqa: S105 - the name of a Kubernetes secret, not one
 _NONROOT = 65532
 
 

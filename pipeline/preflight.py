@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.cluster import MISSING, NOTE, OK, Check, Cluster, connect, speaking
+from pipeline.mounts import SECRET, SOCKET_CLAIM
 from pipeline.run.kubernetes import NAMED, known_name
 from pipeline.run.package import STUBS, Package
 from pipeline.trial_pod import pull_images
 
-_KEYS = {"dockercreds": "config.json"}  # what the package stage reads
-_SOCKET = "dockervol-pvc"
+_KEYS = {SECRET: "config.json"}  # what the package stage reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _kubeflow(core: Any, cluster: Cluster) -> Check:
 
 def _claim(core: Any, cluster: Cluster, name: str) -> Check:
     where, what = cluster.namespace, f"claim {name}"
-    folder = "deploy/kubernetes" + ("/docker-builder" if name == _SOCKET else "")
+    folder = "deploy/kubernetes" + ("/docker-builder" if name == SOCKET_CLAIM else "")
     found = _read(core.read_namespaced_persistent_volume_claim, name, where)
     if found is None:
         return Check(what, MISSING, "not there", f"kubectl apply -k {folder}")

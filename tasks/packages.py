@@ -163,6 +163,7 @@ def execute(
     from builder.reference import Reference
     from builder.registry import Registry
     from pipeline.errors import PipelineError
+    from pipeline.mounts import IMAGES_CLAIM, WORKDIR_CLAIM
     from pipeline.run import Volume, load, run
     from pipeline.run.progress import live
 
@@ -176,19 +177,19 @@ def execute(
 
     loaded = load(package)
     folders = {
-        name: Volume(folder, writable=name == "kubeflow-workdir-pvc")
+        name: Volume(folder, writable=name == WORKDIR_CLAIM)
         for name, folder in (volumes or {}).items()
     }
     given = dict(parameters)
     if plate:
         if not Path(plate).is_dir():
             raise PipelineError(f"the plate {plate} is not a folder; name the one with its images")
-        folders["external-images-kubeflow-pvc"] = Volume(Path(plate).resolve())
+        folders[IMAGES_CLAIM] = Volume(Path(plate).resolve())
         given.setdefault("plate_path", "")
-    if "kubeflow-workdir-pvc" not in folders:
+    if WORKDIR_CLAIM not in folders:
         workspace = Path("runs/workspace")
         workspace.mkdir(parents=True, exist_ok=True)
-        folders["kubeflow-workdir-pvc"] = Volume(workspace.resolve(), writable=True)
+        folders[WORKDIR_CLAIM] = Volume(workspace.resolve(), writable=True)
     with store.in_use(), live(sys.stderr) as progress:
         return run(
             loaded, store, parameters=given, volumes=folders, secrets=secrets or {},
