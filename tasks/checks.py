@@ -10,7 +10,7 @@ import sys
 
 from invoke import Context, task
 
-from .printing import CHANGED_HELP, JSON_HELP, ROOT, errors, say
+from .printing import CHANGED_HELP, ENGINE_HELP, JSON_HELP, ROOT, errors, say
 from .progress import building
 
 
@@ -19,7 +19,7 @@ from .progress import building
         "stage": "a target that has a folder tests/, or all",
         "pytest": "pytest's arguments, for example '-k name'; or write them after --",
         "changed_since": CHANGED_HELP,
-        "engine": "auto, bubblewrap or docker",
+        "engine": ENGINE_HELP,
         "json": JSON_HELP,
     },
 )
@@ -71,7 +71,7 @@ def test_stage(
     positional=["stage"],
     help={
         "stage": "a target with a Python",
-        "engine": "auto, bubblewrap or docker",
+        "engine": ENGINE_HELP,
         "network": "let it use the network",
         "timeout": "seconds after which it is stopped (0: never)",
     },

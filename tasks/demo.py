@@ -11,8 +11,8 @@ from typing import Any
 
 from invoke import Context, task
 
-from .packages import ENGINE_HELP, PACKAGE, execute, finish, make_package, pin_local
-from .printing import JOBS_HELP, JSON_HELP, errors, facts, say
+from .packages import PACKAGE, execute, finish, make_package, pin_local
+from .printing import ENGINE_HELP, JOBS_HELP, JSON_HELP, errors, facts, say
 
 
 @task(

@@ -10,7 +10,17 @@ from typing import Any
 
 from invoke import Context, task
 
-from .printing import CHANGED_HELP, JOBS_HELP, JSON_HELP, ROOT, errors, facts, say
+from .printing import (
+    CHANGED_HELP,
+    INSECURE_HELP,
+    JOBS_HELP,
+    JSON_HELP,
+    ROOT,
+    TARGETS_HELP,
+    errors,
+    facts,
+    say,
+)
 from .progress import building, pushing
 
 
@@ -81,7 +91,7 @@ def in_registry(prefix: str, *, insecure: bool = False) -> Iterator[Any]:
 
 @task(
     help={
-        "targets": "names separated by commas (all)",
+        "targets": TARGETS_HELP,
         "changed_since": CHANGED_HELP,
         "cache": "HOST/PREFIX of a registry whose images are taken where they are the same",
         "jobs": JOBS_HELP,
@@ -119,8 +129,8 @@ def build_images(
 @task(
     help={
         "registry": "HOST/PREFIX, for example localhost:5000/plateline ($PLATELINE_REGISTRY)",
-        "targets": "names separated by commas (all)",
-        "insecure": "speak plain HTTP to a registry that is not on this machine",
+        "targets": TARGETS_HELP,
+        "insecure": INSECURE_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
     }
@@ -166,7 +176,7 @@ def push_images(
 
 @task(
     help={
-        "targets": "names separated by commas (all)",
+        "targets": TARGETS_HELP,
         "upgrade": "take newer versions",
         "json": JSON_HELP,
     }

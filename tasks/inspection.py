@@ -10,7 +10,7 @@ from pathlib import Path
 
 from invoke import Context, task
 
-from .printing import JOBS_HELP, JSON_HELP, ROOT, errors, say, table
+from .printing import JOBS_HELP, JSON_HELP, ROOT, TARGETS_HELP, errors, say, table
 
 
 @task(
@@ -67,7 +67,7 @@ def explain(_: Context, stage: str, json: bool = False) -> None:
 
 @task(
     help={
-        "targets": "names separated by commas (all)",
+        "targets": TARGETS_HELP,
         "rounds": "how many times to build again",
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
@@ -116,7 +116,7 @@ def sbom(_: Context, stage: str, output: str = "") -> None:
 
 @task(
     help={
-        "targets": "names separated by commas (all)",
+        "targets": TARGETS_HELP,
         "output": "the file to write",
         "jobs": JOBS_HELP,
     }

@@ -13,12 +13,19 @@ from typing import Any
 from invoke import Context, task
 
 from .images import build, in_registry
-from .printing import JOBS_HELP, JSON_HELP, errors, facts, say, table
+from .printing import (
+    ENGINE_HELP,
+    INSECURE_HELP,
+    JOBS_HELP,
+    JSON_HELP,
+    REGISTRY_HELP,
+    errors,
+    facts,
+    say,
+    table,
+)
 
 PACKAGE = "dist/plateline.yaml"
-REGISTRY_HELP = "HOST/PREFIX that holds the images ($PLATELINE_REGISTRY)"
-INSECURE_HELP = "speak plain HTTP to a registry that is not on this machine"
-ENGINE_HELP = "auto, bubblewrap or docker"
 
 
 @dataclass(frozen=True)

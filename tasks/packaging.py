@@ -9,7 +9,7 @@ from typing import Any
 
 from invoke import Context, task
 
-from .printing import JSON_HELP, ROOT, errors, facts
+from .printing import INSECURE_HELP, JSON_HELP, ROOT, errors, facts
 
 STACK = str(ROOT / "deploy" / "openfaas" / "stack.yaml")
 _SHOWN = ("class", "probability", "model_digest")
@@ -19,7 +19,7 @@ _SHOWN = ("class", "probability", "model_digest")
     help={
         "image": "the packaged image, HOST/REPOSITORY@sha256:…; localhost/… is the store",
         "package": "the compiled package, where it is neither released nor in the store",
-        "insecure": "speak plain HTTP to a registry that is not on this machine",
+        "insecure": INSECURE_HELP,
         "json": JSON_HELP,
     }
 )

@@ -9,8 +9,8 @@ from typing import Any
 from invoke import Context, task
 
 from .images import build, named_registry, opened
-from .packages import INSECURE_HELP, PACKAGE, REGISTRY_HELP, Pinned, make_package
-from .printing import JSON_HELP, ROOT, errors, facts, say
+from .packages import PACKAGE, Pinned, make_package
+from .printing import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, errors, facts, say
 from .progress import pushing
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from invoke import Context, task
 
-from .packages import INSECURE_HELP, PACKAGE, pairs
-from .printing import JSON_HELP, errors, facts, say
+from .packages import PACKAGE, pairs
+from .printing import INSECURE_HELP, JSON_HELP, errors, facts, say
 
 FILE_HELP = f"a compiled package, for example {PACKAGE}"
 
