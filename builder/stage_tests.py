@@ -27,6 +27,11 @@ class Tested:
     seconds: float
 
 
+def with_tests(workspace: Workspace) -> list[str]:
+    """Return the targets that have tests."""
+    return [name for name, t in workspace.targets.items() if (t.folder / "tests").is_dir()]
+
+
 def run_tests(
     workspace: Workspace,
     store: Store,

@@ -36,12 +36,12 @@ def test_stage(
         from builder.changed import changed_since as compare
         from builder.changed import with_changed_tests
         from builder.sandbox import choose
-        from builder.stage_tests import run_tests
+        from builder.stage_tests import run_tests, with_tests
         from builder.store import Store
         from builder.workspace import Workspace
 
         store, workspace = Store.open(), Workspace.load(ROOT)
-        tested = [name for name, t in workspace.targets.items() if (t.folder / "tests").is_dir()]
+        tested = with_tests(workspace)
         names = tested if stage == "all" else [stage]
         if changed_since:
             touched = {

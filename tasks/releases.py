@@ -73,16 +73,14 @@ def release(
 def _test() -> None:
     """Run the tests of every stage; what no change affects has passed already and is not run."""
     from builder.sandbox import choose
-    from builder.stage_tests import run_tests
+    from builder.stage_tests import run_tests, with_tests
     from builder.store import Store
     from builder.workspace import Workspace
     from pipeline.errors import PipelineError
 
     store, workspace = Store.open(), Workspace.load(ROOT)
     sandbox = choose("auto", store)
-    for stage, target in workspace.targets.items():
-        if not (target.folder / "tests").is_dir():
-            continue
+    for stage in with_tests(workspace):
         tested = run_tests(workspace, store, sandbox, stage, output=sys.stderr.buffer)
         say(f"tests of {stage}: {'cached' if tested.cached else f'exit code {tested.code}'}")
         if tested.code:
