@@ -6,10 +6,10 @@ Schema".
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
+from dataclasses import replace
 
-from builder import canonical, oci
+from builder import artifact, canonical, oci
 from builder.registry import Registry
 
 
@@ -31,29 +31,12 @@ def attach(
     `annotations` are of the artifact. The same arguments make the same artifact, so that to attach
     it again changes nothing. The subject need not be there yet.
     """
-    sent = 0
-    config, blob = oci.describe(oci.EMPTY, b"{}"), oci.describe(media_type, data)
-    for part, content in ((config, b"{}"), (blob, data)):
-        if not registry.has_blob(repository, part.digest):
-            registry.put_blob(repository, part, lambda: io.BytesIO(content))  # noqa: B023 - called at once
-            sent += part.size
-    document = {
-        "schemaVersion": 2,
-        "mediaType": oci.MANIFEST,
-        "artifactType": media_type,
-        "config": config.to_json(),
-        "layers": [blob.to_json()],
-        "subject": subject.to_json(),
-        "annotations": dict(annotations),
-    }
-    manifest = canonical.dumps(document)
-    digest = registry.put_manifest(repository, canonical.sha256(manifest), manifest, oci.MANIFEST)
-    referrer = oci.Descriptor(
-        media_type=oci.MANIFEST, digest=digest, size=len(manifest), artifact_type=media_type,
-        annotations=annotations,
+    referrer, sent = artifact.put(
+        registry, repository, media_type, oci.describe(media_type, data), data,
+        subject=subject.to_json(), annotations=dict(annotations),
     )  # fmt: skip
-    announce(registry, repository, subject.digest, referrer)
-    return sent + len(manifest)
+    announce(registry, repository, subject.digest, replace(referrer, annotations=annotations))
+    return sent
 
 
 def announce(registry: Registry, repository: str, subject: str, referrer: oci.Descriptor) -> None:

@@ -8,14 +8,13 @@ https://github.com/opencontainers/image-spec/blob/v1.1.0/image-index.md
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO
 
-from builder import canonical, kept, oci
+from builder import artifact, canonical, kept, oci
 from builder.registry import Registry
 from builder.store import Store
 from pipeline import provenance
@@ -68,15 +67,12 @@ def publish(
         _bring(registry, home, f"{path}/{title}", store, image)
     made = provenance.read(package)
     notes = {_REVISION: made["commit"], _DIRTY: "true" if made["dirty"] else "false"}
+    layer = oci.describe("application/yaml", package, annotations={_TITLE: "plateline.yaml"})
+    entry, _ = artifact.put(registry, home, PACKAGE, layer, package)
     entries = [
-        _put_package(registry, home, package),
+        entry,
         *(
-            oci.Descriptor(
-                media_type=oci.MANIFEST,
-                digest=image.digest,
-                size=len(store.read(image.digest)),
-                annotations={_TITLE: title},
-            )
+            replace(image.manifest, annotations={_TITLE: title})
             for title, image in sorted(images.items())
         ),
     ]
@@ -105,29 +101,11 @@ def _bring(registry: Registry, home: str, source: str, store: Store, image: oci.
             home, blob.digest, source
         ):
             registry.put_blob(home, blob, partial(_stored, store, blob.digest))
-    registry.put_manifest(home, image.digest, store.read(image.digest), oci.MANIFEST)
+    registry.put_manifest(home, image.digest, store.read(image.digest), image.manifest.media_type)
 
 
 def _stored(store: Store, digest: str) -> BinaryIO:
     return store.path(digest).open("rb")
-
-
-def _put_package(registry: Registry, home: str, package: bytes) -> oci.Descriptor:
-    config, layer = oci.describe(oci.EMPTY, b"{}"), oci.describe("application/yaml", package)
-    for blob, data in ((config, b"{}"), (layer, package)):
-        if not registry.has_blob(home, blob.digest):
-            registry.put_blob(home, blob, partial(io.BytesIO, data))
-    manifest = canonical.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": oci.MANIFEST,
-            "artifactType": PACKAGE,
-            "config": config.to_json(),
-            "layers": [{**layer.to_json(), "annotations": {_TITLE: "plateline.yaml"}}],
-        }
-    )
-    registry.put_manifest(home, canonical.sha256(manifest), manifest, oci.MANIFEST)
-    return oci.describe(oci.MANIFEST, manifest, artifact_type=PACKAGE)
 
 
 def _release(digest: str, index: Mapping[str, Any], tags: list[str]) -> Release:
