@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import random
 import shutil
 import statistics
 import subprocess
@@ -105,6 +106,19 @@ write_index(folder / "tiles.csv", index)
 write_plate(folder, {"folds": ["A", "B"], "classes": ["negative", "positive"], "tile": 256,
                      "layout": {"name": "random"}, "wells": wells})
 """
+
+
+TENSOR = "the function, tensor"
+
+
+def tensor() -> bytes:
+    """Return a request of the Open Inference Protocol: what the bare call gets, as bytes."""
+    data = random.Random(0).randbytes(256 * 256 * 3)
+    parameters = {"binary_data_size": len(data)}
+    tiles = {"name": "tiles", "datatype": "UINT8", "shape": [1, 256, 256, 3]}
+    head = json.dumps({"inputs": [tiles | {"parameters": parameters}]}).encode()
+    length = {"Inference_Header_Content_Length": str(len(head))}
+    return request("/v2/models/A/infer", head + data, **length)
 
 
 def execute(sandbox: Sandbox, image: oci.Image, command: list[str], *mounts: Mount) -> str:
@@ -252,6 +266,7 @@ def main() -> None:
                 measure(table, "the function", function.port, message, given.seconds, used)
                 plain = request("/", bitmap, Content_Type="image/bmp")
                 measure(table, "the function, BMP", function.port, plain, given.seconds, used)
+                measure(table, TENSOR, function.port, tensor(), given.seconds, used)
                 with health_watched(function) as watched:
                     load(function.port, message, 8, given.seconds)
                 health.append(watched[0].percentile(0.99))
@@ -283,11 +298,15 @@ def _cpu_of(function: Function) -> float:
 def _print_bars(table: Table, health: list[float], starts: list[float], image: oci.Image) -> None:
     ours, bare = "the function", "bare onnxruntime loop"
     fast, many = table.median(ours, "p50_1"), table.median(ours, "rate_8")
-    lines = [
-        ("p50 at 1 over the bare call's", fast / table.median(bare, "p50_1"), "<= 1.35"),
-        ("CPU of a request over the bare call's",
-         table.median(ours, "cpu") / table.median(bare, "cpu"), "(<= 1.18 for 0.85)"),
-        ("throughput at 8 over the bare loops'", many / table.median(bare, "rate_8"), ">= 0.85"),
+    lines = []
+    for row, name in ((ours, "PNG"), (TENSOR, "tensor")):
+        lines += [
+            (f"{name}: p50 at 1 over the bare call's",
+             table.median(row, "p50_1") / table.median(bare, "p50_1"), "<= 1.35"),
+            (f"{name}: throughput at 8 over the bare loops'",
+             table.median(row, "rate_8") / table.median(bare, "rate_8"), ">= 0.85"),
+        ]  # fmt: skip
+    lines += [
         ("Keras process over p50 at 1",
          table.median("a Keras process a request", "p50_1") / fast, ">= 100"),
         ("health p99 while saturated, ms", statistics.median(health) * 1000, "<= 20"),

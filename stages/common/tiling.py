@@ -1,7 +1,7 @@
 """Reads microscope images and cuts them into tiles: the same code for prepare and for serving.
 
-Pillow and numpy only. A picture is uint8 [height, width, 3] with R = 0, G = signal, B = DNA; a
-tile is such a picture of 256 x 256. Intensities are never stretched: an empty tile stays dark.
+Pillow, numpy and isal only. A picture is uint8 [height, width, 3] with R = 0, G = signal, B = DNA;
+a tile is such a picture of 256 x 256. Intensities are never stretched: an empty tile stays dark.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from .errors import StageError
+from .png import stored
 
 TILE = 256
 FORMATS = ("PNG", "TIFF", "BMP")
@@ -31,7 +32,7 @@ def open_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS) -> Image.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(stored(data, most_pixels)), formats=FORMATS)
             if image.width * image.height > most_pixels:
                 raise StageError(
                     f"{name} has {image.width} x {image.height} pixels, more than {most_pixels:,}"
@@ -158,11 +159,3 @@ def picture_channels(
         )
     _, green, blue = image.split()
     return green, blue
-
-
-def tile_picture(data: bytes, name: str = "the image", most_pixels: int = MOST_PIXELS) -> Picture:
-    """Return the tiles of one RGB picture file, as sent to be served.
-
-    A 256 x 256 picture is its own tile. Raises StageError as `picture_channels` does.
-    """
-    return tile_well(*picture_channels(data, name, most_pixels))

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sized
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 LONGEST_HEAD = 64 << 10
 MOST_SECONDS = 10.0
+LINGER = 2.0  # s; how long what a refused peer still sends is read, so that it gets the answer
+
+
+class _Flow(FlowControl):
+    """Reads no more while requests wait that were sent before the last one's answer.
+
+    uvicorn reads on after each answer, some thousand small requests at a time: without end.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Read on, where nothing waits."""
+        if not self._waiting:
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -22,6 +41,9 @@ class Connection(HttpToolsProtocol):
     _head: int | None = 0  # bytes of the head that is coming, None while there is none
     _timer: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
+    _ended = False  # a request, in the bytes that are being parsed
+    _refused = False
+    _answering: RequestResponseCycle | None = None  # or answered last
 
     @classmethod
     def within(cls, write_timeout: float) -> type[Connection]:
@@ -31,12 +53,16 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a head from the start."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Forget the timers and the requests that wait."""
         self._stop_timer()
         self.resume_writing()
+        self.pipeline.clear()
+        if self._answering is not None:  # uvicorn tells only the request that came last
+            self._answering.disconnected = True
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -50,23 +76,41 @@ class Connection(HttpToolsProtocol):
         self._stop_timer()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """Note that the head of the next request does not begin where the bytes begin."""
+        self._ended = True
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse a head that has become too long."""
+        if self._refused:
+            return
+        self._ended = False
         super().data_received(data)
-        if self._head is not None and not self.transport.is_closing():
+        if self._head is not None and not self._ended and not self.transport.is_closing():
             self._head += len(data)
             if self._head > LONGEST_HEAD:
                 self.send_400_response(f"the request's head is longer than {LONGEST_HEAD} bytes")
 
     def send_400_response(self, msg: str) -> None:
-        """Say what is wrong as every other answer does, and close."""
+        """Say what is wrong as every other answer does, and close.
+
+        What still comes is read for a moment: with bytes unread the connection would be reset,
+        and the answer lost on its way.
+        """
+        self._refused = True
         body = json.dumps({"error": msg}).encode()
         head = (
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        if self._answering is not None and not self._answering.response_complete:
+            self.transport.close()  # requests that came before are answered no more
+            return
+        self.transport.write_eof()
+        self._stop_timer()
+        self._timer = self.loop.call_later(LINGER, self.transport.close)
 
     def pause_writing(self) -> None:
         """Wait for the peer to read, but not for ever."""
@@ -80,6 +124,10 @@ class Connection(HttpToolsProtocol):
             self._writing.cancel()
             self._writing = None
         super().resume_writing()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _expect(self) -> None:
         self._head = 0

@@ -98,7 +98,7 @@ class Service:
         job = _Job(self)
         try:
             asked, first, rest = await self.in_pool(job.begin, models, decode)
-            values = [first, *await asyncio.gather(*map(asyncio.wrap_future, rest))]
+            values = [first, *[await asyncio.wrap_future(future) for future in rest]]
         except asyncio.CancelledError:
             job.cancelled = True
             raise

@@ -151,6 +151,14 @@ def test_what_is_no_http_is_refused_in_json_too(function, data):
     assert json.loads(body)["error"]
 
 
+def test_many_requests_sent_at_once_are_no_long_head(function):
+    asked = b"GET /_/health HTTP/1.1\r\nHost: x\r\n\r\n" * 8_000  # 304 KB
+    last = b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answers = function.raw(asked + last)
+    assert answers.count(b"HTTP/1.1 200 ") == 8_001
+    assert answers.count(b"HTTP/1.1 ") == 8_001
+
+
 def test_other_addresses_and_methods_are_refused(function):
     assert "there is no '/x'" in refused(function.ask("GET", "/x"), 404)
     answer = function.ask("DELETE", "/")

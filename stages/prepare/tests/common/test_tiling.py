@@ -67,7 +67,7 @@ def test_serving_and_preparing_give_the_same_tiles():
     signal, dna = random.integers(0, 256, (2, 300, 700), np.uint8)
     well = tiling.tile_well(Image.fromarray(signal), Image.fromarray(dna))
     picture = encode(np.stack([signal * 0, signal, dna], axis=-1))
-    assert np.array_equal(tiling.tile_picture(picture), well)
+    assert np.array_equal(tiling.tile_well(*tiling.picture_channels(picture)), well)
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
@@ -121,7 +121,7 @@ def test_formats_that_no_microscope_writes_are_refused():
 
 def test_a_grey_picture_is_no_rgb_picture():
     with pytest.raises(StageError, match="red = 0, green = signal, blue = DNA"):
-        tiling.tile_picture(encode(GREY))
+        tiling.picture_channels(encode(GREY))
 
 
 def test_a_second_frame_is_not_dropped_in_silence():
@@ -137,9 +137,9 @@ def test_a_picture_to_serve_is_rgb_without_alpha(mode):
     stream = io.BytesIO()
     Image.new(mode, (256, 256)).save(stream, "TIFF")
     with pytest.raises(StageError, match=f"is {mode}, not RGB"):
-        tiling.tile_picture(stream.getvalue(), "a")
+        tiling.picture_channels(stream.getvalue(), "a")
 
 
 def test_a_picture_to_serve_is_at_least_a_tile():
     with pytest.raises(StageError, match="a has 255 x 256 pixels; a tile has 256 x 256"):
-        tiling.tile_picture(encode(np.zeros((256, 255, 3), np.uint8)), "a")
+        tiling.picture_channels(encode(np.zeros((256, 255, 3), np.uint8)), "a")
