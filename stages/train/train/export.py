@@ -45,15 +45,16 @@ def export(model: keras.Model, tiles: NDArray[np.uint8], folder: Path) -> None:
 def quantise(fp32: Path, int8: Path, tiles: NDArray[np.uint8]) -> None:
     """Write `int8`, the network of `fp32` with 8-bit weights and maps between them.
 
-    Static quantisation: the maps' ranges are those on `tiles`. Normalisation, moments and head,
-    where small differences count, stay as they are.
+    Static quantisation: the maps' ranges are those on `tiles`. What comes before the first
+    convolution, moments and head, where small differences count, stay as they are.
     """
     logging.getLogger().setLevel(logging.ERROR)  # it advises a step that Keras' export has done
-    graph = onnx.load(fp32).graph
-    outside = [node.name for node in graph.node if not _inside(node)]
     with tempfile.TemporaryDirectory() as folder:
+        folded = Path(folder, "folded.onnx")
+        _fold(fp32, folded)
+        outside = [node.name for node in onnx.load(folded).graph.node if _outside(node)]
         quantization.quantize_static(
-            fp32,
+            folded,
             int8,
             _Calibration(tiles),
             per_channel=True,
@@ -65,8 +66,19 @@ def quantise(fp32: Path, int8: Path, tiles: NDArray[np.uint8]) -> None:
         )
 
 
-def _inside(node: onnx.NodeProto) -> bool:
-    return not any(part in node.name for part in ("normalise", "moments_", "early", "features"))
+def _fold(path: Path, folded: Path) -> None:
+    """Write `folded`, the network of `path` with its batch normalisations in its convolutions.
+
+    Else onnxruntime does so when it loads the network, which it cannot once they are in 8 bits.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _outside(node: onnx.NodeProto) -> bool:
+    return any(p in node.name for p in ("normalise", "caffe", "moments_", "early", "features"))
 
 
 class _Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]

@@ -55,6 +55,33 @@ def fit_normalisation(tiles: NDArray[np.uint8]) -> Normalisation:
     return Normalisation(tuple(low.tolist()), tuple(high.tolist()))
 
 
+def _scaled(x: Any, factor: Any, term: Any) -> Any:
+    """Return `x` [n, 256, 256, 3] times `factor` [3] plus `term` [3].
+
+    Row by row: onnxruntime takes ten times as long for three numbers at a time.
+    """
+    factors, terms = (np.tile(np.asarray(v, "float32"), TILE) for v in (factor, term))
+    rows = keras.ops.reshape(x, (-1, TILE, TILE * 3))
+    return keras.ops.reshape(rows * factors + terms, (-1, TILE, TILE, 3))
+
+
+@keras.saving.register_keras_serializable("plateline")
+class Scale(keras.layers.Layer):
+    """[n, 256, 256, 3] -> the same times `factor` [3] plus `term` [3]."""
+
+    def __init__(self, factor: list[float], term: list[float], **members: Any) -> None:
+        super().__init__(**members)
+        self.factor, self.term = list(factor), list(term)
+
+    def call(self, x: Any) -> Any:
+        """Scale `x`."""
+        return _scaled(x, self.factor, self.term)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes the layer again."""
+        return {**super().get_config(), "factor": self.factor, "term": self.term}
+
+
 @keras.saving.register_keras_serializable("plateline")
 class Normalise(keras.layers.Layer):
     """uint8 tiles -> float32 in [-1, 1], as `Normalisation` says."""
@@ -65,10 +92,11 @@ class Normalise(keras.layers.Layer):
 
     def call(self, tiles: Any) -> Any:
         """Normalise `tiles`, [n, 256, 256, 3]."""
-        values = 2.0 * keras.ops.sqrt(keras.ops.cast(tiles, "float32") + 0.375)
-        low = np.asarray(self.low, dtype="float32")
-        width = np.asarray(self.high, dtype="float32") - low
-        return keras.ops.clip((values - low) / width, 0.0, 1.0) * 2.0 - 1.0
+        # 2 ((2 sqrt(x + 3/8) - low) / (high - low)) - 1, in as few passes as that can be had
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        factor, term = 4.0 / (high - low), -2.0 * low / (high - low) - 1.0
+        values = keras.ops.sqrt(keras.ops.cast(tiles, "float32") + 0.375)
+        return keras.ops.clip(_scaled(values, factor, term), -1.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
         """Return what makes the layer again."""
@@ -135,7 +163,7 @@ def _like_caffe(x: Any) -> Any:
     As keras.applications.resnet50.preprocess_input, which keeps a tensor that no export finds.
     """
     mean = (103.939, 116.779, 123.68)
-    return keras.layers.Rescaling(127.5, [127.5 - m for m in mean], name="caffe")(x[..., ::-1])
+    return Scale([127.5] * 3, [127.5 - m for m in mean], name="caffe")(x[..., ::-1])
 
 
 def _application(
