@@ -76,6 +76,7 @@ def inside_train(tiles: str, fold: str, out: str, options: str) -> dict[str, Any
 def _judge(tiles: Any, fold: str, path: Path) -> dict[str, Any]:
     import numpy as np
     import onnxruntime
+    from common.pooling import pooled
 
     places = [n for n, t in enumerate(tiles.index) if t.fold == fold and t.label is not None]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -86,12 +87,12 @@ def _judge(tiles: Any, fold: str, path: Path) -> dict[str, Any]:
     truth = np.array([_truth(tiles, tiles.index[n]) for n in places])
     wells = np.array([tiles.index[n].well for n in places])
     names = sorted(set(wells))
-    means = np.array([score[wells == name].mean() for name in names])
+    found = np.array([float(pooled(score[wells == name])) for name in names])
     labels = np.array([truth[wells == name][0] for name in names])
-    up, down = means[labels == 1], means[labels == 0]
+    up, down = found[labels == 1], found[labels == 0]
     return {
         "tiles": float(((score > 0.5) == truth).mean()),
-        "right": int(((means > 0.5) == labels).sum()),
+        "right": int(((found > 0.5) == labels).sum()),
         "wells": len(names),
         "z": float(1 - 3 * (up.std(ddof=1) + down.std(ddof=1)) / abs(up.mean() - down.mean())),
     }

@@ -1,8 +1,8 @@
 """One model's judgement: tiles to wells, both levels' measures, controls and dose series.
 
-A well has two scores. `probability`, the mean of its tiles' probabilities, is what is called (from
-0.5 on) and gated on. `log_odds`, the mean of its tiles' ln(p / (1 - p)), has no end at 0 and 1, so
-it still tells apart what the probability squeezes. Z', V and EC50 are given for both.
+A well has two scores. `log_odds` is the mean of its tiles' ln(p / (1 - p)); `probability`, the same
+as a probability, is what is called (from 0.5 on) and gated on. The log odds have no end, so they
+still tell apart what the probability squeezes. Z', V and EC50 are given for both.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from common.errors import StageError
+from common.pooling import log_odds, pooled
 from common.tiles import Tile, Tiles
 from numpy.typing import NDArray
 
@@ -21,18 +22,10 @@ from .bootstrap import exact_interval, intervals
 from .measures import Array
 
 THRESHOLD = 0.5
-_SMALLEST = 2.0**-24  # what a 32-bit float resolves below 1
 _AUC_MAY_DIFFER = 0.005
 
-
-def log_odds(probability: Array) -> Array:
-    """Return ln(p / (1 - p)), with p kept 2^-24 away from 0 and 1."""
-    kept = np.clip(probability, _SMALLEST, 1 - _SMALLEST)
-    return np.asarray(np.log(kept / (1 - kept)))
-
-
 SCALES: Mapping[str, Callable[[Array], float]] = {
-    "probability": lambda tiles: float(tiles.mean()),
+    "probability": lambda tiles: float(pooled(tiles)),
     "log_odds": lambda tiles: float(log_odds(tiles).mean()),
 }
 

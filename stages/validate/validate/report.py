@@ -20,7 +20,7 @@ from .verdict import Verdict
 _TILES = 12
 _LEVELS = ("well", "tile")
 _SIGNS = {"positive": "▲", "negative": "▼", "empty": "○"}
-_SCALE_NAMES = {"probability": "mean probability", "log_odds": "mean log odds"}
+_SCALE_NAMES = {"probability": "probability", "log_odds": "mean log odds"}
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "report.css").read_text(encoding="utf-8")
 # The browser itself refuses whatever would come from outside.
@@ -123,7 +123,7 @@ def _plate(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> str:
     least = f"min-width:{columns * 26}px;max-width:{columns * 62}px"
     return (
         f"<div class=wide><div style='{least}'>{plots.plate_map(cells, rows, columns)}</div></div>"
-        f"{plots.ramp()}<p>A well's number is the mean of its tiles' probabilities, in percent. "
+        f"{plots.ramp()}<p>A well's number is its probability, in percent. "
         "▲ positive control, ▼ negative control, ○ empty or untreated, ✕ wrongly called, "
         "! flagged image; framed: has a label, so it is judged.</p>"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import StageError
+from common.pooling import pooled
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -100,7 +101,7 @@ class _Api:
         return await self.health(request)
 
     async def classify(self, request: Request) -> Response:
-        """Answer for a picture: each tile, each model, and their mean."""
+        """Answer for a picture: each tile, each model, and the models' mean."""
         service, models = self._service, self._service.models
         _plain(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -113,15 +114,16 @@ class _Api:
         limit = service.settings.max_pixels
         decode = partial(pictures.decode, data, limit, models.targets)
         picture, each = await service.run(models.models, decode)
-        mean = float(each.mean())
+        by_model = pooled(each)
+        mean = float(by_model.mean())
         return JSONResponse(
             {
                 "class": models.classes[int(mean >= models.threshold)],
                 "probability": mean,
                 "model_digest": models.digest,
                 "models": [
-                    {"name": model.name, "probability": float(row.mean()), "digest": model.digest}
-                    for model, row in zip(models.models, each, strict=True)
+                    {"name": model.name, "probability": float(found), "digest": model.digest}
+                    for model, found in zip(models.models, by_model, strict=True)
                 ],
                 "tiles": each.mean(axis=0).tolist(),
                 "picture": {
