@@ -1,0 +1,195 @@
+"""prepare, train and validate beside their bars, each in its image, each run a process of its own.
+
+    .venv/bin/python -m benchmarks.stages [BAR ...] [--plate DIR] [--seeds N]
+
+Bars: prepare, bbbc013, seeds, synthetic, shuffled, resnet50, int8, validate. Prints tables, asserts
+nothing. The plate is BBBC013v1 (default ../shared/data/bbbc013v1 beside the checkout, or
+PLATELINE_BBBC013). All of them take half an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from builder.build import Built, build
+from builder.sandbox import choose
+from builder.sandbox.process import Mount, Process, run
+from builder.store import Store
+from builder.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[1]
+BARS = (
+    "prepare", "bbbc013", "seeds", "synthetic", "shuffled", "resnet50", "int8", "validate",
+)  # fmt: skip
+
+
+class Images:
+    """Runs a function of benchmarks/stages_STAGE.py in the image of that stage."""
+
+    def __init__(self, scratch: Path, plate: Path) -> None:
+        self._store = Store.open()
+        self._built: dict[str, Built] = build(
+            Workspace.load(ROOT), self._store, ["prepare", "train", "validate"]
+        )
+        self._scratch = scratch
+        self._mounts = [Mount(scratch, "/out", True)]
+        if plate.is_dir():
+            self._mounts.append(Mount(plate, "/plate"))
+
+    def __call__(self, stage: str, function: str, *arguments: str) -> dict[str, Any]:
+        """Return what it returned; exits where it fails."""
+        script = f"/benchmark/stages_{stage}.py"
+        with (self._scratch / "log").open("wb") as log:
+            ended = run(
+                choose("bubblewrap", self._store),
+                Process(
+                    image=self._built[stage].image,
+                    command=("python3", script, function, *arguments),
+                    env={"PYTHONPATH": "/app", "TF_CPP_MIN_LOG_LEVEL": "3"},
+                    mounts=(Mount(ROOT / "benchmarks", "/benchmark"), *self._mounts),
+                ),
+                log,
+            )
+        text = (self._scratch / "log").read_text(errors="replace")
+        if ended.code:
+            sys.exit(f"{text}\n{stage}, {function}: {ended}")
+        return dict(json.loads(text.splitlines()[-1]))
+
+
+class Trained:
+    """Trains folds of prepared tiles, and prints what validate makes of them."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self._number = 0
+
+    def __call__(self, tiles: str, fold: str, title: str, **options: Any) -> tuple[str, float]:
+        """Return the folder of the model and the seconds it took."""
+        self._number += 1
+        out = f"/out/trained-{self._number}"
+        found = self._images("train", "train", f"/out/{tiles}", fold, out, json.dumps(options))
+        seen = self._images("validate", "judge", f"/out/{tiles}", fold, f"{out}/model")
+        print(f"{title}, {fold}: {found['seconds']:.1f} s, peak {found['peak']:.2f} GB", flush=True)
+        for variant, measured in seen.items():
+            (no, false), (missed, yes) = measured["well"]["confusion"]
+            z = measured["z_factor"]["probability"]
+            v = "  ".join(
+                f"V of {series['compound']} {series['v_factor']['probability']:.3f}"
+                for series in measured["series"]
+            )
+            print(
+                f"    {variant}: {no + yes} of {no + yes + false + missed} wells, "
+                f"tiles {measured['tile']['accuracy']:.3f}  "
+                + (f"Z' {z:.3f}  " if z is not None else "") + v,
+                flush=True,
+            )  # fmt: skip
+        return f"{out}/model", found["seconds"]
+
+
+def _prepare(images: Images, plates: int) -> None:
+    once, many = (images("prepare", "stage", "/out/drawn", str(n)) for n in (1, plates))
+    original = images("prepare", "original", "/out/drawn")
+    seconds = statistics.median(many["seconds"])
+    print(
+        f"prepare, 96 wells of 1360 x 1024: {seconds:.2f} s, peak {once['own'][-1]:.0f} MiB and "
+        f"{once['worker']:.0f} MiB in the largest worker   bar 250 MB\n"
+        f"restated original: {original['seconds']:.1f} s, {original['peak']:.1f} GB; "
+        f"{original['seconds'] / seconds:.0f} times as long   bar >= 30\n"
+        f"{plates} plates: {sum(many['seconds']):.1f} s, peak {many['own'][-1]:.0f} MiB and "
+        f"{many['worker']:.0f} MiB   bar as for one",
+        flush=True,
+    )
+
+
+def _resnet50(images: Images, rounds: int) -> None:
+    rates: dict[str, list[float]] = {"stage": [], "bare": []}
+    for _ in range(rounds):
+        for kind, found in rates.items():
+            found.append(images("train", "resnet50", kind)["images"])
+    ratios = [one / two for one, two in zip(*rates.values(), strict=True)]
+    one, two = (statistics.median(found) for found in rates.values())
+    print(
+        f"ResNet50, batch 8: stage {one:.2f}, bare fit {two:.2f} images/s; "
+        f"{', '.join(f'{r:.2f}' for r in ratios)}, median {statistics.median(ratios):.2f}x"
+        "   bar >= 1.0",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure the bars that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bars", nargs="*", choices=[*BARS, []], default=list(BARS))
+    shared = ROOT.parent / "shared/data/bbbc013v1"
+    parser.add_argument(
+        "--plate", type=Path, default=Path(os.environ.get("PLATELINE_BBBC013", shared))
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--plates", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as folder:
+        _measure(given, Path(folder))
+
+
+def _measure(given: argparse.Namespace, scratch: Path) -> None:
+    images = Images(scratch, given.plate)
+    trained = Trained(images)
+    bars = set(given.bars)
+    if bars & {"prepare", "synthetic", "shuffled"}:
+        images("prepare", "draw", "/out/drawn")
+    if "prepare" in bars:
+        _prepare(images, given.plates)
+    if bars & {"bbbc013", "seeds", "validate"}:
+        if not given.plate.is_dir():
+            sys.exit(f"no BBBC013 plate at {given.plate}; set PLATELINE_BBBC013 or --plate")
+        images("prepare", "tiles", "/plate", "bbbc013", "/out/bbbc013")
+        for seed in range(given.seeds if "seeds" in bars else 1):
+            both = [
+                trained("bbbc013", fold, f"BBBC013, seed {seed}", seed=seed)
+                for fold in ("A-D", "E-H")
+            ]
+            print(f"both folds: {sum(seconds for _, seconds in both):.1f} s   bar <= 90")
+            if seed == 0 and "validate" in bars:
+                found = images("validate", "stage", "/out/bbbc013", *(model for model, _ in both))
+                served = ", ".join(f"{fold} {kind}" for fold, kind in found["served"].items())
+                print(
+                    f"validate: {found['seconds']:.1f} s, peak {found['peak']:.2f} GB   "
+                    f"bar <= 30 s, 1 GB; served: {served}",
+                    flush=True,
+                )
+                cost = images("validate", "ways", "/out/bbbc013", both[0][0])
+                print(
+                    f"judging, CPU a tile: {cost['tile']:.1f} ms one tile a thread, as it is done; "
+                    f"{cost['batch']:.1f} ms in batches of 16 on all threads",
+                    flush=True,
+                )
+    if bars & {"synthetic", "shuffled"}:
+        images("prepare", "tiles", "/out/drawn", "bbbc014", "/out/synthetic")
+    if "synthetic" in bars:
+        for fold in ("A-D", "E-H"):
+            trained("synthetic", fold, "simulated plate")
+    if "shuffled" in bars:
+        images("train", "shuffle", "/out/synthetic", "/out/shuffled", "0")
+        for fold in ("A-D", "E-H"):
+            trained("shuffled", fold, "simulated plate, labels shuffled", epochs=2)
+    if "resnet50" in bars:
+        _resnet50(images, given.rounds)
+    if "int8" in bars:
+        found = images("train", "int8", "/out")
+        one, two = found["model.onnx"], found["model.int8.onnx"]
+        print(
+            f"ResNet50, one thread, a tile: fp32 {one * 1e3:.0f} ms, int8 {two * 1e3:.0f} ms; "
+            f"{one / two:.2f}x   bar >= 2.5"
+        )
+
+
+if __name__ == "__main__":
+    main()
