@@ -16,7 +16,6 @@ Server = TypeVar("Server", bound=ThreadingHTTPServer)
 @contextmanager
 def running(server: Server) -> Iterator[Server]:
     """Serve in a thread as long as the block lasts; a request that hangs does not hold its end."""
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

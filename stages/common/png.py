@@ -20,6 +20,7 @@ _BLOCK = struct.Struct("<BHH")
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3}  # of the colour types grey and RGB
 _LONGEST_BLOCK = 0xFFFF
+_MOST_PIXELS = 2048 * 2048  # of larger ones the copies would need more memory than is worth it
 
 
 def stored(data: bytes, most_pixels: int) -> bytes:
@@ -29,13 +30,13 @@ def stored(data: bytes, most_pixels: int) -> bytes:
     """
     if not data.startswith(_SIGNATURE) or len(data) < _HEAD.size:
         return data
-    _, _, _, width, height, depth, colour, *others = _HEAD.unpack_from(data)
-    start = data.find(b"IDAT") - 4
-    if depth != 8 or colour not in _CHANNELS or any(others) or start < _HEAD.size:
+    _, _, name, width, height, depth, colour, *others = _HEAD.unpack_from(data)
+    if name != b"IHDR" or depth != 8 or colour not in _CHANNELS or any(others):
+        return data
+    if not 0 < width * height <= min(most_pixels, _MOST_PIXELS):
         return data
     size = height * (1 + width * _CHANNELS[colour])  # a row begins with the number of its filter
-    if not 0 < width * height <= most_pixels:
-        return data
+    start = _first(data, b"IDAT")
     end, parts = _image_data(data, start)
     inflate = isal_zlib.decompressobj()
     try:
@@ -50,6 +51,17 @@ def stored(data: bytes, most_pixels: int) -> bytes:
         check = isal_zlib.crc32(part, check)
     length = sum(map(len, content)) - 4
     return b"".join((data[:start], _WORD.pack(length), *content, _WORD.pack(check), data[end:]))
+
+
+def _first(data: bytes, wanted: bytes) -> int:
+    """Return where the first chunk of a name begins, or the end where there is none."""
+    start = len(_SIGNATURE)
+    while start + _CHUNK.size <= len(data):
+        length, name = _CHUNK.unpack_from(data, start)
+        if name == wanted:
+            return start
+        start += _CHUNK.size + length + _WORD.size
+    return len(data)
 
 
 def _image_data(data: bytes, start: int) -> tuple[int, list[memoryview]]:

@@ -148,10 +148,10 @@ def test_so_it_does_by_docker_and_kfp_local_differs_only_as_listed(name, peers, 
     case = cases(image)[name]
     check(case, ours(case, image, store, tmp_path, "docker"))
     expected = DIFFERENCES.get(name)
-    for attempt in range(4):
+    for attempt in range(20):
         (tmp_path / str(attempt)).mkdir()
         seen = theirs(case, tmp_path / str(attempt))
-        # It reports some containers that failed as success; see docs/run.md.
+        # It reports containers that failed as success, now and then; see docs/run.md.
         if seen.state == (expected or case).state:
             break
     if expected is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from common import digest, tiles
@@ -82,6 +83,9 @@ def test_the_model_files_take_raw_tiles_and_judge_the_fold_they_never_saw(tmp_pa
         assert (declared.name, declared.type) == ("tiles", "tensor(uint8)")
         assert ((answers(model / name, held_out) > 0.5) == [False, True] * 4).all(), name
     assert (model / "model.int8.onnx").stat().st_size < (model / "model.onnx").stat().st_size / 2
+    nodes = onnx.load(model / "model.int8.onnx").graph.node
+    multiplied = [node.name for node in nodes if node.op_type in ("Mul", "BatchNormalization")]
+    assert all("normalise" in name or "moments" in name for name in multiplied), multiplied
     again = keras.saving.load_model(model / "model.keras")
     assert np.allclose(
         answers(model / "model.onnx", held_out), np.asarray(again(held_out))[:, 0], atol=1e-4

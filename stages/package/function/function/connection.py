@@ -12,7 +12,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 LONGEST_HEAD = 64 << 10
 MOST_SECONDS = 10.0
-LINGER = 2.0  # s; how long what a refused peer still sends is read, so that it gets the answer
+REFUSED_SECONDS = (
+    2.0  # s; how long what a refused peer still sends is read, so that it gets the answer
+)
 
 
 class _Flow(FlowControl):
@@ -32,17 +34,18 @@ class _Flow(FlowControl):
 
 
 class Connection(HttpToolsProtocol):
-    """Limits the length of a request's head, its time, and the time that an answer takes.
+    """Limits a request's head, in length and time, what waits for answers, and their time.
 
-    httptools has none of the first two, and ASGI no way to end a connection whose peer reads not.
+    httptools has no limit of heads, uvicorn none of requests sent ahead, and ASGI no way to end a
+    connection whose peer does not read.
     """
 
     write_timeout = 0.0  # seconds, 0 for none
     _head: int | None = 0  # bytes of the head that is coming, None while there is none
     _timer: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
-    _ended = False  # a request, in the bytes that are being parsed
-    _refused = False
+    _ended = False  # whether a request ended in the bytes that came last
+    _refused = False  # whether what comes is not looked at any more
     _answering: RequestResponseCycle | None = None  # or answered last
 
     @classmethod
@@ -87,7 +90,9 @@ class Connection(HttpToolsProtocol):
             return
         self._ended = False
         super().data_received(data)
-        if self._head is not None and not self._ended and not self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
+            return
+        if self._head is not None and not self._ended:
             self._head += len(data)
             if self._head > LONGEST_HEAD:
                 self.send_400_response(f"the request's head is longer than {LONGEST_HEAD} bytes")
@@ -96,7 +101,7 @@ class Connection(HttpToolsProtocol):
         """Say what is wrong as every other answer does, and close.
 
         What still comes is read for a moment: with bytes unread the connection would be reset,
-        and the answer lost on its way.
+        and the answer lost on its way. Not so where earlier requests on it wait for theirs.
         """
         self._refused = True
         body = json.dumps({"error": msg}).encode()
@@ -110,7 +115,7 @@ class Connection(HttpToolsProtocol):
             return
         self.transport.write_eof()
         self._stop_timer()
-        self._timer = self.loop.call_later(LINGER, self.transport.close)
+        self._timer = self.loop.call_later(REFUSED_SECONDS, self.transport.close)
 
     def pause_writing(self) -> None:
         """Wait for the peer to read, but not for ever."""
@@ -141,5 +146,7 @@ class Connection(HttpToolsProtocol):
 
     def _late(self) -> None:
         transport: Any = self.transport
-        if not transport.is_closing():
+        if self.flow.read_paused:  # what is missing may have come: it is not read yet
+            self._timer = self.loop.call_later(MOST_SECONDS, self._late)
+        elif not transport.is_closing():
             transport.close()

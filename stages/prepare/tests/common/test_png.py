@@ -64,6 +64,17 @@ def test_text_and_transparency_are_kept():
     assert plain.info["transparency"] == (1, 2, 3)
 
 
+@pytest.mark.parametrize("name", [b"tEXt", b"zzZz"])
+def test_a_picture_inside_of_another_chunk_is_left_alone(name):
+    good, other = (png(picture(seed, "RGB", (30, 20))) for seed in (1, 2))
+    start, end = other.index(b"IDAT") - 4, other.index(b"IEND") - 4
+    content = b"Comment\0" + other[start:end]
+    chunk = struct.pack(">I4s", len(content), name) + content
+    chunk += struct.pack(">I", zlib.crc32(name + content))
+    data = good[:33] + chunk + good[33:]
+    assert verdict(stored(data, MANY))[2] == picture(1, "RGB", (30, 20)).tobytes()
+
+
 def test_more_pixels_than_allowed_are_not_inflated():
     data = png(Image.new("RGB", (100, 100)))
     assert stored(data, 9_999) is data
