@@ -32,10 +32,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from builder import oci, wheels
-from builder.build import downloads_folder
+from builder import oci
+from builder.build.workspace import Workspace
+from builder.packages import wheels
+from builder.packages.download import downloads_folder
 from builder.store import Store
-from builder.workspace import Workspace
 from tests import registries
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,10 +116,10 @@ class Bench:
 
 def write_dockerfiles(bench: Bench, workspace: Workspace, store: Store) -> list[str]:
     """Write the Docker side's files; return the targets in the order they must be built."""
-    from builder.build import build
+    from builder.build.make import build
 
     (bench.folder / "dockerfiles").mkdir()
-    pip = next(Path(wheels.__file__).parents[1].glob(".venv/lib/python3*/site-packages/pip"))
+    pip = next(Path(wheels.__file__).parents[2].glob(".venv/lib/python3*/site-packages/pip"))
     shutil.copytree(pip, bench.checkout / ".wheels/pip/pip")
     order: list[str] = []
 
@@ -293,9 +294,9 @@ def plain_size(store: Store, layer: oci.Layer) -> int:
 
 
 def image_size(bench: Bench) -> None:
-    from builder.pull import pull
-    from builder.reference import Reference
-    from builder.registry import Registry
+    from builder.oci.reference import Reference
+    from builder.registry.client import Registry
+    from builder.registry.pull import pull
 
     store = Store(bench.folder / "store")
     ours = store.image(bench.invoke("build-images")[0]["validate"]["digest"])

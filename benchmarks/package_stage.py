@@ -21,14 +21,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from builder.build import build
-from builder.push import push
-from builder.reference import Reference
-from builder.registry import Registry
-from builder.sandbox import choose
+from builder.build.make import build
+from builder.build.workspace import Workspace
+from builder.oci.reference import Reference
+from builder.registry.client import Registry
+from builder.registry.push import push
+from builder.sandbox.engines import choose
 from builder.sandbox.process import Mount, Process, run
 from builder.store import Store
-from builder.workspace import Workspace
 from tests import registries
 from tests.package.reading import meaning, read, remove
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from builder.build import downloads_folder
+from builder.packages.download import downloads_folder
 from tests import registries
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,13 +19,13 @@ from pathlib import Path
 from kfp import compiler, components, dsl, local
 
 from builder.errors import BuilderError
-from builder.push import push
-from builder.registry import Registry
-from builder.sandbox import choose
+from builder.registry.client import Registry
+from builder.registry.push import push
+from builder.sandbox.engines import choose
 from builder.sandbox.process import Process
 from builder.sandbox.process import run as run_process
 from builder.store import Store
-from pipeline import run as runner
+from pipeline.run import runner
 from tests import registries
 from tests.pipeline.run.conftest import busybox
 

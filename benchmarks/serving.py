@@ -34,11 +34,11 @@ from pathlib import Path
 from benchmarks import serving_peers
 from benchmarks.serving_load import load, probe, request
 from builder import oci
-from builder.build import build
-from builder.sandbox import choose
+from builder.build.make import build
+from builder.build.workspace import Workspace
+from builder.sandbox.engines import choose
 from builder.sandbox.process import Mount, Process, Sandbox, run
 from builder.store import Store, default_root
-from builder.workspace import Workspace
 from tests.function.running import ROOT, Function, serving
 
 # Threads of one process, as the function has them; a call each in turn is the latency.

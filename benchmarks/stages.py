@@ -18,11 +18,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from builder.build import Built, build
-from builder.sandbox import choose
+from builder.build.make import Built, build
+from builder.build.workspace import Workspace
+from builder.sandbox.engines import choose
 from builder.sandbox.process import Mount, Process, run
 from builder.store import Store
-from builder.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 BARS = (

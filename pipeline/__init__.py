@@ -1,0 +1,1 @@
+"""Pinned images in, a compiled package, its runs and its releases out."""

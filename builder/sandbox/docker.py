@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from builder import oci, origin
+from builder import oci
 from builder.errors import BuilderError
+from builder.registry import pull
 from builder.sandbox.process import Exit, Process
 from builder.store import Store
 
@@ -220,7 +221,7 @@ def _archive(store: Store, image: oci.Image) -> Iterator[bytes]:
         if path in seen:
             continue
         seen.add(path)
-        origin.bring(store, layer.blob)
+        pull.bring(store, layer.blob)
         yield _header(path, layer.blob.size)
         with store.path(layer.blob.digest).open("rb") as stream:
             while chunk := stream.read(1 << 20):

@@ -14,11 +14,12 @@ from typing import BinaryIO, cast
 
 from isal import igzip
 
-from builder import canonical, oci, origin
+from builder import oci
 from builder.errors import BuilderError
-from builder.listing import lay_over
+from builder.oci import canonical
+from builder.oci.entry import Entry, check_path
+from builder.oci.overlay import lay_over
 from builder.store import Store
-from builder.tree import Entry, check_path
 
 # https://github.com/opencontainers/image-spec/blob/v1.1.0/layer.md#whiteouts
 _WHITEOUT = ".wh."
@@ -62,9 +63,15 @@ def _unpacked(store: Store, layer: oci.Layer, suffix: str) -> Path:
     folder = store.root / "unpacked" / (name + suffix)
     if folder.exists():
         return folder
-    origin.bring(store, layer.blob)
+    _bring(store, layer)
     store.verify(layer.blob.digest)
     return _fill(store, folder, _holding(read(store, layer), layer, bool(suffix)))
+
+
+def _bring(store: Store, layer: oci.Layer) -> None:
+    from builder.registry import pull  # httpx costs time, and most layers are here
+
+    pull.bring(store, layer.blob)
 
 
 def _holding(entries: Iterable[Entry], layer: oci.Layer, deletes: bool) -> Iterator[Entry]:
@@ -100,7 +107,7 @@ def _fill(store: Store, folder: Path, entries: Iterable[Entry]) -> Path:
 def read(store: Store, layer: oci.Layer) -> Iterator[Entry]:
     """Yield the entries of a layer in the order of its tar; contents must be read at once."""
     source = f"layer {layer.blob.digest[:19]}"
-    origin.bring(store, layer.blob)
+    _bring(store, layer)
     try:
         with (
             igzip.open(  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder import canonical
+from builder.oci import canonical
 
 
 def content_digest(path: Path) -> str:

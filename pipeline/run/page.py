@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.run.record import Result, Step
-from pipeline.run.values import text
+from pipeline.spec.values import text
 
 _LOG = 64 * 1024  # bytes of a log's end that the page shows
 _SMALL = 4 * 1024 * 1024  # larger reports and pictures are linked, not embedded

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.workspace import Workspace
+from builder.build.workspace import Workspace
 
 Make = Callable[..., Workspace]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from builder import debian
+from builder.packages import debian
 
 WHEEL = "{} --hash=sha256:{}  # {} bytes\n"
 

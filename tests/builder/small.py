@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from builder import layer, oci
+from builder import oci
+from builder.oci import layer
+from builder.oci.entry import Entry
 from builder.store import Store
-from builder.tree import Entry
 
 
 def image(store: Store, *contents: bytes) -> oci.Image:

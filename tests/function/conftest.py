@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from builder import oci
-from builder.build import build
+from builder.build.make import build
+from builder.build.workspace import Workspace
 from builder.sandbox.bubblewrap import Bubblewrap
 from builder.store import Store
-from builder.workspace import Workspace
 
 from .running import ROOT, Function, servable, serving
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuilderError
-from builder.sandbox import choose
+from builder.sandbox.engines import choose
 from builder.sandbox.process import Mount, Process, run
 
 from .running import png, serving

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from builder.build import build
+from builder.build.make import build
+from builder.build.workspace import Workspace
 from builder.sandbox.bubblewrap import Bubblewrap
 from builder.sandbox.process import Mount, Process, run
-from builder.workspace import Workspace
 
 from .running import MODELS, ROOT, serving
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from builder import oci
-from builder.layer import write_layer
-from builder.push import push
-from builder.reference import Reference
-from builder.registry import Registry
+from builder.oci.entry import Entry
+from builder.oci.layer import write_layer
+from builder.oci.reference import Reference
+from builder.registry.client import Registry
+from builder.registry.push import push
 from builder.store import Store
-from builder.tree import Entry
 
 ROOT = Path(__file__).parents[2]
 # As /app is inside the image.

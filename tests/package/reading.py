@@ -9,8 +9,8 @@ import tarfile
 from typing import Any
 
 from builder import oci
-from builder.reference import Reference
-from builder.registry import Registry
+from builder.oci.reference import Reference
+from builder.registry.client import Registry
 
 
 def read(reference: Reference) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

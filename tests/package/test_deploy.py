@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from builder.build import build
-from builder.reference import Reference
-from builder.sandbox import choose
+from builder.build.make import build
+from builder.build.workspace import Workspace
+from builder.oci.reference import Reference
+from builder.sandbox.engines import choose
 from builder.store import Store
-from builder.workspace import Workspace
-from pipeline.deploy import Gateway, deploy, find_password, read_stack, sample_tile
 from pipeline.errors import PipelineError
-from pipeline.serve import classify, serving
+from pipeline.serving.deploy import Gateway, deploy, find_password, read_stack, sample_tile
+from pipeline.serving.function import classify, serving
 
 from . import gateway
 from .conftest import ROOT, Run, base_image

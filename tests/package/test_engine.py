@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuilderError
-from builder.push import push
-from builder.reference import Reference
-from builder.registry import Registry
-from builder.sandbox import choose
+from builder.oci.reference import Reference
+from builder.registry.client import Registry
+from builder.registry.push import push
+from builder.sandbox.engines import choose
 from builder.store import Store
 from tests import registries
-from tests.builder.test_registry_auth import HTPASSWD, log_in
+from tests.builder.registry.test_connection import HTPASSWD, log_in
 from tests.conftest import missing
 
 from . import proxy

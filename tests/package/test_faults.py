@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from builder import oci
-from builder.connection import Timing
-from builder.reference import Reference
-from builder.registry import PIECE, Registry
+from builder.oci.reference import Reference
+from builder.registry.client import PIECE, Registry
+from builder.registry.connection import Timing
 from builder.store import Store
 
 from . import proxy

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from builder.build import build
-from builder.push import push
-from builder.reference import Reference
-from builder.registry import Registry
-from builder.sandbox import choose
+from builder.build.make import build
+from builder.build.workspace import Workspace
+from builder.oci.reference import Reference
+from builder.registry.client import Registry
+from builder.registry.push import push
+from builder.sandbox.engines import choose
 from builder.sandbox.process import Mount, Process
 from builder.sandbox.process import run as run_process
 from builder.store import Store
-from builder.workspace import Workspace
 from tests import registries
-from tests.builder.test_registry_auth import HTPASSWD, PASSWORD, USER
+from tests.builder.registry.test_connection import HTPASSWD, PASSWORD, USER
 
 from .conftest import ROOT, base_image
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder import oci
-from builder.gc import collect
-from builder.kept import kept
-from builder.reference import Reference
-from builder.registry import Registry
+from builder.oci.reference import Reference
+from builder.registry.client import Registry
 from builder.store import Store
+from builder.store.collection import collect
+from builder.store.roots import kept
 from tests import registries
 
 from .conftest import PACKAGE, Run, base_image, push_base, write_servable

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from builder import canonical
 from builder.errors import BuilderError
-from builder.push import push
-from builder.reference import Reference
-from builder.registry import Registry
+from builder.oci import canonical
+from builder.oci.reference import Reference
+from builder.registry.client import Registry
+from builder.registry.push import push
 from builder.store import Store
-from pipeline import release
 from pipeline.errors import PipelineError
-from pipeline.provenance import Provenance
-from pipeline.trace import Places, trace
+from pipeline.release import publish
+from pipeline.release.trace import Places, trace
+from pipeline.spec.provenance import Provenance
 
 from .conftest import ROOT, Run, base_image
 
@@ -72,7 +72,7 @@ def released(store: Store, registry_host: str, tmp_path: Path) -> Released:
     images = dict.fromkeys(("function", "train"), ("a" * 64, image))
     with Registry(registry_host) as registry:
         push(store, images, f"{registry_host}/p", registry)
-        release.publish(registry, "p", store, package, dict.fromkeys(images, image))
+        publish.publish(registry, "p", store, package, dict.fromkeys(images, image))
     return Released(checkout, package, Reference(registry_host, "p/function", digest=image.digest))
 
 
@@ -190,7 +190,7 @@ def test_what_is_no_packaged_image_is_refused_or_told(
         nowhere = Reference(released.function.host, "p/none", digest="sha256:" + "0" * 64)
         with pytest.raises(BuilderError, match="is not in the registry"):
             trace(nowhere, places)
-        index = Reference(released.function.host, "p/pipeline", release.tag_of(released.digest))
+        index = Reference(released.function.host, "p/pipeline", publish.tag_of(released.digest))
         with pytest.raises(PipelineError, match="is no image"):
             trace(index, places)
 

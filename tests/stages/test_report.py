@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from builder.build import build
-from builder.sandbox import choose
+from builder.build.make import build
+from builder.build.workspace import Workspace
+from builder.sandbox.engines import choose
 from builder.sandbox.process import Mount, Process, run
 from builder.store import Store
-from builder.workspace import Workspace
 from tests.browser import chromium
 
 ROOT = Path(__file__).parents[2]

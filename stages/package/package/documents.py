@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from builder import canonical, oci
-from builder.reference import Reference
+from builder import oci
+from builder.oci import canonical
+from builder.oci.reference import Reference
 
 from .place import Blob, document
 

@@ -10,12 +10,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
-from builder import canonical, credentials, oci
-from builder.connection import RegistryError
+from builder import oci
 from builder.errors import BuilderError
-from builder.layer import write_tar
-from builder.reference import Reference
-from builder.tree import Entry
+from builder.oci import canonical
+from builder.oci.entry import Entry
+from builder.oci.layer import write_tar
+from builder.oci.reference import Reference
+from builder.registry import credentials
+from builder.registry.connection import RegistryError
 
 from . import documents, models
 from .packaging import Order, Packaged, artifact_of, keep, readable_tag

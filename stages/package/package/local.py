@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from builder import kept, oci, origin
+from builder import oci
 from builder.errors import BuilderError
-from builder.layer import write_layer
-from builder.pull import pull
-from builder.reference import Reference
-from builder.store import Store
-from builder.tree import Entry
+from builder.oci.entry import Entry
+from builder.oci.layer import write_layer
+from builder.oci.reference import Reference
+from builder.registry.pull import bring, pull
+from builder.store import Store, roots
 
 from .place import Blob, Kept
 from .remote import Registries
@@ -29,7 +29,7 @@ class Local:
         """Return the image, whole, from the store; brought into it where that lacks a part."""
         try:
             found = self.store.image(reference.digest)
-            if all(origin.bring(self.store, layer.blob) for layer in found.layers):
+            if all(bring(self.store, layer.blob) for layer in found.layers):
                 return found
         except BuilderError:
             if reference.local:
@@ -65,5 +65,5 @@ class Local:
                     shutil.copyfileobj(source, stream, 1 << 20)
                     keep(blob.descriptor.digest)
         self.store.add(manifest)
-        kept.keep(self.store, f"{target.host}/{target.repository}", described)
+        roots.keep(self.store, f"{target.host}/{target.repository}", described)
         return Kept(already=already)

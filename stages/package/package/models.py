@@ -9,7 +9,7 @@ from typing import Any
 from common import digest
 from common.errors import StageError
 
-from builder.tree import Entry
+from builder.oci.entry import Entry
 
 FOLDER = "models"
 MANIFEST = "manifest.json"

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from builder import canonical, oci
-from builder.reference import Reference
+from builder import oci
+from builder.oci import canonical
+from builder.oci.reference import Reference
 
 from . import documents, models
 from .place import TITLE, Blob, Kept, Place, document

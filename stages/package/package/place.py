@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from builder import oci
-from builder.reference import Reference
-from builder.tree import Entry
+from builder.oci.entry import Entry
+from builder.oci.reference import Reference
 
 TITLE = "org.opencontainers.image.title"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import BinaryIO, Self, cast
 
 from builder import oci
-from builder.connection import RegistryError, Timing
 from builder.errors import BuilderError
-from builder.layer import write_layer
-from builder.reference import Reference
-from builder.referrers import announce
-from builder.registry import Registry
-from builder.tree import Entry
+from builder.oci.entry import Entry
+from builder.oci.layer import write_layer
+from builder.oci.reference import Reference
+from builder.registry.artifacts import announce
+from builder.registry.client import Registry
+from builder.registry.connection import RegistryError, Timing
 
 from .place import Blob, Kept
 from .replay import Replay

@@ -12,10 +12,10 @@ from common.errors import StageError
 from common.stage_io import StageIO
 
 from builder import oci
-from builder.connection import RegistryError
-from builder.credentials import config_path
 from builder.errors import BuilderError
-from builder.reference import Reference
+from builder.oci.reference import Reference
+from builder.registry.connection import RegistryError
+from builder.registry.credentials import config_path
 from builder.store import Store
 
 from . import engine, models

@@ -14,9 +14,9 @@ from common.stage_io import StageIO
 from package.stage import credentials_file, package_models
 
 from builder import oci
-from builder.layer import write_layer
+from builder.oci.entry import Entry
+from builder.oci.layer import write_layer
 from builder.store import Store
-from builder.tree import Entry
 
 
 @pytest.fixture

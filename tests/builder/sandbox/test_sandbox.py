@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from builder import layer, oci
+from builder import oci
 from builder.errors import BuilderError
-from builder.sandbox import choose
+from builder.oci import layer
+from builder.oci.entry import Entry
+from builder.sandbox.engines import choose
 from builder.sandbox.process import Mount, Process, run
 from builder.sandbox.unpack import unpacked
 from builder.store import Store
-from builder.tree import Entry
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from kfp import compiler
 
-from builder import layer, oci
+from builder import oci
+from builder.oci import layer
+from builder.oci.entry import Entry
 from builder.store import Store
-from builder.tree import Entry
-from pipeline import run as runner
+from pipeline.run import runner
 
 
 def busybox(store: Store) -> oci.Image:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import run as runner
 from pipeline.errors import PipelineError
+from pipeline.run import runner
 
 Graph = dict[str, tuple[list[str], int]]  # task -> what it waits for, exit code
 

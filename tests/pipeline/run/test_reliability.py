@@ -109,8 +109,8 @@ def test_an_interrupt_stops_everything_and_what_was_done_comes_from_the_cache(
         # A shell's background job, such as a CI run may be, ignores Ctrl-C unless told otherwise.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys; from pathlib import Path; from builder.store import Store\n"
-        "from pipeline import run; from pipeline.run.progress import lines\n"
-        "run.run(run.load(Path(sys.argv[1])), Store.open(Path(sys.argv[2])), parameters={},\n"
+        "from pipeline.run import runner; from pipeline.run.progress import lines\n"
+        "runner.run(runner.load(Path(sys.argv[1])), Store.open(Path(sys.argv[2])), parameters={},\n"
         "  volumes={}, secrets={}, runs=Path(sys.argv[3]), engine=sys.argv[4],\n"
         "  progress=lines(sys.stdout))"
     )
@@ -232,7 +232,7 @@ def test_a_writable_claim_belongs_to_the_caller(execute, script, tmp_path, engin
         request.getfixturevalue("docker_engine")
     from kfp import kubernetes
 
-    from pipeline.run import Volume
+    from pipeline.run.runner import Volume
 
     folder = tmp_path / "claim" / "inner"
     folder.mkdir(parents=True)
@@ -323,7 +323,7 @@ def writes(execute, script, tmp_path):
     """Run, with the cache, a step that adds f to a writable claim; return how its step ended."""
     from kfp import kubernetes
 
-    from pipeline.run import Volume
+    from pipeline.run.runner import Volume
 
     folder = tmp_path / "claim"
     folder.mkdir()
@@ -386,7 +386,7 @@ def test_another_secret_is_another_step(execute, script, tmp_path):
 def test_a_claim_named_by_a_parameter_is_found_in_a_loop(execute, script, tmp_path):
     from kfp import kubernetes
 
-    from pipeline.run import Volume
+    from pipeline.run.runner import Volume
 
     (tmp_path / "f").write_text("there")
 
@@ -413,8 +413,8 @@ UNWIRED = [
 @pytest.mark.parametrize("path", UNWIRED, ids=lambda path: path.stem)
 def test_what_leads_nowhere_is_refused_before_anything_runs(store, image, tmp_path, path):
     """Otherwise its step would count as one whose input was skipped, and the run as a success."""
-    from pipeline import run as runner
     from pipeline.errors import PipelineError
+    from pipeline.run import runner
 
     package = tmp_path / "package.yaml"
     package.write_text(path.read_text().replace("sha256:" + "0" * 64, image.partition("@")[2]))

@@ -4,7 +4,7 @@ import pytest
 from kfp import dsl
 
 from pipeline.errors import PipelineError
-from pipeline.run import Volume
+from pipeline.run.runner import Volume
 
 
 @pytest.fixture

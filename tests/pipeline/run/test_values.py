@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError
-from pipeline.run import kubernetes, values
+from pipeline.spec import kubernetes, values
 
 
 @pytest.mark.parametrize(

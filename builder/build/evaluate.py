@@ -1,0 +1,356 @@
+"""What the instructions of a recipe make of an image: the plan of its layers and its config."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder.build.plan import CREATED, ImagePlan, LayerStep, action_key
+from builder.build.workspace import Target
+from builder.dockerfile import accounts, adding, copying, instructions, recipe
+from builder.dockerfile.shellwords import expand
+from builder.errors import BuilderError
+from builder.oci import layer
+from builder.oci.entry import Entry
+from builder.oci.layer_plan import LayerPlan
+from builder.oci.overlay import NOTHING, Below
+from builder.packages import bytecode, debian, wheels
+
+if TYPE_CHECKING:
+    from builder.build.planner import Planner
+
+# What BuildKit sets by itself, in an ARG that asks for it:
+# https://docs.docker.com/reference/dockerfile/#automatic-platform-args-in-the-global-scope
+_PLATFORM = {
+    f"{who}{what}": value
+    for who in ("TARGET", "BUILD")
+    for what, value in {"PLATFORM": "linux/amd64", "OS": "linux", "ARCH": "amd64"}.items()
+}
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Recipe:
+    """The evaluation of one Dockerfile, stage after stage."""
+
+    def __init__(self, planner: Planner, target: Target, chain: tuple[str, ...]) -> None:
+        self.planner = planner
+        self.target = target
+        self.chain = chain
+        self.aliases: dict[str, ImagePlan] = {}
+        self.arguments = _PLATFORM | recipe.arguments(target.recipe)
+
+    def plan(self) -> ImagePlan:
+        """Return the plan of the last stage."""
+        found = None
+        for index, stage in enumerate(self.target.recipe.stages):
+            try:
+                found = _Stage(self, stage).plan()
+            except BuilderError as error:
+                raise recipe.refuse(self.target.recipe.path, stage.line, error) from None
+            for name in (stage.alias, str(index)):
+                if name:
+                    self.aliases[name] = found
+        assert found is not None
+        return found
+
+    def image(self, name: str, line: int) -> ImagePlan:
+        """Return the plan of the image `name`: an earlier stage, a target, or by digest."""
+        if name.lower() in self.aliases:
+            return self.aliases[name.lower()]
+        if name in self.planner.workspace.targets:
+            return self.planner.target(name, self.chain)
+        if "/" in name or "@" in name:
+            try:
+                return self.planner.pinned(name)
+            except BuilderError as error:
+                raise recipe.refuse(self.target.recipe.path, line, error) from None
+        known = ", ".join([*self.aliases, *self.planner.workspace.targets])
+        raise recipe.refuse(
+            self.target.recipe.path, line,
+            f"{name!r} is no target and no earlier stage of this recipe; there are {known}, and "
+            "images of registries as host/repository@sha256:…",
+        )  # fmt: skip
+
+
+class _Stage:
+    """The evaluation of what follows one FROM."""
+
+    def __init__(self, outer: Recipe, stage: recipe.BuildStage) -> None:
+        self.outer, self.stage, self.path = outer, stage, outer.target.recipe.path
+        base = expand(stage.base, outer.arguments)
+        self.base = None if base == "scratch" else outer.image(base, stage.line)
+        config: Mapping[str, Any] = self.base.config if self.base else {}
+        self.config: dict[str, Any] = dict(
+            config.get("config") or {"Env": [_PATH], "WorkingDir": "/"}
+        )
+        self.history: list[dict[str, Any]] = _history(self.base)
+        self.variables: dict[str, str] = instructions.environment(self.config)
+        self.seen: set[str] = set()
+        self.needs: list[ImagePlan] = []
+        self.layers: list[LayerStep] = []
+        self.folders = {copying.normal(self.workdir), ""}
+        self.line = stage.line
+
+    @property
+    def workdir(self) -> str:
+        return str(self.config.get("WorkingDir") or "/")
+
+    def plan(self) -> ImagePlan:
+        for instruction in self.stage.instructions:
+            self.line = instruction.line
+            try:
+                self._evaluate(instruction)
+            except BuilderError as error:
+                raise recipe.refuse(self.path, instruction.line, error) from None
+        return self._image_plan()
+
+    def _image_plan(self) -> ImagePlan:
+        config = {
+            "architecture": "amd64",
+            "os": "linux",
+            "created": CREATED,
+            "config": dict(self.config),
+            "history": list(self.history),
+        }
+        key = action_key(
+            {
+                "base": self.base.key if self.base else "",
+                "layers": [step.key for step in self.layers],
+                "config": config,
+            }
+        )
+        name = self.outer.target.name
+        return ImagePlan(name, key, self.base, tuple(self.needs), tuple(self.layers), config)
+
+    def _evaluate(self, instruction: recipe.Instruction) -> None:
+        if instructions.apply(self.config, instruction, self.variables, self.seen):
+            self.seen.add(instruction.name)
+            if instruction.name == "ENV":
+                self.variables |= instructions.environment(self.config)
+            return
+        name = "_add_file" if instruction.name == "ADD" else "_" + instruction.name.lower()
+        getattr(self, name)(instruction)
+
+    def _add(self, plan: LayerPlan, line: str, below: Sequence[str] = (), shape: str = "") -> None:
+        """Add a layer; `below` is the shape of what it is laid over, where that matters."""
+        value = {"layer": plan.inputs, "line": line, "format": layer.FORMAT, "below": list(below)}
+        key = action_key(value)
+        self.layers.append(LayerStep(key, plan, line, self.line, shape or key))
+        self.history.append({"created": CREATED, "created_by": line})
+
+    # Each method is an instruction's meaning.
+
+    def _arg(self, instruction: recipe.Instruction) -> None:
+        for name, default in recipe.pairs(instruction, self.variables).items():
+            if value := default or self.outer.arguments.get(name, ""):
+                self.variables[name] = value
+
+    def _workdir(self, instruction: recipe.Instruction) -> None:
+        path = posixpath.normpath(
+            posixpath.join(self.workdir, expand(instruction.value, self.variables))
+        )
+        self.config["WorkingDir"] = path
+        if copying.normal(path) in self.folders:
+            return
+        self.folders.add(copying.normal(path))
+        owner = str(self.config.get("User") or "0")
+        known = owner if accounts.numeric(owner) else "0"
+        inputs = {**_describe(copying.folder(path, known, NOTHING), {}), "owner": owner}
+        self._lay(
+            f"folder {path}",
+            f"WORKDIR {path}",
+            inputs,
+            lambda below: copying.folder(path, owner, below),
+            owner=owner,
+            shape=action_key(inputs),
+        )
+
+    def _add_file(self, instruction: recipe.Instruction) -> None:
+        sources, destination, flags = self._taken(instruction)
+        source = adding.parse(sources, flags)
+        copy = self._copying((source.source,), destination, flags)
+        downloads = self.outer.planner.downloads
+        line = _line("ADD", flags, sources, destination)
+        self._later(line, source.inputs(), lambda: source.entries(downloads), copy)
+
+    def _copy(self, instruction: recipe.Instruction) -> None:
+        sources, destination, flags = self._taken(instruction)
+        line = _line("COPY", flags, sources, destination)
+        source = flags.get("from", "")
+        if source in ("wheels", "debian"):
+            self._context(source, sources, destination, line)
+            return
+        copy = self._copying(tuple(sources), destination, flags)
+        if source:
+            image = self.outer.image(source, instruction.line)
+            self.needs.append(image)
+            image_of = self.outer.planner.image_of
+
+            def found() -> Sequence[Entry]:
+                from builder.sandbox.unpack import image_entries
+
+                return image_entries(*image_of(image))
+
+            self._later(line, {"from": image.key}, found, copy)
+            return
+        taken = copying.take(sources, self.outer.planner.workspace)
+        # Where it lands and whose it is depend on what is below; what it is does not.
+        known = copy if accounts.numeric(copy.owner) else replace(copy, owner="")
+        entries = copying.place(known, taken, NOTHING)
+        hashes = {entry.path: self._hash(entry) for entry in entries if entry.kind == "file"}
+        names = [source.name for source in taken]
+        inputs = {**_describe(entries, hashes), "names": names, "workdir": copy.workdir}
+        shape = _describe([entry for entry in entries if entry.kind != "file"], {})
+        self._lay(
+            " ".join(sources),
+            line,
+            inputs,
+            lambda below: copying.place(copy, taken, below),
+            link=copy.link,
+            owner=copy.owner,
+            shape=action_key({**shape, **copy.inputs(), "names": names}),
+            files={e.path: e.content for e in entries if isinstance(e.content, Path)},
+        )
+
+    def _taken(self, instruction: recipe.Instruction) -> tuple[list[str], str, dict[str, str]]:
+        """Return the sources, the destination and the flags of a COPY or ADD, expanded."""
+        words = recipe.words(instruction, self.variables)
+        if len(words) < 2:
+            raise BuilderError(f"{instruction.name} needs a source and a destination")
+        flags = {n: expand(v, self.variables) for n, v in instruction.flags.items()}
+        return words[:-1], words[-1], flags
+
+    def _copying(
+        self, sources: tuple[str, ...], destination: str, flags: Mapping[str, str]
+    ) -> copying.Copy:
+        if destination.endswith("/") or destination in (".", "./"):
+            self.folders.add(copying.normal(posixpath.join(self.workdir, destination)))
+        link = flags.get("link", "false") in ("", "true")
+        owner = flags.get("chown", "")
+        if link and not accounts.numeric(owner):
+            raise BuilderError(
+                f"--chown={owner} with --link, which looks at no /etc/passwd; write the number"
+            )
+        return copying.Copy(sources, destination, self.workdir, owner, _mode(flags), link=link)
+
+    def _later(
+        self,
+        line: str,
+        inputs: Mapping[str, Any],
+        found: Callable[[], Sequence[Entry]],
+        copy: copying.Copy,
+    ) -> None:
+        """Add a layer of what `found` will return, which depends on `inputs`."""
+
+        def place(below: Below) -> list[Entry]:
+            return copying.place(copy, copying.take(copy.sources, copying.Listed(found())), below)
+
+        every = {**inputs, **copy.inputs()}
+        self._lay(line, line, every, place, link=copy.link, owner=copy.owner)
+
+    def _lay(
+        self,
+        name: str,
+        line: str,
+        inputs: Mapping[str, Any],
+        place: Callable[[Below], list[Entry]],
+        *,
+        link: bool = False,
+        owner: str = "",
+        shape: str = "",
+        files: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Add a layer whose entries depend on the folders and links below, unless it is a `link`.
+
+        The key covers these by what they depend on, so that they need not be known for it; and for
+        an `owner` with a name all that is below, since files say the number.
+        """
+        so_far, number = self._image_plan(), self.line
+        below = self.outer.planner.below
+
+        def entries() -> Iterable[Entry]:
+            try:
+                return place(NOTHING if link else below(so_far))
+            except BuilderError as error:
+                raise recipe.refuse(self.path, number, error) from None
+
+        plan = LayerPlan(name=name, inputs=inputs, entries=entries, files=files or {})
+        under = () if link else so_far.shape()
+        if not accounts.numeric(owner):
+            under += (so_far.base.key if so_far.base else "", *(s.key for s in so_far.layers))
+        self._add(plan, line, under, shape if accounts.numeric(owner) else "")
+
+    def _hash(self, entry: Entry) -> str:
+        assert isinstance(entry.content, Path)
+        return self.outer.planner.hash(entry.content)
+
+    def _library(self, where: str) -> None:
+        """Add the byte-code of the Python library that the packages so far brought, if any."""
+        packages = debian.read_lock(self.outer.target.folder)
+        if not any(package.name.startswith("libpython3") for package in packages):
+            return
+        so_far = self._image_plan()
+        interpreter = self.outer.planner.interpreter(so_far)
+        image_of = self.outer.planner.image_of
+
+        def entries() -> Iterable[Entry]:
+            from builder.sandbox.unpack import image_entries
+
+            return debian.library_bytecode(image_entries(*image_of(so_far)), where, interpreter)
+
+        inputs = {"library": so_far.key, "destination": where, "format": bytecode.FORMAT}
+        plan = LayerPlan(name="byte-code of the library", inputs=inputs, entries=entries)
+        self._add(plan, "byte-code of the Python library")
+
+    def _context(self, name: str, sources: list[str], destination: str, line: str) -> None:
+        if sources != ["/"]:
+            raise BuilderError(f"only the whole context can be copied: COPY --from={name} / …")
+        folder, planner = self.outer.target.folder, self.outer.planner
+        where = posixpath.join(self.workdir, destination)
+        if name == "debian":
+            for plan in debian.plan(folder, planner.downloads, where):
+                self._add(plan, line)
+            self._library(where)
+            return
+        if self.base is None:
+            raise BuilderError("wheels need a Python to compile for; begin with FROM base")
+        interpreter = planner.interpreter(self.base)
+        for plan in wheels.plan(folder, planner.downloads, where, interpreter):
+            self._add(plan, f"{line} # {plan.name}")
+
+
+def _line(name: str, flags: Mapping[str, str], sources: Sequence[str], destination: str) -> str:
+    """Return a COPY or ADD as history shows it, its variables replaced."""
+    return " ".join(
+        (name, *(f"--{n}={v}" if v else f"--{n}" for n, v in flags.items()), *sources, destination)
+    )
+
+
+def _history(base: ImagePlan | None) -> list[dict[str, Any]]:
+    """Return the history that a stage goes on from, with a line for each layer of its base."""
+    if base is None:
+        return []
+    history = list(base.config.get("history") or ())
+    told = sum(not entry.get("empty_layer") for entry in history)
+    layers = len(base.pulled.layers) if base.pulled else told
+    return [{"created": CREATED, "created_by": ""}] * (layers - told) + history
+
+
+def _describe(entries: Sequence[Entry], hashes: Mapping[str, str]) -> dict[str, Any]:
+    rows = [[e.path, e.kind, e.mode, e.uid, e.gid, e.target or hashes.get(e.path, "")]
+            for e in sorted(entries, key=lambda entry: entry.path)]  # fmt: skip
+    return {"entries": rows}
+
+
+def _mode(flags: Mapping[str, str]) -> int | None:
+    if "chmod" not in flags:
+        return None
+    try:
+        return int(flags["chmod"], 8) & 0o7777
+    except ValueError:
+        raise BuilderError(
+            f"--chmod={flags['chmod']} is not an octal number such as 0755"
+        ) from None

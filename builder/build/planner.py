@@ -1,0 +1,102 @@
+"""Plans the targets of a workspace, each once; nothing is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from builder import oci
+from builder.build import evaluate
+from builder.build.plan import ImagePlan, action_key
+from builder.build.workspace import Workspace
+from builder.errors import BuilderError
+from builder.oci.overlay import Below
+from builder.oci.reference import Reference
+from builder.packages import bytecode, download
+from builder.sandbox import layer_index
+from builder.store import Store
+
+ImageOf = Callable[[ImagePlan], tuple[Store, oci.Image]]
+LayersOf = Callable[[ImagePlan], Sequence[oci.Layer]]
+
+
+class Planner:
+    """Plans a workspace's targets, each once.
+
+    `image_of` builds an image that is copied from, `layers_of` the layers that one is laid over.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        downloads: Path,
+        store: Store,
+        image_of: ImageOf,
+        layers_of: LayersOf,
+    ) -> None:
+        self.workspace = workspace
+        self._store = store
+        self.downloads = downloads
+        self.image_of = image_of
+        self._layers_of = layers_of
+        self._plans: dict[str, ImagePlan] = {}
+        self._hashes: dict[Path, str] = {}
+
+    def targets(self, names: Sequence[str] = ()) -> dict[str, ImagePlan]:
+        """Return the plans of the targets `names`, or of all."""
+        chosen = names or list(self.workspace.targets)
+        return {name: self.target(name) for name in chosen}
+
+    def planned(self) -> dict[str, ImagePlan]:
+        """Return the plans of the targets that were asked for, and of those they stand on."""
+        return {n: plan for n, plan in self._plans.items() if n in self.workspace.targets}
+
+    def target(self, name: str, chain: tuple[str, ...] = ()) -> ImagePlan:
+        """Return the plan of one target; raises BuilderError where targets need each other."""
+        if name in chain:
+            raise BuilderError(f"targets need each other: {' -> '.join((*chain, name))}")
+        if name not in self._plans:
+            target = self.workspace.target(name)
+            self._plans[name] = evaluate.Recipe(self, target, (*chain, name)).plan()
+        return self._plans[name]
+
+    def pinned(self, name: str) -> ImagePlan:
+        """Return the plan of the image `name` of a registry, which must name its digest.
+
+        Its documents are fetched where the store lacks them; its key is its digest alone, whichever
+        registry has it.
+        """
+        if name not in self._plans:
+            reference = Reference.parse(name)
+            if not reference.digest:
+                raise BuilderError(
+                    f"{name!r} can be another image tomorrow; pin it: "
+                    f"{reference.host}/{reference.repository}@sha256:…"
+                )
+            from builder.registry import pull  # httpx costs time
+
+            image = pull.pinned(self._store, reference)
+            key = action_key({"image": image.digest})
+            self._plans[name] = ImagePlan(name, key, None, (), (), image.config, pulled=image)
+        return self._plans[name]
+
+    def below(self, plan: ImagePlan) -> Below:
+        """Return what a layer is laid over."""
+        return layer_index.below(self._store, self._layers_of(plan))
+
+    def interpreter(self, plan: ImagePlan) -> bytecode.Interpreter:
+        """Return the Python of the image `plan`; it runs only where something is compiled."""
+
+        def run(script: str, stdin: bytes) -> bytes:
+            from builder.sandbox.interpreter import run_python
+
+            return run_python(*self.image_of(plan), script, stdin)
+
+        key = action_key({"image": plan.key, "bytecode": bytecode.FORMAT})
+        return bytecode.Interpreter(key=key, run=run)
+
+    def hash(self, path: Path) -> str:
+        """Return a file's SHA-256, read once a build."""
+        if path not in self._hashes:
+            self._hashes[path] = download.sha256_file(path)
+        return self._hashes[path]

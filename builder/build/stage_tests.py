@@ -1,0 +1,83 @@
+"""The tests of a stage, run inside its image: an action like any other, remembered by its key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from builder import oci
+from builder.build.make import build
+from builder.build.workspace import Workspace
+from builder.errors import BuilderError
+from builder.oci import canonical
+from builder.packages import download
+from builder.sandbox.process import Mount, Process, Sandbox, run
+from builder.store import Store
+
+FORMAT = "tests-1"
+_TESTING = "/opt/testing/lib/python3.13/site-packages"
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """How a stage's tests ended: pytest's exit code, and whether that was known already."""
+
+    name: str
+    code: int
+    cached: bool
+    seconds: float
+
+
+def with_tests(workspace: Workspace) -> list[str]:
+    """Return the targets that have tests."""
+    return [name for name, t in workspace.targets.items() if (t.folder / "tests").is_dir()]
+
+
+def run_tests(
+    workspace: Workspace,
+    store: Store,
+    sandbox: Sandbox,
+    name: str,
+    arguments: Sequence[str] = (),
+    *,
+    output: BinaryIO | int | None = None,
+) -> Tested:
+    """Run pytest on the tests of the target `name` inside its image, without network.
+
+    A pass of the same image, tests and arguments is not repeated; a failure is. Raises BuilderError
+    where the target has no tests.
+    """
+    folder = workspace.target(name).folder / "tests"
+    if not folder.is_dir():
+        raise BuilderError(f"{name} has no tests: {folder} is not there")
+    built = build(workspace, store, [name, "testing"])
+    image = _with_testing(store, built[name].image, built["testing"].image)
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    hashes = {p.relative_to(folder).as_posix(): download.sha256_file(p) for p in files}
+    action = {"format": FORMAT, "image": image.digest, "tests": hashes, "with": list(arguments)}
+    key = canonical.sha256(canonical.dumps(action)).removeprefix("sha256:")
+    if known := store.get_result(key):
+        return Tested(name, 0, cached=True, seconds=known["seconds"])
+    process = Process(
+        image=image,
+        command=("python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "/tests", *arguments),
+        env={"PYTHONPATH": f"/app:{_TESTING}", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis"},  # noqa: S108
+        mounts=(Mount(folder, "/tests"),),
+        workdir="/tmp",  # noqa: S108
+    )
+    with store.in_use():
+        ended = run(sandbox, process, output)
+    if ended.code == 0:
+        store.put_result(key, {"seconds": ended.seconds})
+    return Tested(name, ended.code, cached=False, seconds=ended.seconds)
+
+
+def _with_testing(store: Store, stage: oci.Image, testing: oci.Image) -> oci.Image:
+    """Return the image of `stage` with the layers of `testing` that it lacks on top."""
+    present = {layer.diff_id for layer in stage.layers}
+    extra = tuple(layer for layer in testing.layers if layer.diff_id not in present)
+    config = {name: value for name, value in stage.config.items() if name != "rootfs"}
+    image, documents = oci.assemble(config, (*stage.layers, *extra))
+    store.add_image(documents)
+    return image

@@ -1,0 +1,133 @@
+"""The repository as the builder sees it: its targets, and the files a recipe may copy."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.dockerfile import recipe
+from builder.dockerfile.dockerignore import Ignore
+from builder.errors import BuilderError
+from builder.oci.entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One image the workspace can build: the folder that holds its Dockerfile gives the name."""
+
+    name: str
+    folder: Path
+    recipe: recipe.Recipe
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The repository at `root` with its targets by name."""
+
+    root: Path
+    targets: Mapping[str, Target]
+    ignore: Ignore
+
+    @staticmethod
+    def load(root: Path) -> Workspace:
+        """Find and parse every `stages/**/Dockerfile`.
+
+        Raises BuilderError for a recipe that is refused, and for two targets of one name.
+        """
+        targets: dict[str, Target] = {}
+        for dockerfile in sorted(root.glob("stages/**/Dockerfile")):
+            folder = dockerfile.parent
+            shown = dockerfile.relative_to(root).as_posix()
+            name = folder.name
+            if (own := dockerfile.with_name("Dockerfile.dockerignore")).exists():
+                raise BuilderError(
+                    f"{own.relative_to(root)}: a recipe has no rules of its own here; move them to "
+                    "the repository's .dockerignore"
+                )
+            if name in targets:
+                raise BuilderError(
+                    f"{shown}: the target {name} is in {targets[name].folder} already; "
+                    "rename one of the folders"
+                )
+            targets[name] = Target(name, folder, recipe.load(dockerfile, shown))
+        if not targets:
+            raise BuilderError(f"{root} has no stages/*/Dockerfile; is it the repository's root?")
+        return Workspace(root, targets, Ignore.load(root))
+
+    def target(self, name: str) -> Target:
+        """Return a target by name; raises BuilderError that lists the names there are."""
+        if name not in self.targets:
+            raise BuilderError(
+                f"there is no target {name!r}; the targets are {', '.join(self.targets)}"
+            )
+        return self.targets[name]
+
+    def link(self, path: str) -> str | None:
+        """Return what `path` points at where it is a link that recipes may see, otherwise None."""
+        where = self.root / path
+        if not path or not where.is_symlink() or self.ignore.hides(path):
+            return None
+        return self._link(where, path).target
+
+    def entries(self, start: str) -> Iterator[Entry]:
+        """Yield `start` (relative to the root) and all below it, sorted, ignored ones left out.
+
+        Links are not followed. Modes are 0755 for folders and executables, 0644 otherwise, so that
+        a umask cannot reach a digest. Raises BuilderError for links that leave the repository and
+        for special files.
+        """
+        path = self.root / start
+        if start and self.ignore.hides(start):
+            if path.is_dir() and not path.is_symlink():
+                yield from self._let_in(path, start)
+        elif path.is_symlink():
+            yield self._link(path, start)
+        elif path.is_dir():
+            if start:
+                yield Entry(path=start, kind="dir", mode=0o755)
+            yield from self._inside(path, start)
+        elif path.exists():
+            yield _file(path, start, path.stat().st_mode)
+
+    def _inside(self, folder: Path | str, start: str, *, hidden: bool = False) -> Iterator[Entry]:
+        """Yield what is in a folder of the path `start`; scandir saves a stat a file."""
+        with os.scandir(folder) as found:
+            items = sorted(found, key=lambda item: item.name)
+        hides = self.ignore.hides if hidden else self.ignore.hides_in_seen
+        for item in items:
+            path = f"{start}/{item.name}" if start else item.name
+            is_folder = item.is_dir(follow_symlinks=False)
+            if hides(path):
+                if is_folder:
+                    yield from self._let_in(item.path, path)
+            elif is_folder:
+                yield Entry(path=path, kind="dir", mode=0o755)
+                yield from self._inside(item.path, path)
+            elif item.is_symlink():
+                yield self._link(Path(item.path), path)
+            else:
+                yield _file(Path(item.path), path, item.stat().st_mode)
+
+    def _let_in(self, folder: Path | str, start: str) -> Iterator[Entry]:
+        """Yield what a `!` rule lets in again below a hidden folder, with the folder itself."""
+        if self.ignore.may_let_in(start):
+            inside = [*self._inside(folder, start, hidden=True)]
+            if inside:
+                yield Entry(path=start, kind="dir", mode=0o755)
+                yield from inside
+
+    def _link(self, path: Path, shown: str) -> Entry:
+        target = str(path.readlink())
+        inside = os.path.normpath(os.path.join(os.path.dirname(shown), target))  # noqa: PTH118, PTH120
+        if not target.startswith("/") and inside.startswith(".."):
+            raise BuilderError(f"{shown}: the link leaves the repository, to {target}")
+        return Entry(path=shown, kind="symlink", mode=0o777, target=target)
+
+
+def _file(path: Path, shown: str, mode: int) -> Entry:
+    if not stat.S_ISREG(mode):
+        raise BuilderError(f"{shown}: not a file, folder or link; move it out of the context")
+    return Entry(path=shown, kind="file", mode=0o755 if mode & 0o100 else 0o644, content=path)

@@ -1,0 +1,1 @@
+"""Dockerfiles: their syntax, and what each instruction means."""

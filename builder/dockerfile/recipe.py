@@ -1,0 +1,191 @@
+"""Dockerfiles without RUN, as data.
+
+Syntax and meaning: https://docs.docker.com/reference/dockerfile/. What is not supported is refused
+with file, line and a way out; nothing is passed over.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.dockerfile.shellwords import expand, split
+from builder.errors import BuilderError
+
+_FLAGS = {
+    "FROM": {"platform"},
+    "COPY": {"from", "chown", "chmod", "link"},
+    "ADD": {"checksum", "chown", "chmod", "link"},
+    "HEALTHCHECK": {"interval", "timeout", "start-period", "retries"},
+}
+_PLAIN = {
+    "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+}  # fmt: skip
+_WAYS_OUT = {
+    "RUN": "its result would depend on the network and the clock; bring Debian packages by "
+    "`debian.in` and COPY --from=debian, wheels by `requirements.in` and COPY --from=wheels, and "
+    "other files by COPY",
+    "ONBUILD": "write the instruction in the recipe that builds on this one",
+    "SHELL": "write CMD and ENTRYPOINT in exec form: [\"program\", \"argument\"]",
+    "MAINTAINER": "use LABEL org.opencontainers.image.authors=…",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction: where it stands, its flags, and its value as written (not expanded)."""
+
+    name: str
+    line: int
+    flags: Mapping[str, str]
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStage:
+    """What follows one FROM: the base as written, the stage's own name if it has one."""
+
+    base: str
+    alias: str
+    line: int
+    instructions: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole Dockerfile: the ARGs before the first FROM, and the stages; the last is the image."""
+
+    path: str
+    arguments: tuple[Instruction, ...]
+    stages: tuple[BuildStage, ...]
+
+
+class RefusedError(BuilderError):
+    """A problem with its place, `file:line: `."""
+
+
+def refuse(path: str, line: int, problem: BuilderError | str) -> BuilderError:
+    """Return the error that names file, line and problem; one that has its place keeps it."""
+    if isinstance(problem, RefusedError):
+        return problem
+    return RefusedError(f"{path}:{line}: {problem}")
+
+
+def parse(text: str, path: str) -> Recipe:
+    """Parse the Dockerfile `text`; `path` is for messages.
+
+    Raises BuilderError for what is not supported, and where there is no FROM.
+    """
+    import dockerfile_parse
+
+    parser = dockerfile_parse.DockerfileParser(fileobj=io.BytesIO(text.encode()))
+    arguments: list[Instruction] = []
+    stages: list[BuildStage] = []
+    for item in parser.structure:
+        name, line = item["instruction"].upper(), item["startline"] + 1
+        if name == "COMMENT":
+            continue
+        instruction = _instruction(name, item["value"], line, path)
+        if name == "FROM":
+            base, alias = _from(instruction, path)
+            stages.append(BuildStage(base, alias, line, ()))
+        elif stages:
+            last = stages[-1]
+            stages[-1] = BuildStage(
+                last.base, last.alias, last.line, (*last.instructions, instruction)
+            )
+        elif name == "ARG":
+            arguments.append(instruction)
+        else:
+            raise refuse(path, line, f"{name} comes before the first FROM; begin with FROM")
+    if not stages:
+        raise refuse(path, 1, "there is no FROM; begin with `FROM base` or `FROM scratch`")
+    return Recipe(path, tuple(arguments), tuple(stages))
+
+
+def load(path: Path, shown: str) -> Recipe:
+    """Parse the Dockerfile at `path`; `shown` is how messages name it."""
+    try:
+        return parse(path.read_text(encoding="utf-8"), shown)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BuilderError(f"{shown}: the recipe cannot be read ({error})") from None
+
+
+def _instruction(name: str, value: str, line: int, path: str) -> Instruction:
+    if name not in _FLAGS and name not in _PLAIN:
+        way = _WAYS_OUT.get(name, "see docs/builder.md for the instructions there are")
+        raise refuse(path, line, f"{name} is not supported: {way}")
+    if "<<" in value and name in ("COPY", "ADD"):
+        raise refuse(path, line, f"{name} with a here-document is not supported: put it in a file")
+    flags: dict[str, str] = {}
+    rest = value.strip()
+    while name in _FLAGS and (match := re.match(r"--([a-z-]+)(?:=(\S*))?(?:\s+|$)", rest)):
+        if match[1] not in _FLAGS[name]:
+            known = ", ".join(sorted("--" + flag for flag in _FLAGS[name]))
+            raise refuse(path, line, f"{name} --{match[1]} is not supported; there are {known}")
+        flags[match[1]] = match[2] or ""
+        rest = rest[match.end() :]
+    if not rest:
+        raise refuse(path, line, f"{name} needs a value")
+    return Instruction(name, line, flags, rest)
+
+
+def _from(instruction: Instruction, path: str) -> tuple[str, str]:
+    platform = instruction.flags.get("platform", "linux/amd64")
+    if platform != "linux/amd64":
+        raise refuse(
+            path, instruction.line,
+            f"FROM --platform={platform}: images here are for linux/amd64; leave the flag out",
+        )  # fmt: skip
+    words = instruction.value.split()
+    if len(words) == 1:
+        return words[0], ""
+    if len(words) == 3 and words[1].upper() == "AS":
+        return words[0], words[2].lower()
+    raise refuse(path, instruction.line, "FROM is `FROM base` or `FROM base AS name`")
+
+
+def words(instruction: Instruction, variables: Mapping[str, str]) -> list[str]:
+    """Return the words of COPY, ADD, VOLUME …: a JSON array, or words between white space."""
+    found = exec_words(instruction.value)
+    return [expand(word, variables) for word in found or instruction.value.split()]
+
+
+def pairs(instruction: Instruction, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the key=value pairs of ENV, LABEL and ARG (also the old `ENV key value`)."""
+    first = instruction.value.split(None, 1)
+    if "=" not in first[0] and len(first) == 2 and instruction.name != "ARG":
+        return {first[0]: expand(first[1], variables)}
+    found: dict[str, str] = {}
+    for word in split(instruction.value):
+        key, equals, content = word.partition("=")
+        if not equals and instruction.name != "ARG":
+            raise BuilderError(f"{word!r} is not key=value")
+        found[expand(key, variables)] = expand(content, variables)
+    return found
+
+
+def arguments(recipe: Recipe) -> dict[str, str]:
+    """Return the ARGs before the first FROM with their values."""
+    found: dict[str, str] = {}
+    for instruction in recipe.arguments:
+        try:
+            found |= pairs(instruction, found)
+        except BuilderError as error:
+            raise refuse(recipe.path, instruction.line, error) from None
+    return found
+
+
+def exec_words(value: str) -> list[str] | None:
+    """Return the words of an exec form, `["a", "b"]`, or None where it is a shell form."""
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return None
+    if isinstance(found, list) and all(isinstance(word, str) for word in found):
+        return [str(word) for word in found]
+    return None

@@ -1,0 +1,79 @@
+"""Which targets a range of git's history touches: those whose keys it changes, no others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from builder.build.workspace import Workspace
+from builder.errors import BuilderError
+from builder.store import Store
+
+
+def changed_since(workspace: Workspace, store: Store, revision: str) -> dict[str, bool]:
+    """Return for each target of the workspace whether its image differs from that of `revision`.
+
+    The revision's files are planned as those of the working tree are, and the action keys compared:
+    a comment in a recipe touches nothing, a locked wheel every image that has it. What the builder
+    itself does is taken to be the same. Where the revision's recipes cannot be read, every target
+    counts as touched. Raises BuilderError where git does not know the revision.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        root = _export(workspace.root, revision, Path(name))
+        try:
+            before = keys(Workspace.load(root), store)
+        except BuilderError:
+            before = {}
+    return {name: before.get(name) != key for name, key in keys(workspace, store).items()}
+
+
+def with_changed_tests(workspace: Workspace, revision: str) -> set[str]:
+    """Return the targets whose folder `tests` git finds changed, new files included."""
+    root = workspace.root
+    commit = _commit(root, revision)
+    shown = _git(root, "diff", "--name-only", "--relative", "-z", commit, "--").decode()
+    fresh = _git(root, "ls-files", "--others", "--exclude-standard", "-z").decode()
+    paths = [Path(path) for path in (shown + fresh).split("\0") if path]
+    return {
+        name
+        for name, target in workspace.targets.items()
+        if any(p.is_relative_to(target.folder.relative_to(root) / "tests") for p in paths)
+    }
+
+
+def keys(workspace: Workspace, store: Store) -> Mapping[str, str]:
+    """Return the action key of each target; nothing is built."""
+    from builder.build.make import plans
+
+    return {name: plan.key for name, plan in plans(workspace, store).items()}
+
+
+def _export(root: Path, revision: str, folder: Path) -> Path:
+    """Check `revision` out below `folder`, with an index of its own; return the workspace there."""
+    index = {"GIT_INDEX_FILE": str(folder / "index")}
+    _git(root, "read-tree", _commit(root, revision), **index)
+    _git(root, "checkout-index", "--all", f"--prefix={folder}/tree/", **index)
+    return folder / "tree" / _git(root, "rev-parse", "--show-prefix").decode().strip()
+
+
+def _commit(root: Path, revision: str) -> str:
+    """Return a revision's hash, so that no name is taken for an option."""
+    found = _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    return found.decode().strip()
+
+
+def _git(root: Path, *arguments: str, **environ: str) -> bytes:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, check=False,
+            env={**os.environ, **environ},
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise BuilderError("git is not installed; --changed-since needs it") from None
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no reason"]
+        raise BuilderError(f"git {arguments[0]} in {root} failed: {reason[0]}")
+    return done.stdout

@@ -1,0 +1,1 @@
+"""Wheels and Debian packages: their locks, their downloads, and what they put into a layer."""

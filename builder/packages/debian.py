@@ -1,0 +1,240 @@
+"""The context `debian`: packages of a signed Debian index, pinned, unpacked, nothing executed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from builder.errors import BuilderError
+from builder.oci.entry import Entry, check_path
+from builder.oci.layer_plan import LayerPlan
+from builder.packages import bytecode, download
+
+# Files of no use in an image. Copyright files stay: licences ask for it.
+_DROPPED = re.compile(
+    r"usr/share/(man|info|locale|lintian|bug|pixmaps|applications|doc-base)(/|$)"
+    r"|usr/share/doc/[^/]+/(?!copyright$)"
+)
+FORMAT = "debian-1"
+SUITE = "trixie"
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One pinned .deb: `path` is below the mirror's root, `size` in bytes."""
+
+    name: str
+    version: str
+    path: str
+    size: int
+    sha256: str
+
+
+def in_hash(folder: Path, name: str) -> str:
+    """Return the hash a lock carries of the .in file it was made from (comments do not count)."""
+    lines = (folder / name).read_text(encoding="utf-8").splitlines()
+    kept = sorted(line.partition("#")[0].strip() for line in lines)
+    return hashlib.sha256("\n".join(line for line in kept if line).encode()).hexdigest()
+
+
+def lock_command(folder: Path) -> str:
+    """Return what to type to make the locks in a target's folder anew."""
+    return f"invoke lock --targets {folder.name}"
+
+
+def suite(folder: Path) -> str:
+    """Return the suite of Debian that `debian.in` in `folder` names, or the default."""
+    match = re.search(r"(?m)^suite (\S+)", (folder / "debian.in").read_text(encoding="utf-8"))
+    return match[1] if match else SUITE
+
+
+def check_fresh(folder: Path, wanted: str, lock: str, text: str) -> None:
+    """Raise BuilderError where `text` of the lock was not made from the .in file as it is now."""
+    match = re.search(r"^# made from \S+ ([0-9a-f]{64})$", text, re.MULTILINE)
+    if not match or match[1] != in_hash(folder, wanted):
+        raise BuilderError(
+            f"{folder / lock} does not fit {wanted} any more; run `{lock_command(folder)}`"
+        )
+
+
+def read_lock(folder: Path) -> list[Package]:
+    """Read `debian.lock` in `folder`: a line a package, five words each."""
+    path = folder / "debian.lock"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BuilderError(f"{path} is not there; run `{lock_command(folder)}`") from None
+    check_fresh(folder, "debian.in", "debian.lock", text)
+    packages = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        words = line.split()
+        if len(words) != 5 or not words[3].isdigit() or not re.fullmatch(r"[0-9a-f]{64}", words[4]):
+            raise BuilderError(f"{path}:{number}: not `name version path size sha256`: {line!r}")
+        packages.append(Package(words[0], words[1], words[2], int(words[3]), words[4]))
+    return packages
+
+
+def mirror(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> str:
+    """Return the Debian mirror: $PLATELINE_DEBIAN_MIRROR, or the one the host's apt uses.
+
+    Raises BuilderError where there is neither.
+    """
+    if chosen := environ.get("PLATELINE_DEBIAN_MIRROR"):
+        return chosen.rstrip("/")
+    sources = [root / "etc/apt/sources.list"]
+    sources += sorted((root / "etc/apt/sources.list.d").glob("*"))
+    for path in sources:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for found in re.findall(r"(?m)^(?:URIs:\s*|deb\s+(?:\[[^]]*\]\s*)?)(\S+)", text):
+            if found.rstrip("/").endswith("/debian") and found.startswith(("http", "file:")):
+                return str(found).rstrip("/")
+    raise BuilderError(
+        "there is no Debian mirror in this machine's apt sources; "
+        "set PLATELINE_DEBIAN_MIRROR to the URL of one (it ends with /debian)"
+    )
+
+
+def plan(folder: Path, cache: Path, destination: str) -> list[LayerPlan]:
+    """Plan the one layer of `folder/debian.lock`: packages, dpkg status, and what scripts do."""
+    packages = read_lock(folder)
+    prefix = destination.strip("/")
+
+    def entries() -> Iterator[Entry]:
+        for entry in unpack(packages, cache):
+            yield _below(entry, prefix) if prefix else entry
+
+    pins = [[package.name, package.version, package.sha256] for package in packages]
+    inputs = {"debian": pins, "destination": destination, "format": FORMAT}
+    return [LayerPlan(name=f"{len(packages)} Debian packages", inputs=inputs, entries=entries)]
+
+
+def _below(entry: Entry, prefix: str) -> Entry:
+    target = f"{prefix}/{entry.target}" if entry.kind == "hardlink" else entry.target
+    return replace(entry, path=f"{prefix}/{entry.path}", target=target)
+
+
+def fetch(packages: list[Package], cache: Path) -> list[Path]:
+    """Return where the packages are, those that are missing downloaded (four at a time)."""
+    site = ""
+
+    def get(package: Package) -> Path:
+        nonlocal site
+        kept = cache / package.sha256 / posixpath.basename(package.path)
+        if not kept.exists():
+            site = site or mirror()
+        return download.fetch(
+            f"{site}/{package.path}", package.sha256, cache, posixpath.basename(package.path)
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(get, packages))
+
+
+def unpack(packages: list[Package], cache: Path) -> Iterator[Entry]:
+    """Fetch, check and unpack `packages`, then add what scripts would make."""
+    if not packages:
+        return
+    entries: dict[str, Entry] = {}
+    for package, path in zip(packages, fetch(packages, cache), strict=True):
+        for entry in read_deb(path, package.name):
+            entries[entry.path] = entry
+    yield from entries.values()
+    yield from finish(entries)
+
+
+def read_deb(path: Path, package: str) -> Iterator[Entry]:
+    """Yield the files of a .deb, and its control data as `var/lib/dpkg/status.d/<package>`.
+
+    Raises BuilderError for device nodes, set-id programs kept as plain, and paths that leave.
+    """
+    from debian.arfile import ArError
+    from debian.debfile import DebError, DebFile
+
+    try:
+        deb = DebFile(str(path))
+        control = deb.control.get_content("control")
+        archive = deb.data.tgz()
+    except (ArError, DebError, tarfile.TarError, OSError, EOFError) as error:
+        raise BuilderError(f"{path.name}: not a Debian package ({error})") from None
+    for member in archive:
+        if member.name in (".", "./"):
+            continue
+        name = check_path(member.name, path.name)
+        if _DROPPED.match(name):
+            continue
+        yield _entry(archive, member, name, path.name)
+    assert isinstance(control, bytes)
+    fields = control.rstrip(b"\n") + b"\nStatus: install ok installed\n"
+    yield Entry(path=f"var/lib/dpkg/status.d/{package}", kind="file", content=fields)
+
+
+def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, source: str) -> Entry:
+    mode, owner = member.mode & 0o1777, (member.uid, member.gid)
+    if member.isdir():
+        return Entry(name, "dir", mode, *owner)
+    if member.issym():
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+        if not member.linkname.startswith("/") and target.startswith(".."):
+            raise BuilderError(f"{source}: refused the link {name} -> {member.linkname}: it leaves")
+        return Entry(name, "symlink", 0o777, *owner, target=member.linkname)
+    if member.islnk():
+        return Entry(name, "hardlink", mode, *owner, target=check_path(member.linkname, source))
+    if not member.isfile():
+        raise BuilderError(f"{source}: refused the entry {name}: a device or other special file")
+    stream = archive.extractfile(member)
+    assert stream is not None
+    return Entry(name, "file", mode, *owner, content=stream.read())
+
+
+def finish(entries: Mapping[str, Entry]) -> Iterator[Entry]:
+    """Yield what the packages' maintainer scripts would have made, as far as an image needs it.
+
+    The concatenated CA bundle (of the package ca-certificates alone), OpenSSL's links to it, the
+    interpreter's link, the time zone's, and the empty folders a container's mounts need.
+    """
+    certificates = sorted(
+        path for path in entries if re.match(r"usr/share/ca-certificates/.*\.crt", path)
+    )
+    if certificates:
+        bundle = b"".join(_content(entries[path]) for path in certificates)
+        yield Entry("etc/ssl/certs/ca-certificates.crt", "file", content=bundle)
+        yield Entry("usr/lib/ssl/certs", "symlink", 0o777, target="/etc/ssl/certs")
+        yield Entry(
+            "usr/lib/ssl/cert.pem", "symlink", 0o777, target="/etc/ssl/certs/ca-certificates.crt"
+        )
+    pythons = sorted(path for path in entries if re.fullmatch(r"usr/bin/python3\.\d+", path))
+    if pythons:
+        yield Entry("usr/bin/python3", "symlink", 0o777, target=posixpath.basename(pythons[-1]))
+    if "usr/share/zoneinfo/Etc/UTC" in entries:
+        yield Entry("etc/localtime", "symlink", 0o777, target="/usr/share/zoneinfo/Etc/UTC")
+    for folder in ("proc", "sys", "dev", "run", "mnt"):
+        yield Entry(folder, "dir", 0o755)
+    yield Entry("tmp", "dir", 0o1777)
+    yield Entry("var/tmp", "dir", 0o1777)
+
+
+def _content(entry: Entry) -> bytes:
+    with entry.open() as stream:
+        return stream.read()
+
+
+def library_bytecode(
+    entries: Iterable[Entry], destination: str, interpreter: bytecode.Interpreter
+) -> Iterator[Entry]:
+    """Return the byte-code of the Python library among `entries`, as postinst scripts would."""
+    folder = posixpath.join(destination.strip("/"), "usr/lib/python3")
+    sources = [
+        entry
+        for entry in entries
+        if entry.kind == "file" and entry.path.endswith(".py") and entry.path.startswith(folder)
+    ]
+    return bytecode.compile_sources(sources, interpreter)

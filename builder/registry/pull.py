@@ -1,0 +1,189 @@
+"""A registry -> the store: images by digest, at once or layer by layer when needed.
+
+A recipe that says `FROM host/repository@sha256:…` needs that image's config to be planned; its
+layers are only pointed at, and fetched by whoever needs their bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from builder import oci
+from builder.errors import BuilderError
+from builder.oci.reference import Reference
+from builder.registry.client import Registry
+from builder.registry.connection import RegistryError
+from builder.store import Store, origins
+
+PLATFORM = {"os": "linux", "architecture": "amd64"}
+
+
+def documents(
+    store: Store, registry: Registry, repository: str, reference: str, platform: Mapping[str, str]
+) -> oci.Image | None:
+    """Return an image by tag or digest, or None, its documents kept in the store; no layer.
+
+    An index is kept too, and resolved to its image for `platform`.
+    """
+    found = registry.get_manifest(repository, reference)
+    if found is None:
+        return None
+    descriptor, data = found
+    document = json.loads(data)
+    name = f"{registry.host}/{repository}@{descriptor.digest}"
+    if "manifests" in document:
+        store.add(data)
+        digest = choose(document, platform, name).digest
+        return documents(store, registry, repository, digest, platform)
+    if "config" not in document or "layers" not in document:
+        raise BuilderError(f"{name} is no image but {descriptor.media_type or 'something else'}")
+    config = registry.get_blob(repository, oci.Descriptor.from_json(document["config"]))
+    store.add(config)
+    store.add(data)
+    return oci.parse(data, config)
+
+
+def choose(index: Mapping[str, Any], platform: Mapping[str, str], name: str) -> oci.Descriptor:
+    """Return the entry of an index (OCI or Docker) for `platform`, the plainest variant first.
+
+    Raises BuilderError that lists the platforms there are.
+    """
+    entries = [oci.Descriptor.from_json(entry) for entry in index["manifests"]]
+    chosen = [entry for entry in entries if platform.items() <= dict(entry.platform).items()]
+    if not chosen:
+        shown = {f"{e.platform.get('os')}/{e.platform.get('architecture')}" for e in entries}
+        raise BuilderError(
+            f"{name} has no image for {platform['os']}/{platform['architecture']}, "
+            f"only for {', '.join(sorted(shown)) or 'nothing'}"
+        )
+    return min(chosen, key=lambda entry: entry.platform.get("variant", ""))
+
+
+def fetch(
+    store: Store,
+    registry: Registry,
+    repository: str,
+    blob: oci.Descriptor,
+    progress: Callable[[int], object] = lambda _: None,
+) -> None:
+    """Bring one blob into the store unless it is there; it is checked before it gets its name."""
+    if store.has(blob):
+        return
+    with store.writing() as (stream, keep):
+
+        def sink(data: bytes) -> None:
+            stream.write(data)
+            progress(len(data))
+
+        registry.read_blob(repository, blob, sink)
+        keep(blob.digest)
+
+
+def pull(
+    store: Store,
+    registry: Registry,
+    reference: Reference,
+    *,
+    jobs: int = 4,
+    progress: Callable[[int], object] = lambda _: None,
+) -> oci.Image:
+    """Bring the image `reference` (by digest) into the store, layers that are there left alone.
+
+    An index is resolved to the image for linux/amd64. Every blob is checked before it gets
+    its name. Raises BuilderError where the registry lacks it or sends something else.
+    """
+    image = documents(store, registry, reference.repository, reference.digest, PLATFORM)
+    if image is None:
+        raise BuilderError(f"{reference} is not in the registry; push it or mend the digest")
+
+    def bring(blob: oci.Descriptor) -> None:
+        fetch(store, registry, reference.repository, blob, progress)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(bring, {layer.blob.digest: layer.blob for layer in image.layers}.values()))
+    return image
+
+
+def bring(store: Store, blob: oci.Descriptor) -> bool:
+    """Fetch a layer that the store lacks from where it is known to be; tell whether it is there.
+
+    Raises BuilderError where its registry fails or sends something else.
+    """
+    if store.has(blob):
+        return True
+    known = origins.of(store, blob)
+    if known is None:
+        return False
+    try:
+        with Registry(known.host) as registry:
+            fetch(store, registry, known.repository, blob)
+    except RegistryError as error:
+        if error.status == 404:
+            origins.forget(store, blob.digest)
+            raise BuilderError(f"{error}; run `invoke build-images` to make it here") from None
+        raise
+    return True
+
+
+# Both are a gzip-compressed tar; images of the builder say it the OCI way.
+_GZIP = (oci.LAYER, oci.DOCKER_LAYER)
+
+
+def pinned(store: Store, reference: Reference) -> oci.Image:
+    """Return the image that `reference` pins, for linux/amd64; at most three requests, no layer.
+
+    What the store has is not asked for. Raises BuilderError where the registry lacks it, and for
+    images that cannot be built on: another platform, triggers, layers that are not gzip.
+    """
+    found = _stored(store, reference.digest)
+    if found is None:
+        with Registry(reference.host) as registry:
+            found = documents(store, registry, reference.repository, reference.digest, PLATFORM)
+        if found is None:
+            raise BuilderError(
+                f"{reference} is not in the registry; push it there or mend the digest"
+            )
+    _check(found, reference)
+    layers = tuple(
+        replace(layer, blob=replace(layer.blob, media_type=oci.LAYER)) for layer in found.layers
+    )
+    for layer in layers:
+        origins.remember(store, layer.blob.digest, reference)
+    return replace(found, layers=layers)
+
+
+def _stored(store: Store, digest: str) -> oci.Image | None:
+    """Return the image of a manifest or index that an earlier build kept, if all of it is there."""
+    if not store.path(digest).exists():
+        return None
+    try:
+        document = json.loads(store.read(digest))
+        if "manifests" in document:
+            digest = choose(document, PLATFORM, digest).digest
+        return store.image(digest)
+    except BuilderError:
+        return None  # a damaged blob has been removed by now, and a missing one is asked for
+
+
+def _check(found: oci.Image, reference: Reference) -> None:
+    system, architecture = found.config.get("os"), found.config.get("architecture")
+    if (system, architecture) != ("linux", "amd64"):
+        raise BuilderError(
+            f"{reference} is for {system}/{architecture}; pin the digest of its image for "
+            "linux/amd64, or of the index that has one"
+        )
+    if (found.config.get("config") or {}).get("OnBuild"):
+        raise BuilderError(
+            f"{reference} has ONBUILD triggers, which would run commands; build on an image without"
+        )
+    for layer in found.layers:
+        if layer.blob.media_type not in _GZIP:
+            raise BuilderError(
+                f"{reference} has a layer of the type {layer.blob.media_type}; only tars "
+                "compressed by gzip can be built on: copy it with "
+                "`skopeo copy --dest-compress-format gzip` and pin that digest"
+            )

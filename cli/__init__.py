@@ -1,0 +1,1 @@
+"""The bodies of the tasks: each parses, delegates and prints."""

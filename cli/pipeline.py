@@ -1,0 +1,296 @@
+"""The tasks about the pipeline: compile it, run it, look at a plate before it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from invoke import Context, task
+
+from cli.images import build, in_registry
+from cli.output import (
+    ENGINE_HELP,
+    INSECURE_HELP,
+    JOBS_HELP,
+    JSON_HELP,
+    REGISTRY_HELP,
+    errors,
+    facts,
+    say,
+    table,
+)
+
+PACKAGE = "dist/plateline.yaml"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """The built targets, each one's pinned name, and the store."""
+
+    store: Any
+    workspace: Any
+    built: Mapping[str, Any]
+    pins: Mapping[str, str]
+
+
+def pin_local(jobs: int) -> Pinned:
+    """Build all that the pipeline runs into the store, and name it as of this machine."""
+    from builder.build.make import pins
+    from pipeline.spec.compile import TARGETS
+
+    workspace, store, built = build(",".join(TARGETS), jobs)
+    return Pinned(store, workspace, built, pins(built, "localhost/plateline"))
+
+
+def pin_in_registry(registry: str, jobs: int, *, insecure: bool = False) -> Pinned:
+    """Name the images that `registry` holds for this source; raises PipelineError for one it lacks.
+
+    What was pushed for the same action keys is taken without a layer of it.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from builder.build.make import pins
+    from pipeline.errors import PipelineError
+    from pipeline.spec.compile import TARGETS
+
+    with in_registry(registry, insecure=insecure) as cache:
+        workspace, store, built = build(",".join(TARGETS), jobs, cache=cache, need_layers=False)
+        named = pins(built, registry.rstrip("/"))
+        with ThreadPoolExecutor(len(named)) as pool:
+            there = pool.map(
+                lambda name: (
+                    name in cache.found
+                    or cache.registry.head_manifest(
+                        f"{cache.path}/{name}", built[name].image.digest
+                    )
+                ),
+                named,
+            )
+            lacking = [named[name] for name, found in zip(named, there, strict=True) if not found]
+    if lacking:
+        raise PipelineError(
+            f"{registry} lacks {', '.join(lacking)}; run `invoke push-images --registry {registry}`"
+        )
+    return Pinned(store, workspace, built, named)
+
+
+def make_package(pinned: Pinned, gpus: int, builder: str, output: str) -> Any:
+    """Compile with the pinned images and write the package to `output`."""
+    from pipeline.spec import provenance
+    from pipeline.spec.compile import Settings, compile_package, write
+
+    made_from = provenance.collect(pinned.workspace, pinned.built)
+    compiled = compile_package(pinned.pins, Settings(gpus, builder), made_from, pinned.store)
+    write(compiled.data, Path(output))
+    return compiled
+
+
+@task(
+    help={
+        "output": "the file to write",
+        "registry": REGISTRY_HELP,
+        "allow-local": "pin the images of this machine's store, for a run on this machine",
+        "gpus": "GPUs a train step",
+        "builder": "who builds the servable image: registry (no daemon) or docker (its socket)",
+        "insecure": INSECURE_HELP,
+        "jobs": JOBS_HELP,
+        "json": JSON_HELP,
+    }
+)
+def compile(  # noqa: A001 - the task's name
+    _: Context,
+    output: str = PACKAGE,
+    registry: str = "",
+    allow_local: bool = False,
+    gpus: int = 0,
+    builder: str = "registry",
+    insecure: bool = False,
+    jobs: int = 2,
+    json: bool = False,
+) -> None:
+    """Compile the pipeline with every image pinned by digest, and print the package's digest."""
+    with errors():
+        from pipeline.errors import PipelineError
+
+        started = time.monotonic()
+        registry = registry or ("" if allow_local else os.environ.get("PLATELINE_REGISTRY", ""))
+        if not registry and not allow_local:
+            raise PipelineError(
+                "no registry was named, and a cluster cannot pull from this machine's store; "
+                "give --registry HOST/PREFIX, or --allow-local for `invoke run` on this machine"
+            )
+        pinned = pin_in_registry(registry, jobs, insecure=insecure) if registry else pin_local(jobs)
+        compiled = make_package(pinned, gpus, builder, output)
+        found = {
+            "package": output,
+            "digest": compiled.digest,
+            "pins": dict(pinned.pins),
+            "kfp_imported": "kfp" in sys.modules,
+        }
+        rows = [("what", "digest")]
+        rows += [(name, pin) for name, pin in pinned.pins.items()]
+        rows.append((output, compiled.digest))
+        facts(found, rows, as_json=json)
+        say(f"{time.monotonic() - started:.2f} s{', unchanged' if compiled.cached else ''}")
+
+
+def pairs(values: list[str], option: str) -> dict[str, str]:
+    """Return name -> value of `name=value` words; raises PipelineError for another one."""
+    from pipeline.errors import PipelineError
+
+    found = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not equals or not name:
+            raise PipelineError(f"--{option} {value}: write --{option} name=value")
+        found[name] = rest
+    return found
+
+
+def execute(
+    package: Path,
+    store: Any,
+    *,
+    parameters: Mapping[str, Any],
+    plate: str = "",
+    volumes: Mapping[str, Path] | None = None,
+    secrets: Mapping[str, Path] | None = None,
+    engine: str = "auto",
+    jobs: int = 2,
+    insecure: bool = False,
+    use_cache: bool = True,
+) -> Any:
+    """Run a package on this machine and return its Result; images it lacks come from registries."""
+    from builder.oci.reference import Reference
+    from builder.registry.client import Registry
+    from builder.registry.pull import pull
+    from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
+    from pipeline.errors import PipelineError
+    from pipeline.run.progress import live
+    from pipeline.run.runner import Volume, load, run
+
+    def fetch(image: str) -> Any:
+        reference = Reference.parse(image)
+        if reference.local:
+            return None
+        say(f"pulling {image}")
+        with Registry(reference.host, insecure=insecure) as client:
+            return pull(store, client, reference, jobs=jobs)
+
+    loaded = load(package)
+    folders = {
+        name: Volume(folder, writable=name == WORKDIR_CLAIM)
+        for name, folder in (volumes or {}).items()
+    }
+    given = dict(parameters)
+    if plate:
+        if not Path(plate).is_dir():
+            raise PipelineError(f"the plate {plate} is not a folder; name the one with its images")
+        folders[IMAGES_CLAIM] = Volume(Path(plate).resolve())
+        given.setdefault("plate_path", "")
+    if WORKDIR_CLAIM not in folders:
+        workspace = Path("runs/workspace")
+        workspace.mkdir(parents=True, exist_ok=True)
+        folders[WORKDIR_CLAIM] = Volume(workspace.resolve(), writable=True)
+    with store.in_use(), live(sys.stderr) as progress:
+        return run(
+            loaded, store, parameters=given, volumes=folders, secrets=secrets or {},
+            runs=Path("runs"), engine=engine, jobs=jobs, find_image=fetch, progress=progress,
+            use_cache=use_cache,
+        )  # fmt: skip
+
+
+@task(
+    iterable=["param", "secret", "volume"],
+    help={
+        "file": f"the compiled package ({PACKAGE})",  # invoke has no optional positional
+        "param": "a parameter, name=value; once for each",
+        "plate": "the folder of a plate's images",
+        "secret": "name=DIR with a file for each key; once for each",
+        "volume": "claim=DIR; once for each",
+        "engine": ENGINE_HELP,
+        "jobs": "how many steps to run at the same time",
+        "no-cache": "run every step again",
+        "insecure": INSECURE_HELP,
+        "json": JSON_HELP,
+    },
+)
+def run(
+    _: Context,
+    file: str = PACKAGE,
+    param: list[str] = [],  # noqa: B006 - invoke reads it as a list
+    plate: str = "",
+    secret: list[str] = [],  # noqa: B006
+    volume: list[str] = [],  # noqa: B006
+    engine: str = "auto",
+    jobs: int = 2,
+    no_cache: bool = False,
+    insecure: bool = False,
+    json: bool = False,
+) -> None:
+    """Run a compiled package on this machine, in the very images whose digests it holds."""
+    with errors():
+        from builder.store import Store
+        from pipeline.run.page import document
+
+        result = execute(
+            Path(file), Store.open(), parameters=pairs(param, "param"), plate=plate, engine=engine,
+            volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
+            secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
+            jobs=jobs, insecure=insecure, use_cache=not no_cache,
+        )  # fmt: skip
+        facts(document(result), run_rows(result), as_json=json)
+        finish(result)
+
+
+def run_rows(result: Any) -> list[tuple[str, ...]]:
+    """Return the table of a run's steps."""
+    rows = [("step", "state", "seconds", "")]
+    return rows + [(s.name, s.state, f"{s.seconds:.1f}", s.error) for s in result.steps.values()]
+
+
+def finish(result: Any) -> None:
+    """Say where the run's page is and how it ended; exit with 1 where it did not succeed."""
+    for note in result.notes:
+        say(f"note: {note}")
+    say(f"{result.state} after {result.seconds:.1f} s: {result.page}")
+    if result.state != "succeeded":
+        say(f"error: {result.error}")
+        raise SystemExit(1)
+
+
+@task(
+    positional=["folder"],
+    help={
+        "folder": "the folder of the plate's images",
+        "layout": "bbbc013, bbbc014, or a TOML file",
+        "engine": ENGINE_HELP,
+        "json": JSON_HELP,
+    },
+)
+def check_plate(
+    _: Context, folder: str, layout: str = "bbbc014", engine: str = "auto", json: bool = False
+) -> None:
+    """Print what a layout understands of a plate's folder: each well, its role and its dose."""
+    with errors():
+        from builder.sandbox.engines import choose
+        from pipeline.definition import plates
+
+        _workspace, store, built = build("prepare", 2)
+        sandbox = choose(engine, store)
+        found = plates.check_plate(sandbox, built["prepare"].image, Path(folder), layout)
+        if json:
+            facts(found, [], as_json=True)
+        else:
+            print(found["text"])
+            table([(f"note: {note}",) for note in found["notes"]] or [("",)])
+            print(f"plate digest: {found['plate_digest'] or 'none, the plate is not usable'}")
+        for problem in found["problems"]:
+            say(f"error: {problem}")
+        if found["problems"]:
+            raise SystemExit(1)

@@ -1,0 +1,204 @@
+"""The tasks about releases: publish one, list them, get one back, say what changed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from invoke import Context, task
+
+from cli.images import build, named_registry, opened
+from cli.output import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, errors, facts, say
+from cli.pipeline import PACKAGE, Pinned, make_package
+from cli.progress import pushing
+
+
+@task(
+    help={
+        "registry": REGISTRY_HELP,
+        "tag": "a further name for the release, for example v1.2",
+        "allow-dirty": "release although the tree has changes that no commit holds",
+        "no-test": "do not run the stages' tests",
+        "output": "where to write the package as well",
+        "gpus": "GPUs a train step",
+        "builder": "who builds the servable image: registry or docker",
+        "insecure": INSECURE_HELP,
+        "jobs": "how many things to do at the same time",
+        "json": JSON_HELP,
+    }
+)
+def release(
+    _: Context,
+    registry: str = "",
+    tag: str = "",
+    allow_dirty: bool = False,
+    no_test: bool = False,
+    output: str = PACKAGE,
+    gpus: int = 0,
+    builder: str = "registry",
+    insecure: bool = False,
+    jobs: int = 2,
+    json: bool = False,
+) -> None:
+    """Build, test, push, compile, and publish the package with its images behind one digest."""
+    with errors():
+        from builder.build.make import pins
+        from builder.registry.push import push
+        from pipeline.errors import PipelineError
+        from pipeline.release import publish as publishing
+        from pipeline.spec.compile import TARGETS
+        from pipeline.spec.provenance import is_dirty
+
+        prefix = named_registry(registry)
+        if not allow_dirty and is_dirty(ROOT):
+            raise PipelineError(
+                "the tree has changes that no commit holds, so nobody could make this release "
+                "again; commit them, or give --allow-dirty"
+            )
+        if not no_test:
+            _test()
+        workspace, store, built = build(",".join(TARGETS), jobs)
+        with opened(prefix, insecure=insecure) as (client, path):
+            images = {name: result.image for name, result in built.items()}
+            keyed = {name: (result.key, result.image) for name, result in built.items()}
+            say(f"pushing {len(keyed)} images to {prefix}")
+            push(store, keyed, prefix, client, jobs=jobs, progress=pushing())
+            pinned = Pinned(store, workspace, built, pins(built, prefix))
+            compiled = make_package(pinned, gpus, builder, output)
+            made = publishing.publish(client, path, store, compiled.data, images, tag)
+        facts(_facts(made, prefix), _table(made, prefix), as_json=json)
+
+
+def _test() -> None:
+    """Run the tests of every stage; what no change affects has passed already and is not run."""
+    from builder.build.stage_tests import run_tests, with_tests
+    from builder.build.workspace import Workspace
+    from builder.sandbox.engines import choose
+    from builder.store import Store
+    from pipeline.errors import PipelineError
+
+    store, workspace = Store.open(), Workspace.load(ROOT)
+    sandbox = choose("auto", store)
+    for stage in with_tests(workspace):
+        tested = run_tests(workspace, store, sandbox, stage, output=sys.stderr.buffer)
+        say(f"tests of {stage}: {'cached' if tested.cached else f'exit code {tested.code}'}")
+        if tested.code:
+            raise PipelineError(f"the tests of {stage} failed; nothing was released")
+
+
+def _facts(release: Any, prefix: str) -> dict[str, Any]:
+    return {
+        "release": f"{prefix}/pipeline@{release.digest}",
+        "package": release.package,
+        "tags": list(release.tags),
+        "commit": release.commit,
+        "dirty": release.dirty,
+        "images": dict(release.images),
+    }
+
+
+def _table(release: Any, prefix: str) -> list[tuple[str, ...]]:
+    return [
+        ("what", "digest"),
+        ("release", f"{prefix}/pipeline@{release.digest}"),
+        ("package", release.package),
+        ("commit", release.commit + (" with changes" if release.dirty else "")),
+        *((f"image {name}", digest) for name, digest in release.images.items()),
+    ]
+
+
+@task(help={"registry": REGISTRY_HELP, "insecure": INSECURE_HELP, "json": JSON_HELP})
+def releases(_: Context, registry: str = "", insecure: bool = False, json: bool = False) -> None:
+    """List the releases of a registry."""
+    with errors():
+        from pipeline.release import publish as publishing
+
+        prefix = named_registry(registry)
+        with opened(prefix, insecure=insecure) as (client, path):
+            found = publishing.releases(client, path)
+        rows = [("package", "tags", "commit", "release")]
+        rows += [
+            (r.package, " ".join(r.tags), r.commit[:12] + ("+" if r.dirty else ""), r.digest)
+            for r in found
+        ]
+        facts({"releases": [_facts(r, prefix) for r in found]}, rows, as_json=json)
+
+
+@task(
+    positional=["release"],
+    help={
+        "release": "the package's digest, the release's, or a tag",
+        "registry": REGISTRY_HELP,
+        "output": "the file to write",
+        "insecure": INSECURE_HELP,
+        "json": JSON_HELP,
+    },
+)
+def pull_release(
+    _: Context,
+    release: str,
+    registry: str = "",
+    output: str = PACKAGE,
+    insecure: bool = False,
+    json: bool = False,
+) -> None:
+    """Get a released package back, byte for byte; the source is not needed."""
+    with errors():
+        from builder.oci import canonical
+        from pipeline.spec.compile import write
+
+        data = _package(release, named_registry(registry), insecure=insecure)
+        write(data, Path(output))
+        digest = canonical.sha256(data)
+        facts(
+            {"package": output, "digest": digest},
+            [("package", "digest"), (output, digest)],
+            as_json=json,
+        )
+
+
+def _package(which: str, prefix: str, *, insecure: bool) -> bytes:
+    from pipeline.release.publish import fetch
+
+    with opened(prefix, insecure=insecure) as (client, path):
+        return fetch(client, path, which)
+
+
+@task(
+    positional=["a", "b"],
+    help={
+        "a": "a package file, or a release's digest or tag",
+        "b": "what to compare it with",
+        "registry": REGISTRY_HELP,
+        "insecure": INSECURE_HELP,
+        "json": JSON_HELP,
+    },
+)
+def diff(
+    _: Context, a: str, b: str, registry: str = "", insecure: bool = False, json: bool = False
+) -> None:
+    """Say what changed between two packages: parameters, images, layers, wheels and debs."""
+    with errors():
+        from dataclasses import asdict
+
+        from pipeline.release.difference import compare
+
+        def get(which: str) -> bytes:
+            if Path(which).is_file():
+                return Path(which).read_bytes()
+            return _package(which, named_registry(registry), insecure=insecure)
+
+        changes = compare(get(a), get(b))
+        rows = [("what", "name", "old", "new")]
+        rows += [(c.kind, c.name, _brief(c.old), _brief(c.new)) for c in changes]
+        facts(
+            {"changes": [asdict(change) for change in changes]},
+            rows if changes else [("nothing changed",)],
+            as_json=json,
+        )
+
+
+def _brief(value: str) -> str:
+    """Return a digest cut to twelve digits, and anything else as it is."""
+    return value[:19] if value.startswith("sha256:") else value or "-"

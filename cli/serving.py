@@ -1,0 +1,101 @@
+"""The tasks about the packaged model: where it comes from, and putting it to work."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from invoke import Context, task
+
+from cli.output import INSECURE_HELP, JSON_HELP, ROOT, errors, facts
+
+STACK = str(ROOT / "deploy" / "openfaas" / "stack.yaml")
+_SHOWN = ("class", "probability", "model_digest")
+
+
+@task(
+    help={
+        "image": "the packaged image, HOST/REPOSITORY@sha256:…; localhost/… is the store",
+        "package": "the compiled package, where it is neither released nor in the store",
+        "insecure": INSECURE_HELP,
+        "json": JSON_HELP,
+    }
+)
+def trace(
+    _: Context, image: str, package: str = "", insecure: bool = False, json: bool = False
+) -> None:
+    """Walk back from a packaged image to its model, package, stage images, locks and commit."""
+    with errors():
+        from builder.oci.reference import Reference
+        from builder.store import Store
+        from pipeline.release.trace import Places
+        from pipeline.release.trace import trace as walk
+
+        with Places(Store.open(), insecure=insecure) as places:
+            file = Path(package) if package else None
+            found = walk(Reference.parse(image), places, ROOT, file)
+        facts(asdict(found), _walked(found), as_json=json)
+
+
+@task(
+    help={
+        "gateway": "address of the OpenFaaS gateway ($OPENFAAS_URL)",
+        "image": "the packaged image, HOST/REPOSITORY@sha256:… (the stack file's own)",
+        "stack": "a stack file, such as the package stage puts out (deploy/openfaas/stack.yaml)",
+        "function": "which function of the stack file",
+        "tile": "an image file to send at the end (a drawn one)",
+        "timeout": "seconds that it may take to become ready",
+        "insecure": "send the password over plain HTTP to a gateway that is not on this machine",
+        "json": JSON_HELP,
+    }
+)
+def deploy(
+    _: Context,
+    gateway: str = "",
+    image: str = "",
+    stack: str = STACK,
+    function: str = "",
+    tile: str = "",
+    timeout: int = 300,
+    insecure: bool = False,
+    json: bool = False,
+) -> None:
+    """Deploy a packaged image to OpenFaaS, wait until it is ready, and send it one tile."""
+    with errors():
+        from pipeline.errors import PipelineError
+        from pipeline.serving.deploy import Gateway, find_password, read_stack, sample_tile
+        from pipeline.serving.deploy import deploy as put
+
+        url = gateway or os.environ.get("OPENFAAS_URL", "")
+        if not url:
+            raise PipelineError("no gateway was named; give --gateway URL or set OPENFAAS_URL")
+        body = read_stack(Path(stack), image, function)
+        try:
+            picture = Path(tile).read_bytes() if tile else sample_tile()
+        except OSError as error:
+            raise PipelineError(f"cannot read the tile {tile} ({error.strerror})") from None
+        where = Gateway(url, *find_password(url), insecure=insecure, timeout=timeout)
+        found = put(where, body, picture)
+        rows = [("what", "found"), ("function", found.name), ("image", found.image)]
+        rows += [("address", found.url), ("was", "updated" if found.updated else "created")]
+        rows += [(key, str(value)) for key, value in found.answer.items() if key in _SHOWN]
+        facts(asdict(found), rows, as_json=json)
+
+
+def _walked(found: Any) -> list[tuple[str, str]]:
+    rows = [("what", "name"), ("image", found.image), ("base", found.base)]
+    rows.append(("artifact", found.artifact))
+    rows += [
+        (f"model {m.get('name', '')}", f"{m.get('sha256', '')} {m.get('variant', '')}".strip())
+        for m in found.models
+    ]
+    rows.append(("package", found.package))
+    rows += [
+        (f"stage {name}", f"{entry['digest']} key {entry['key'][:12]}")
+        for name, entry in found.stages.items()
+    ]
+    rows += [(f"lock {path}", digest) for path, digest in found.locks.items()]
+    rows.append(("commit", found.commit + (" (dirty)" if found.dirty else "")))
+    return [(what, name) for what, name in rows if name] + [("missing", m) for m in found.missing]

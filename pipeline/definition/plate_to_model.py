@@ -1,0 +1,313 @@
+"""The pipeline: prepare, train for each fold, validate, gate, package, and a summary at the end.
+
+Written against Kubeflow Pipelines v2. Every step hands the digest of what it made to the next one
+as a parameter: the backend's cache key holds parameters and images, but neither the content of
+artifacts nor that of claims, so without it a step could be taken from the cache for other data.
+
+KFP reads the annotations of these functions as objects, so they must not be postponed here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kfp import dsl, kubernetes
+
+from pipeline.definition.claims import IMAGES_CLAIM, SECRET, SOCKET_CLAIM, WORKDIR_CLAIM
+from pipeline.spec.compile import Settings
+
+NAME = "plateline"
+_NONROOT = 65532
+
+
+@dataclass(frozen=True)
+class _Resources:
+    """Requests and limits of a step, as Kubernetes writes them, and its time limit in seconds."""
+
+    cpu: tuple[str, str]
+    memory: tuple[str, str]
+    seconds: int
+
+
+_RESOURCES = {
+    "prepare": _Resources(("2", "4"), ("4Gi", "8Gi"), 3600),
+    "train": _Resources(("2", "4"), ("4Gi", "8Gi"), 24 * 3600),
+    "validate": _Resources(("1", "2"), ("1Gi", "4Gi"), 3600),
+    "package": _Resources(("1", "2"), ("1Gi", "2Gi"), 3600),
+    "small": _Resources(("100m", "1"), ("128Mi", "512Mi"), 600),
+}
+
+_MODULES = {
+    "prepare": "prepare", "train": "train", "validate": "validate", "package": "package",
+    "reject": "common.reject", "summary": "common.summary",
+}  # fmt: skip
+
+
+def _container(image: str, step: str) -> dsl.ContainerSpec:
+    return dsl.ContainerSpec(
+        image=image,
+        command=["python3", "-m", _MODULES[step]],
+        args=["--executor-input", "{{$}}"],
+    )
+
+
+def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
+    """Return the pipeline whose steps run `images`: target -> repository@sha256:…"""
+
+    @dsl.container_component
+    def prepare(
+        plate_path: str,
+        plate_layout: str,
+        plate_digest: str,
+        workspace_name: str,
+        checkpoint: bool,
+        tiles: dsl.Output[dsl.Dataset],
+        summary: dsl.Output[dsl.HTML],
+        folds: dsl.OutputPath(list),
+        digest: dsl.OutputPath(str),
+    ):
+        """Read the plate's images, check them, cut them to tiles."""
+        return _container(images["prepare"], "prepare")
+
+    @dsl.container_component
+    def train(
+        fold: str,
+        model_type: str,
+        epochs: int,
+        batch_size: int,
+        learning_rate: float,
+        optimizer: str,
+        seed: int,
+        weights: str,
+        weights_sha256: str,
+        workspace_name: str,
+        checkpoint: bool,
+        tiles_digest: str,
+        tiles: dsl.Input[dsl.Dataset],
+        model: dsl.Output[dsl.Model],
+        metrics: dsl.Output[dsl.Metrics],
+        digest: dsl.OutputPath(str),
+    ):
+        """Train one model that never sees the wells of its fold."""
+        return _container(images["train"], "train")
+
+    @dsl.container_component
+    def validate(
+        f1_threshold: float,
+        workspace_name: str,
+        checkpoint: bool,
+        seed: int,
+        tiles_digest: str,
+        model_digests: list,
+        tiles: dsl.Input[dsl.Dataset],
+        models: dsl.Input[list[dsl.Model]],
+        servable: dsl.Output[dsl.Model],
+        results: dsl.Output[dsl.Artifact],
+        metrics: dsl.Output[dsl.Metrics],
+        classification: dsl.Output[dsl.ClassificationMetrics],
+        report: dsl.Output[dsl.HTML],
+        passed: dsl.OutputPath(bool),
+        digest: dsl.OutputPath(str),
+    ):
+        """Judge every model on the wells it never saw."""
+        return _container(images["validate"], "validate")
+
+    @dsl.container_component
+    def package(
+        function_image: str,
+        model_repo: str,
+        artifact_repo: str,
+        workspace_name: str,
+        builder: str,
+        package_digest: str,
+        servable_digest: str,
+        servable: dsl.Input[dsl.Model],
+        metrics: dsl.Input[dsl.Metrics],
+        report: dsl.Input[dsl.HTML],
+        image: dsl.OutputPath(str),
+        artifact: dsl.OutputPath(str),
+        stack: dsl.Output[dsl.Artifact],
+        digests: dsl.Output[dsl.Markdown],
+    ):
+        """Lay the models over the pinned function image and push it."""
+        return _container(images["package"], "package")
+
+    @dsl.container_component
+    def reject(f1_threshold: float):
+        """Fail the run because a model did not reach the threshold."""
+        return _container(images["validate"], "reject")
+
+    @dsl.container_component
+    def summary(status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]):
+        """Say how the run ended."""
+        return _container(images["prepare"], "summary")
+
+    # A condition on another task's output inside a loop or an exit handler is silently false in
+    # some engines; a parameter of a pipeline of its own is not.
+    @dsl.pipeline(name="gate")
+    def gate(
+        passed: bool,
+        on_reject: str,
+        f1_threshold: float,
+        model_repo: str,
+        artifact_repo: str,
+        workspace_name: str,
+        package_digest: str,
+        servable_digest: str,
+        servable: dsl.Input[dsl.Model],
+        metrics: dsl.Input[dsl.Metrics],
+        report: dsl.Input[dsl.HTML],
+    ):
+        with dsl.If(passed == True, name="passed"):  # noqa: E712 - builds a condition
+            packaged = package(
+                function_image=images["function"],
+                model_repo=model_repo,
+                artifact_repo=artifact_repo,
+                workspace_name=workspace_name,
+                builder=settings.builder,
+                package_digest=package_digest,
+                servable_digest=servable_digest,
+                servable=servable,
+                metrics=metrics,
+                report=report,
+            )
+            _finish(packaged, images["package"], "package", retries=3)
+            kubernetes.use_secret_as_volume(
+                packaged, SECRET, f"/var/run/secrets/{SECRET}", optional=True
+            )
+            if settings.builder == "docker":
+                kubernetes.mount_pvc(packaged, SOCKET_CLAIM, "/var/run/docker.sock")
+        with dsl.Elif(on_reject == "fail", name="rejected"):
+            rejected = reject(f1_threshold=f1_threshold)
+            _finish(rejected, images["validate"], "small")
+
+    @dsl.pipeline(name=NAME, description="From a microscopy plate to a validated, packaged model.")
+    def plateline(
+        plate_path: str = "bbbc/BBBC014/BBBC014_v1_images",
+        plate_layout: str = "bbbc014",
+        plate_digest: str = "",
+        model_type: str = "EfficientNet_Lite0",
+        epochs: int = 30,
+        batch_size: int = 32,
+        learning_rate: float = 0.01,
+        optimizer: str = "newton",
+        seed: int = 0,
+        weights: str = "imagenet",
+        weights_sha256: str = "",
+        f1_threshold: float = 0.8,
+        checkpoint_prepare: bool = False,
+        checkpoint_train: bool = False,
+        checkpoint_validate: bool = False,
+        workspace_name: str = "kensert_CNN",
+        artifact_repo: str = "",
+        model_repo: str = "localhost/plateline/model",
+        on_reject: str = "fail",
+        package_digest: str = "",
+    ):
+        """From a microscopy plate to a validated, packaged model.
+
+        Args:
+            plate_path: Folder of the plate's images inside the claim external-images-kubeflow-pvc.
+            plate_layout: Name of a known layout (bbbc013, bbbc014), or a TOML file
+                in the plate's folder.
+            plate_digest: Digest that the plate must have (sha256:…); empty takes any.
+            model_type: EfficientNet_Lite0, ResNet50, Inception_v3 or Inception_Resnet_v2.
+            epochs: Passes over the training tiles, at most.
+            batch_size: Tiles an optimisation step.
+            learning_rate: Step size of the optimiser.
+            optimizer: How the last layer is fitted; newton, or sgd with momentum.
+            seed: Seed of everything random.
+            weights: Where the network starts: imagenet (the pinned weights of the model
+                type), none (random ones), or a file's path.
+            weights_sha256: Digest that a file given by weights must have.
+            f1_threshold: Weighted F1 on held-out wells that every model must reach.
+            checkpoint_prepare: Take the tiles that the workspace holds instead of making them.
+            checkpoint_train: Take the models that the workspace holds instead of training.
+            checkpoint_validate: Take the results that the workspace holds instead of judging.
+            workspace_name: Folder inside the claim kubeflow-workdir-pvc for this run's results.
+            artifact_repo: OCI repository for model, metrics and report as one artifact;
+                empty keeps none.
+            model_repo: OCI repository for the servable image.
+            on_reject: What a model below the threshold does to the run: fail or skip.
+            package_digest: Digest of this package; submit and run fill it in.
+        """
+        ending = summary()
+        _finish(ending, images["prepare"], "small")
+        with dsl.ExitHandler(ending, name="plate-to-model"):
+            prepared = prepare(
+                plate_path=plate_path,
+                plate_layout=plate_layout,
+                plate_digest=plate_digest,
+                workspace_name=workspace_name,
+                checkpoint=checkpoint_prepare,
+            )
+            _finish(prepared, images["prepare"], "prepare", retries=1)
+            # What lies in the claims is not in the cache key, and prepare alone reads a plate.
+            prepared.set_caching_options(False)
+            kubernetes.mount_pvc(prepared, IMAGES_CLAIM, "/mnt/images")
+            kubernetes.mount_pvc(prepared, WORKDIR_CLAIM, "/mnt/workspace")
+            with dsl.ParallelFor(prepared.outputs["folds"], name="folds") as fold:
+                trained = train(
+                    fold=fold,
+                    model_type=model_type,
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    learning_rate=learning_rate,
+                    optimizer=optimizer,
+                    seed=seed,
+                    weights=weights,
+                    weights_sha256=weights_sha256,
+                    workspace_name=workspace_name,
+                    checkpoint=checkpoint_train,
+                    tiles_digest=prepared.outputs["digest"],
+                    tiles=prepared.outputs["tiles"],
+                )
+                _finish(trained, images["train"], "train", retries=2)
+                kubernetes.mount_pvc(trained, WORKDIR_CLAIM, "/mnt/workspace")
+                if settings.gpus:
+                    trained.set_accelerator_type("nvidia.com/gpu")
+                    trained.set_accelerator_limit(settings.gpus)
+            judged = validate(
+                f1_threshold=f1_threshold,
+                workspace_name=workspace_name,
+                checkpoint=checkpoint_validate,
+                seed=seed,
+                tiles_digest=prepared.outputs["digest"],
+                model_digests=dsl.Collected(trained.outputs["digest"]),
+                tiles=prepared.outputs["tiles"],
+                models=dsl.Collected(trained.outputs["model"]),
+            )
+            _finish(judged, images["validate"], "validate", retries=1)
+            kubernetes.mount_pvc(judged, WORKDIR_CLAIM, "/mnt/workspace")
+            gate(
+                passed=judged.outputs["passed"],
+                on_reject=on_reject,
+                f1_threshold=f1_threshold,
+                model_repo=model_repo,
+                artifact_repo=artifact_repo,
+                workspace_name=workspace_name,
+                package_digest=package_digest,
+                servable_digest=judged.outputs["digest"],
+                servable=judged.outputs["servable"],
+                metrics=judged.outputs["metrics"],
+                report=judged.outputs["report"],
+            )
+
+    return plateline
+
+
+def _finish(task: dsl.PipelineTask, image: str, step: str, retries: int = 0) -> None:
+    """Give a task its resources, limits, user and name of its image."""
+    resources = _RESOURCES[step]
+    task.set_cpu_request(resources.cpu[0]).set_cpu_limit(resources.cpu[1])
+    task.set_memory_request(resources.memory[0]).set_memory_limit(resources.memory[1])
+    if retries:
+        task.set_retry(retries, backoff_duration="5s", backoff_factor=2)
+    # The stages write it into what they make: a model names the image that trained it.
+    task.set_env_variable("PLATELINE_IMAGE", image)
+    # A digest cannot go stale.
+    kubernetes.set_image_pull_policy(task, "IfNotPresent")
+    kubernetes.set_timeout(task, resources.seconds)
+    kubernetes.set_security_context(
+        task, run_as_user=_NONROOT, run_as_group=_NONROOT, run_as_non_root=True
+    )

@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines: is a cluster ready for a package, and starting a run there."""

@@ -1,0 +1,1 @@
+"""Releases: publish them, fetch them, compare them, and walk back from an answer."""

@@ -1,0 +1,160 @@
+"""Releases: a package and every image it runs, behind one digest in a registry.
+
+A release is an OCI index in the repository PREFIX/pipeline. It names the package, an artifact of
+its own, and the manifest of every image, so that the registry's garbage collection keeps them; the
+images' blobs are mounted there, not uploaded again. Format:
+https://github.com/opencontainers/image-spec/blob/v1.1.0/image-index.md
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, BinaryIO
+
+from builder import oci
+from builder.oci import canonical
+from builder.registry import artifacts
+from builder.registry.client import Registry
+from builder.store import Store, roots
+from pipeline.errors import PipelineError
+from pipeline.spec import provenance
+
+RELEASE = "application/vnd.plateline.release.v1"
+PACKAGE = "application/vnd.plateline.package.v1"
+_TITLE = "org.opencontainers.image.title"
+_REVISION = "org.opencontainers.image.revision"
+_DIRTY = "plateline.dirty"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release: the index's digest, the package's, its tags, its commit, name -> digest."""
+
+    digest: str
+    package: str
+    tags: tuple[str, ...]
+    commit: str
+    dirty: bool
+    images: Mapping[str, str]
+
+
+def repository(path: str) -> str:
+    """Return the repository of a registry's `path` that holds its releases."""
+    return f"{path}/pipeline" if path else "pipeline"
+
+
+def tag_of(package: str) -> str:
+    """Return the tag of a package's digest: a colon cannot be in one."""
+    return package.replace(":", "-")
+
+
+def publish(
+    registry: Registry,
+    path: str,
+    store: Store,
+    package: bytes,
+    images: Mapping[str, oci.Image],
+    name: str = "",
+) -> Release:
+    """Put a release of `images`, which lie in `path`/<name>, into `path`/pipeline.
+
+    The same package and images give the same digest. `name` is a further tag, which moves. Raises
+    BuilderError where the registry refuses; the tags come last, so none points at half a release.
+    """
+    home = repository(path)
+    for title, image in images.items():
+        _bring(registry, home, f"{path}/{title}", store, image)
+    made = provenance.read(package)
+    notes = {_REVISION: made["commit"], _DIRTY: "true" if made["dirty"] else "false"}
+    layer = oci.describe("application/yaml", package, annotations={_TITLE: "plateline.yaml"})
+    entry, _ = artifacts.put(registry, home, PACKAGE, layer, package)
+    entries = [
+        entry,
+        *(
+            replace(image.manifest, annotations={_TITLE: title})
+            for title, image in sorted(images.items())
+        ),
+    ]
+    index = canonical.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": oci.INDEX,
+            "artifactType": RELEASE,
+            "manifests": [entry.to_json() for entry in entries],
+            "annotations": notes,
+        }
+    )
+    tags = [tag_of(canonical.sha256(package)), *([name] if name else [])]
+    for tag in tags:
+        registry.put_manifest(home, tag, index, oci.INDEX)
+    # What a release runs stays in the store that it was made from.
+    roots.keep(store, f"release {home}:{tags[-1]}", store.add(index, oci.INDEX))
+    return _release(canonical.sha256(index), json.loads(index), tags)
+
+
+def _bring(registry: Registry, home: str, source: str, store: Store, image: oci.Image) -> None:
+    if registry.head_manifest(home, image.digest):
+        return
+    for blob in (image.config_blob, *(layer.blob for layer in image.layers)):
+        if not registry.has_blob(home, blob.digest) and not registry.mount_blob(
+            home, blob.digest, source
+        ):
+            registry.put_blob(home, blob, partial(_stored, store, blob.digest))
+    registry.put_manifest(home, image.digest, store.read(image.digest), image.manifest.media_type)
+
+
+def _stored(store: Store, digest: str) -> BinaryIO:
+    return store.path(digest).open("rb")
+
+
+def _release(digest: str, index: Mapping[str, Any], tags: list[str]) -> Release:
+    package = next((tag for tag in tags if tag.startswith("sha256-")), "").replace("-", ":", 1)
+    notes = index.get("annotations", {})
+    return Release(
+        digest=digest,
+        package=package,
+        tags=tuple(tag for tag in tags if not tag.startswith("sha256-")),
+        commit=notes.get(_REVISION, ""),
+        dirty=notes.get(_DIRTY) != "false",
+        images={
+            entry["annotations"][_TITLE]: entry["digest"]
+            for entry in index["manifests"]
+            if entry.get("artifactType") != PACKAGE
+        },
+    )
+
+
+def releases(registry: Registry, path: str) -> list[Release]:
+    """Return every release that `path`/pipeline holds, by package digest."""
+    home = repository(path)
+    found: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
+    for tag in registry.tags(home):
+        manifest = registry.get_manifest(home, tag)
+        index = json.loads(manifest[1]) if manifest else {}
+        if manifest and index.get("artifactType") == RELEASE:
+            found.setdefault(manifest[0].digest, (index, []))[1].append(tag)
+    made = [_release(digest, index, tags) for digest, (index, tags) in found.items()]
+    return sorted(made, key=lambda release: release.package)
+
+
+def fetch(registry: Registry, path: str, which: str) -> bytes:
+    """Return the bytes of a released package.
+
+    `which` is the package's digest, the release's, or a tag. Raises PipelineError where the
+    registry has no such release, and BuilderError where it sends other bytes.
+    """
+    home = repository(path)
+    manifest = registry.get_manifest(home, tag_of(which)) or registry.get_manifest(home, which)
+    index = json.loads(manifest[1]) if manifest else {}
+    packages = [e for e in index.get("manifests", []) if e.get("artifactType") == PACKAGE]
+    if not packages:
+        raise PipelineError(f"{registry.host}/{home} has no release {which}; see `invoke releases`")
+    inner = registry.get_manifest(home, packages[0]["digest"])
+    if inner is None:
+        raise PipelineError(
+            f"{registry.host}/{home} lost the package of the release {which}; publish it again"
+        )
+    return registry.get_blob(home, oci.Descriptor.from_json(json.loads(inner[1])["layers"][0]))

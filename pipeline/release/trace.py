@@ -1,0 +1,229 @@
+"""The walk back from a served image: model artifact, package, stage images, locks, commit.
+
+Each thing names the next by digest; what is not where it should be, or is not what the thing before
+it names, goes to `missing` and the walk goes on where it can.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from builder import oci
+from builder.errors import BuilderError
+from builder.oci import canonical
+from builder.oci.reference import Reference
+from builder.registry.client import Registry
+from builder.store import Store
+from builder.store.roots import kept
+from pipeline.errors import PipelineError
+from pipeline.release import publish
+from pipeline.spec import provenance
+
+# What stages/package writes; the two know nothing of each other but these names.
+_ARTIFACT = "plateline.artifact"
+_PACKAGE = "plateline.package"
+_BASE_NAME = "org.opencontainers.image.base.name"
+_BASE_DIGEST = "org.opencontainers.image.base.digest"
+_TITLE = "org.opencontainers.image.title"
+
+
+@dataclass
+class Trace:
+    """What was found. `artifact` and `package` are empty where nothing names them.
+
+    `models` are those of the artifact, `metrics` its metrics; `stages` has name -> key, digest;
+    `locks` path -> digest.
+    """
+
+    image: str
+    base: str = ""
+    artifact: str = ""
+    models: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    package: str = ""
+    stages: dict[str, dict[str, str]] = field(default_factory=dict)
+    locks: dict[str, str] = field(default_factory=dict)
+    commit: str = ""
+    dirty: bool = False
+    missing: list[str] = field(default_factory=list)
+
+
+class Places:
+    """The store for names of `localhost/…`, the registries for all others; use it in a `with`."""
+
+    def __init__(self, store: Store, *, insecure: bool = False) -> None:
+        self._store, self._insecure = store, insecure
+        self._clients: dict[str, Registry] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def registry(self, host: str) -> Registry:
+        """Return the client of `host`."""
+        if host not in self._clients:
+            client = Registry(host, insecure=self._insecure)
+            self._clients[host] = self._stack.enter_context(client)
+        return self._clients[host]
+
+    def manifest(self, reference: Reference) -> bytes:
+        """Return a manifest's bytes, checked; raises BuilderError where it is missing."""
+        if reference.local:
+            return self._store.read(reference.digest or self._kept(reference))
+        found = self.registry(reference.host).get_manifest(
+            reference.repository, reference.digest or reference.tag or "latest"
+        )
+        if found is None:
+            raise BuilderError(f"{reference} is not in the registry")
+        return found[1]
+
+    def _kept(self, reference: Reference) -> str:
+        named = kept(self._store).get(f"{reference.host}/{reference.repository}")
+        if named is None:
+            raise BuilderError(f"the store keeps nothing as {reference}; add its @sha256:…")
+        return named.digest
+
+    def blob(self, reference: Reference, blob: oci.Descriptor) -> bytes:
+        """Return a blob of the repository that `reference` names."""
+        if reference.local:
+            return self._store.read(blob.digest)
+        return self.registry(reference.host).get_blob(reference.repository, blob)
+
+    def package(self, base: Reference, digest: str) -> bytes:
+        """Return the package `digest`, released beside `base`, or compiled on this machine."""
+        if self._store.path(digest).exists():
+            return self._store.read(digest)
+        if base.local:
+            raise BuilderError("the store does not have it; compile it here, or give --package")
+        path = base.repository.rpartition("/")[0]
+        return publish.fetch(self.registry(base.host), path, digest)
+
+
+def trace(
+    image: Reference, places: Places, root: Path | None = None, package: Path | None = None
+) -> Trace:
+    """Walk back from `image` as far as it goes.
+
+    `root` is a git checkout in which the locks of the commit are compared; `package` a file to be
+    taken where its digest is the right one. Raises BuilderError where `image` itself is not there.
+    """
+    data = places.manifest(image)
+    document = json.loads(data)
+    if "layers" not in document or "config" not in document:
+        raise PipelineError(f"{image} is no image; name the function's image by its digest")
+    pinned = Reference(image.host, image.repository, digest=canonical.sha256(data))
+    found = Trace(str(pinned))
+    config = json.loads(places.blob(image, oci.Descriptor.from_json(document["config"])))
+    labels = (config.get("config") or {}).get("Labels") or {}
+    names = {**labels, **(document.get("annotations") or {})}
+    base = _base(names, found)
+    _artifact(names, document.get("subject") or {}, places, found)
+    found.package = found.package or names.get(_PACKAGE, "")
+    if not found.package:
+        found.missing.append("the package: the image names none; run the pipeline by `invoke run`")
+    elif base:
+        _package(found, places, base, package)
+        _stages(found, places, base)
+        _locks(found, root)
+    return found
+
+
+def _base(names: Mapping[str, str], found: Trace) -> Reference | None:
+    try:
+        base = Reference.parse(f"{names[_BASE_NAME]}@{names[_BASE_DIGEST]}")
+    except (KeyError, BuilderError):
+        found.missing.append("the base: the image was not made by the package stage")
+        return None
+    found.base = str(base)
+    return base
+
+
+def _artifact(
+    names: Mapping[str, str], subject: Mapping[str, Any], places: Places, found: Trace
+) -> None:
+    if _ARTIFACT not in names:
+        found.missing.append("the artifact: the run had no artifact_repo")
+        return
+    found.artifact = names[_ARTIFACT]
+    try:
+        reference = Reference.parse(found.artifact)
+        if subject.get("digest", reference.digest) != reference.digest:
+            found.missing.append(f"the image's subject is {subject['digest']}, not the artifact")
+        document = json.loads(places.manifest(reference))
+        found.package = (document.get("annotations") or {}).get(_PACKAGE, "")
+        files = {
+            entry.get("annotations", {}).get(_TITLE): oci.Descriptor.from_json(entry)
+            for entry in document["layers"]
+        }
+        index = json.loads(places.blob(reference, files["manifest.json"]))
+        keep = ("name", "sha256", "variant", "model_type", "fold")
+        found.models = [{k: m[k] for k in keep if k in m} for m in index["models"]]
+        if "metrics.json" in files:
+            found.metrics = json.loads(places.blob(reference, files["metrics.json"]))
+    except (BuilderError, ValueError, KeyError) as error:
+        found.missing.append(f"the artifact {found.artifact}: {error}")
+
+
+def _package(found: Trace, places: Places, base: Reference, file: Path | None) -> None:
+    try:
+        data = file.read_bytes() if file else places.package(base, found.package)
+        if canonical.sha256(data) != found.package:
+            where = file or "what was released under it"
+            raise PipelineError(f"{where} is another one, {canonical.sha256(data)}")
+        made = provenance.read(data)
+    except (BuilderError, PipelineError, OSError) as error:
+        found.missing.append(f"the package {found.package}: {error}")
+        return
+    found.stages = {
+        name: {"digest": image["digest"], "key": image["key"]}
+        for name, image in made["images"].items()
+    }
+    found.locks = {path: lock["sha256"] for path, lock in made["locks"].items()}
+    found.commit, found.dirty = made["commit"], made["dirty"]
+
+
+def _stages(found: Trace, places: Places, base: Reference) -> None:
+    """Look for each stage's image beside the base, which must be the package's function."""
+    function = found.stages.get("function", {}).get("digest", base.digest)
+    if function != base.digest:
+        found.missing.append(f"the package's function is {function}, the image's base another one")
+    path = base.repository.rpartition("/")[0]
+    for name, entry in found.stages.items():
+        repository = f"{path}/{name}" if path else name
+        reference = Reference(base.host, repository, digest=entry["digest"])
+        try:
+            places.manifest(reference)
+            entry["image"] = str(reference)
+        except BuilderError as error:
+            found.missing.append(f"the image of {name}: {error}")
+
+
+def _locks(found: Trace, root: Path | None) -> None:
+    """Compare the locks with those of the commit, where `root` is a checkout that has it."""
+    if not found.locks:
+        return
+    if not found.commit:
+        found.missing.append("the commit: the package was compiled outside of a git checkout")
+        return
+    if found.dirty:
+        found.missing.append("the locks were not compared: the package was made of a changed tree")
+        return
+    for path, digest in found.locks.items() if root else ():
+        command = ["git", "-C", str(root), "show", f"{found.commit}:{path}"]
+        try:
+            shown = subprocess.run(command, capture_output=True, check=False)
+        except FileNotFoundError:
+            return
+        if shown.returncode:
+            found.missing.append(f"{path} at {found.commit[:12]}: this checkout does not have it")
+        elif canonical.sha256(shown.stdout) != digest:
+            found.missing.append(f"{path} at {found.commit[:12]} is another file than was used")

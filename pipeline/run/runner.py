@@ -1,0 +1,201 @@
+"""Running a compiled package on this machine, in the very images it pins."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from builder import oci
+from builder.errors import BuilderError
+from builder.sandbox.engines import choose
+from builder.store import Store, origins
+from pipeline.errors import PipelineError
+from pipeline.run import page
+from pipeline.run.cache import Cache
+from pipeline.run.record import Record, Result, Step
+from pipeline.run.scheduler import Graph, Outcome
+from pipeline.run.step import Surroundings, Volume
+from pipeline.spec.kubernetes import known_name
+from pipeline.spec.package import Package, arguments, image_digest, load
+from pipeline.spec.wiring import check_wiring
+
+__all__ = ["Package", "Result", "Step", "Volume", "load", "run"]
+
+_HAD_HERE = {"pvcMount", "secretAsVolume", "secretAsEnv", "activeDeadlineSeconds",
+             "imagePullPolicy", "securityContext"}  # fmt: skip
+
+
+def run(
+    package: Package,
+    store: Store,
+    *,
+    parameters: Mapping[str, Any],
+    volumes: Mapping[str, Volume],
+    secrets: Mapping[str, Path],
+    runs: Path,
+    engine: str = "auto",
+    jobs: int = 2,
+    network: bool = True,
+    use_cache: bool = True,
+    find_image: Callable[[str], oci.Image | None] = lambda _: None,
+    progress: Callable[[Step], None] = lambda _: None,
+) -> Result:
+    """Execute `package` and return what came of it; a step that fails is in the result.
+
+    `find_image` brings an image that the store lacks (from a registry). Raises PipelineError before
+    anything runs for a wrong parameter, a missing image, claim or secret, and KeyboardInterrupt
+    after every container has been stopped and the page written.
+    """
+    given = arguments(package, parameters)
+    for fault in check_wiring(package):
+        raise PipelineError(f"the package cannot run: {fault}")
+    images = _images(package, store, find_image)
+    notes = _notes(package, given, volumes, secrets)
+    began, name = time.time(), time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = _folder(runs, f"{name}-{package.digest.removeprefix('sha256:')[:12]}")
+    record = Record(progress)
+    around = Surroundings(
+        folder=folder, sandbox=choose(engine, store), store=store, images=images,
+        kubernetes=package.kubernetes, volumes=volumes, secrets=secrets, network=network,
+        facts={
+            "pipeline_job_name": folder.name, "pipeline_job_uuid": folder.name,
+            "pipeline_job_resource_name": f"runs/{folder.name}", "pipeline_root": "/kfp",
+            "pipeline_job_create_time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+            "pipeline_job_schedule_time_utc":
+                time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        },
+        cache=Cache(store.root.parent / "steps") if use_cache else None,
+        slots=threading.Semaphore(jobs), record=record,
+    )  # fmt: skip
+    ends: list[Outcome] = []
+    over = threading.Event()
+
+    def work() -> None:
+        try:
+            ends.append(Graph(package.spec, around).root(given))
+        finally:
+            over.set()
+
+    with _noticed() as signals:
+        threading.Thread(target=work).start()
+        while not over.wait(0.05):
+            if signals and not around.stop.is_set():
+                around.stop_all()
+    if around.cache:
+        for fingerprint, claims, started, ended in around.wrote:
+            around.cache.left(fingerprint, claims, started, ended)
+    end = ends[0] if ends else Outcome("failed", error="the run ended by a defect; see above")
+    result = Result(
+        state="stopped" if around.stop.is_set() else end.state,
+        folder=folder, page=folder / "index.html",
+        package_digest=package.digest, steps=dict(record.steps), outputs=end.parameters,
+        artifacts=end.artifacts, parameters=given, notes=notes, seconds=time.time() - began,
+        error=end.error,
+    )  # fmt: skip
+    try:
+        result.page.write_text(page.render(package.name, result))
+        (folder / "run.json").write_text(json.dumps(page.document(result), indent=1))
+    except OSError as error:
+        raise PipelineError(
+            f"the run ended ({result.state}), but writing its page to {folder} failed "
+            f"({error.strerror}); make room there"
+        ) from None
+    if signals:
+        raise KeyboardInterrupt
+    return result
+
+
+@contextmanager
+def _noticed() -> Iterator[list[int]]:
+    """Yield a list to which Ctrl-C (and a request to end) is added, where they would end a run.
+
+    KeyboardInterrupt could be raised between the start of a container and the note that it runs;
+    a container of an engine would then outlive its run.
+    """
+    signals: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    before = {
+        number: signal.signal(number, lambda found, _: signals.append(found))
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    }
+    try:
+        yield signals
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _folder(runs: Path, name: str) -> Path:
+    for number in range(1, 1000):
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise PipelineError(f"making {folder} failed ({error.strerror})") from None
+        return folder.resolve()
+    raise PipelineError(f"{runs} has too many runs called {name}")
+
+
+def _images(
+    package: Package, store: Store, find_image: Callable[[str], oci.Image | None]
+) -> dict[str, oci.Image]:
+    images = {}
+    for reference in set(package.images().values()):
+        digest = image_digest(reference)
+        image: oci.Image | None
+        try:
+            image = store.image(digest)
+            if not origins.at_hand(store, image):
+                image = None
+        except BuilderError:
+            image = None
+        image = image or find_image(reference)
+        if image is None or image.digest != digest:
+            raise PipelineError(
+                f"the image {reference} is neither in the store {store.root} nor in a registry; "
+                "run `invoke build-images`, or compile the package again"
+            )
+        images[reference] = image
+    return images
+
+
+def _notes(
+    package: Package,
+    given: Mapping[str, Any],
+    volumes: Mapping[str, Volume],
+    secrets: Mapping[str, Path],
+) -> tuple[str, ...]:
+    """Check that claims are there; return what the package asks that cannot be had here."""
+    notes = set()
+    for label, settings in package.kubernetes.items():
+        for mount in settings.get("pvcMount", []):
+            claim = known_name(mount, "pvcName", given)
+            if claim and claim not in volumes:
+                raise PipelineError(
+                    f"{label} mounts the claim {claim}; give a folder with --volume {claim}=DIR"
+                )
+            folder = volumes[claim].folder if claim else Path("/")
+            if not folder.is_dir():
+                raise PipelineError(f"the folder {folder} for the claim {claim} is not there")
+        for secret in [*settings.get("secretAsVolume", []), *settings.get("secretAsEnv", [])]:
+            name = known_name(secret, "secretName", given)
+            if name and name not in secrets and not secret.get("optional"):
+                notes.add(f"the secret {name} was not given (--secret {name}=DIR)")
+        notes |= {
+            f"{key} has no effect on this machine" for key in settings if key not in _HAD_HERE
+        }
+    for executor in package.spec["deploymentSpec"].get("executors", {}).values():
+        if executor.get("container", {}).get("resources", {}).get("accelerator"):
+            notes.add("accelerators are not used on this machine")
+    return tuple(sorted(notes))

@@ -1,0 +1,1 @@
+"""The packaged function: deployed to a gateway, or served on this machine."""

@@ -1,0 +1,1 @@
+"""A compiled package: made, read, checked and compared, as data."""

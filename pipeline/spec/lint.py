@@ -1,0 +1,162 @@
+"""What is wrong with a compiled package, found without running it; also with others' packages.
+
+The backend finds these faults hours later, or never: a container fails, a value is a literal
+placeholder, or a result of yesterday's image is taken from the cache. Source of the rules:
+api/v2alpha1/pipeline_spec.proto and backend/src/v2 (driver, cacheutils) of kubeflow/pipelines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from builder import oci
+from pipeline.errors import PipelineError
+from pipeline.spec import values
+from pipeline.spec.package import STUBS, Package, read
+from pipeline.spec.wiring import PLACEHOLDER, Finding, Found, check_wiring, declared, texts
+
+__all__ = ["Finding", "lint"]
+
+
+def lint(path: Path) -> list[Finding]:
+    """Return the faults of the package at `path`, in the order of their places.
+
+    Raises PipelineError for a file that is missing or no compiled pipeline at all.
+    """
+    package, faults = read(path)
+    found = {
+        Finding(
+            fault.where, "unknown-field",
+            f"{fault.message}; mend the spelling, or compile the package again",
+        )
+        for fault in faults
+    }  # fmt: skip
+    if not all(fault.readable for fault in faults):
+        return sorted(found)  # what else would be found follows from the missing part
+    for check in (_executors, check_wiring, _definitions, _strings):
+        found.update(check(package))
+    return sorted(found)
+
+
+# Executors: what a container is.
+
+_SECRET_NAME = re.compile(
+    r"(?i)(^|[_.-])(pass(word|wd|phrase)|secret|token|credentials?|(api|access|private)[_-]?key)$"
+)
+_SECRET_FLAG = re.compile(
+    r"(?i)^--?(pass(word|wd)|secret|token|(api|access|private)-?key)=(?!\{\{)(.+)"
+)
+_SECRET_VALUE = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|\bAKIA[0-9A-Z]{16}\b"  # access key of AWS
+    r"|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{40,}|\bglpat-[\w-]{20,}"
+    r"|\bxox[abprs]-[\w-]{10,}|\bAIza[\w-]{35}\b"
+    r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"  # JSON web token
+    r"|://[^/\s:@{]+:[^/\s@{]+@"  # user and password in a URL
+    r'|"auth"\s*:\s*"[A-Za-z0-9+/=]{8,}"'  # Docker's config.json
+)
+
+
+def _executors(package: Package) -> Found:
+    executors = package.spec["deploymentSpec"].get("executors", {})
+    for label, executor in executors.items():
+        container = executor.get("container")
+        if container is None:
+            continue
+        image = container.get("image", "")
+        if image not in STUBS and not oci.is_digest(image.partition("@")[2]):
+            yield Finding(
+                label, "image-without-digest",
+                f"the image {image!r} can change under its name; write repository@sha256:… "
+                "(`invoke compile` does)",
+            )  # fmt: skip
+        for where, word in _words(container):
+            if _SECRET_FLAG.match(word):
+                yield _secret(f"{label}.{where}")
+        for entry in container.get("env", []):
+            name, value = entry.get("name", ""), entry.get("value", "")
+            if _SECRET_NAME.search(name) and value and not value.startswith(("/", "{{")):
+                yield _secret(f"{label}.env.{name}")
+    for label in package.kubernetes:
+        if label not in executors:
+            yield Finding(
+                f"platforms.kubernetes.{label}", "missing-executor",
+                "the Kubernetes part describes an executor that the pipeline does not have; "
+                "compile both parts together",
+            )  # fmt: skip
+    for name, component in package.spec.get("components", {}).items():
+        label = component.get("executorLabel")
+        if label in executors:
+            yield from _arguments(name, component, executors[label].get("container", {}))
+
+
+def _words(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for part in ("command", "args"):
+        for index, word in enumerate(container.get(part, [])):
+            yield f"{part}[{index}]", word
+
+
+def _secret(where: str) -> Finding:
+    return Finding(
+        where, "secret-in-argument",
+        "a secret in an argument, a variable or a parameter is shown to everyone who sees the "
+        "run; mount it from a secret by kfp.kubernetes.use_secret_as_volume",
+    )  # fmt: skip
+
+
+def _arguments(name: str, component: Mapping[str, Any], container: Mapping[str, Any]) -> Found:
+    """Check that placeholders name what the component declares, and pass no secret."""
+    for where, word in _words(container):
+        shown = {match["name"] for match in PLACEHOLDER.finditer(word)}
+        if "{{$}}" in word:  # the executor input, with every parameter
+            shown |= set(declared(component, "inputs", "parameters"))
+        for key in sorted(filter(_SECRET_NAME.search, shown)):
+            if key in declared(component, "inputs", "parameters"):
+                yield _secret(f"{name}.{where} ({key})")
+        for match in PLACEHOLDER.finditer(word):
+            key, side = match["name"], match["side"]
+            if key in declared(component, side, match["kind"]) or key.startswith(
+                "pipelinechannel--"
+            ):
+                continue
+            yield Finding(
+                f"{name}.{where}", f"missing-{side[:-1]}",
+                f"{match[0]}…}}}} names no {match['kind'][:-1]} among the {side} of the component; "
+                "declare it, or mend the name",
+            )  # fmt: skip
+
+
+# Values.
+
+
+def _definitions(package: Package) -> Found:
+    """Check defaults: that they are of their type, and no secrets."""
+    components = {"root": package.spec["root"], **package.spec.get("components", {})}
+    for name, component in components.items():
+        for key, definition in declared(component, "inputs", "parameters").items():
+            if "defaultValue" not in definition:
+                continue
+            value, where = definition["defaultValue"], f"{name}.{key}"
+            if isinstance(value, str) and value and _SECRET_NAME.search(key):
+                yield _secret(where)
+            try:
+                values.coerce(value, definition.get("parameterType", ""), key)
+            except PipelineError as error:
+                yield Finding(where, "wrong-type", f"{error}; mend the default")
+
+
+def _strings(package: Package) -> Found:
+    """Check every string of every part."""
+    for where, text in texts({**package.spec, "platforms.kubernetes": package.kubernetes}):
+        if "{{channel:" in text:
+            yield Finding(
+                where,
+                "unresolved-channel",
+                f"{text[:80]!r} is a literal placeholder of the compiler, not a value; pass the "
+                "parameter as an argument instead of formatting it into a string",
+            )
+        if _SECRET_VALUE.search(text):
+            yield _secret(where)

@@ -1,0 +1,174 @@
+"""Locks: made from what is asked for, refused when they do not fit, one version in a workspace."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from builder.build.lock import Change, lock
+from builder.build.make import build, plans
+from builder.build.workspace import Workspace
+from builder.errors import BuilderError
+from builder.packages import wheels
+from builder.store import Store
+from tests.builder.conftest import Make
+
+ROOT = Path(__file__).parents[3]
+STAGE = "FROM scratch AS python\nFROM python\nCOPY --from=wheels / /venv/\n"
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of wheels, which is all that pip knows here."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PLATELINE_STORE", str(tmp_path / "cache/store"))
+    return folder
+
+
+def wheel(index: Path, name: str, version: str, tag: str = "py3-none-any", needs: str = "") -> None:
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += f"Requires-Dist: {needs}\n" if needs else ""
+    with zipfile.ZipFile(index / f"{name}-{version}-{tag}.whl", "w") as archive:
+        archive.writestr(f"{name}.py", f"version = {version!r}\n")
+        archive.writestr(f"{info}/METADATA", metadata)
+        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def workspace(make: Make) -> Workspace:
+    wanted = {"stages/a/requirements.in": "tool\n", "stages/b/requirements.in": "library<2\n"}
+    return make(STAGE, **{"stages/b/Dockerfile": STAGE}, **wanted)
+
+
+def versions(workspace: Workspace, name: str) -> dict[str, str]:
+    return {w.name: w.version for w in wheels.read_lock(workspace.target(name).folder)}
+
+
+def fill(index: Path) -> None:
+    wheel(index, "tool", "1.0", needs="library")
+    wheel(index, "library", "1.0")
+
+
+def test_all_stages_get_one_version_that_suits_all(index: Path, workspace: Workspace) -> None:
+    fill(index)
+    wheel(index, "library", "1.5")
+    wheel(index, "library", "2.0")
+    changes = lock(workspace)
+    assert versions(workspace, "a") == {"tool": "1.0", "library": "1.5"}
+    assert versions(workspace, "b") == {"library": "1.5"}
+    assert Change("a", "tool", "", "1.0") in changes
+    assert str(index) not in (workspace.root / "stages/a" / wheels.LOCK).read_text()
+
+
+def test_a_newer_version_is_taken_only_when_asked_for(index: Path, workspace: Workspace) -> None:
+    fill(index)
+    lock(workspace)
+    wheel(index, "library", "1.5")
+    assert lock(workspace) == []
+    changes = lock(workspace, ["b"], upgrade=True)
+    assert changes == [Change(name, "library", "1.0", "1.5") for name in "ab"]
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_locked_version_that_fits_no_more_gives_way(
+    index: Path, workspace: Workspace, direct: bool
+) -> None:
+    fill(index)
+    lock(workspace)
+    wheel(index, "library", "1.5")
+    if direct:
+        (workspace.root / "stages/b/requirements.in").write_text("library>1,<2\n")
+    else:
+        wheel(index, "tool", "1.1", needs="library>=1.5")
+        (workspace.root / "stages/a/requirements.in").write_text("tool>1\n")
+    assert Change("b", "library", "1.0", "1.5") in lock(workspace)
+
+
+def test_a_lock_that_does_not_fit_fails_the_build_and_names_the_command(
+    index: Path, workspace: Workspace, store: Store
+) -> None:
+    fill(index)
+    lock(workspace)
+    (workspace.root / "stages/b/requirements.in").write_text("tool\n")
+    plans(workspace, store, ["a"])
+    with pytest.raises(BuilderError, match=r"does not fit requirements\.in any more") as refused:
+        build(workspace, store, ["b"])
+    command = re.search(r"run `invoke (.*) b`", str(refused.value))
+    assert command
+    lock(workspace, ["b"])
+    plans(workspace, store)
+    # The command that is named is one that there is.
+    done = subprocess.run(
+        [ROOT / "invoke", *command[1].split(), "nobody"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "there is no target 'nobody'" in done.stderr
+
+
+def test_a_lock_that_is_missing_or_no_lock_is_named(
+    index: Path, workspace: Workspace, store: Store
+) -> None:
+    with pytest.raises(BuilderError, match=r"a/requirements.* is not there; run `invoke lock --ta"):
+        build(workspace, store, ["a"])
+    fill(index)
+    lock(workspace)
+    path = workspace.root / "stages/a" / wheels.LOCK
+    path.write_text(path.read_text() + "numpy>=1\n")
+    with pytest.raises(BuilderError, match=r"lock:5: not `name==version .*`: 'numpy>=1'"):
+        build(workspace, store, ["a"])
+
+
+def test_two_versions_of_a_package_fail_every_build(
+    index: Path, workspace: Workspace, store: Store
+) -> None:
+    fill(index)
+    lock(workspace)
+    path = workspace.root / "stages/b" / wheels.LOCK
+    text = path.read_text().replace("library==1.0", "library==1.1")
+    path.write_text(re.sub(r"sha256:\w{12}", "sha256:" + "f" * 12, text))
+    with pytest.raises(BuilderError, match=(
+        r"library is locked as 1\.0 \(sha256:\w{12}\) for a and as 1\.1 \(sha256:f{12}\) for b; "
+        r".*run `invoke lock`"
+    )):  # fmt: skip
+        build(workspace, store, ["a"])
+    assert lock(workspace), "locking mends it"
+    plans(workspace, store)
+
+
+@pytest.mark.parametrize("tag", ["cp312-cp312-manylinux_2_17_x86_64", "cp313-cp313-win_amd64"])
+def test_a_package_without_a_wheel_for_the_platform_is_named(
+    index: Path, workspace: Workspace, tag: str
+) -> None:
+    wheel(index, "library", "1.0", tag)
+    wheel(index, "tool", "1.0", needs="library")
+    with pytest.raises(BuilderError, match=(
+        r"resolving a/requirements\.in .* failed: library.* has no wheel for Python 3\.13 on "
+        "linux-amd64"
+    )):  # fmt: skip
+        lock(workspace)
+
+
+def test_an_sdist_is_not_taken(index: Path, workspace: Workspace) -> None:
+    wheel(index, "tool", "1.0", needs="library")
+    (index / "library-1.0.tar.gz").write_bytes(b"")
+    with pytest.raises(BuilderError, match=r"library.* has no wheel .*sdists are not taken"):
+        lock(workspace)
+
+
+def test_requirements_that_exclude_each_other_are_told(index: Path, workspace: Workspace) -> None:
+    wheel(index, "library", "1.0")
+    wheel(index, "library", "2.0")
+    wheel(index, "tool", "1.0", needs="library>=2")
+    with pytest.raises(BuilderError, match=r"a/requirements\.in and b/requirements\.in .*conflict"):
+        lock(workspace)

@@ -1,0 +1,488 @@
+"""The same recipe gives the same file tree and config here and with a Docker Engine's BuildKit.
+
+What differs on purpose stands in a table of docs/builder.md; the recipes here keep clear of it, but
+for the tests that are named so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.build.make import build
+from builder.build.workspace import Workspace
+from builder.errors import BuilderError
+from builder.registry.client import Registry
+from builder.registry.push import push
+from builder.sandbox.unpack import image_entries
+from builder.store import Store
+from tests.builder.conftest import Make
+from tests.conftest import missing
+from tests.servers import files
+
+DOCKER = "/usr/bin/docker"
+# Path -> kind, mode, uid, gid, and the content's hash or the link's target.
+Tree = dict[str, tuple[Any, ...]]
+FILES = {
+    "one.txt": "1", "two.txt": "2", "src/run": "run", "src/sub/data": "data", "src/b.txt": "b",
+    "src/c.txt": "c", "dir/x/deep": "deep", "links/file": "linked", "a/node/x": "ax",
+    "node/y": "ny", "b/node": "bn",
+    "accounts/passwd": "root:x:0:0::/:/\nme:x:1000:1001:Me:/home/me:/bin/sh\n",
+    "accounts/group": "root:x:0:\nteam:x:2000:me\n",
+}  # fmt: skip
+LINKS = {
+    "src/link": "sub/data", "to-folder": "src", "to-file": "one.txt",
+    "links/outside": "../real", "links/beside": "file", "links/absolute": "/zzz",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _engine() -> None:
+    found = shutil.which(DOCKER)
+    if not found or subprocess.run([DOCKER, "info"], capture_output=True, check=False).returncode:
+        missing("a Docker Engine", "apt-get install docker.io, then start dockerd")
+
+
+@pytest.fixture
+def context(make: Make) -> Any:
+    """Return a function that writes the workspace: a recipe, and files beside the usual ones."""
+
+    def write(recipe: str, **files: str) -> Workspace:
+        root = make(recipe, **FILES, **files).root
+        for name, target in LINKS.items():
+            if not (root / name).is_symlink():
+                (root / name).symlink_to(target)
+        (root / "src/run").chmod(0o755)
+        return Workspace.load(root)
+
+    return write
+
+
+def ours(store: Store, workspace: Workspace) -> tuple[Tree, dict[str, Any]]:
+    """Return the tree and the config of target `a` as the builder makes them."""
+    image = build(workspace, store, ["a"])["a"].image
+    tree: Tree = {}
+    for entry in image_entries(store, image):
+        data = entry.target
+        if entry.kind == "file":
+            with entry.open() as stream:
+                data = hashlib.sha256(stream.read()).hexdigest()
+        tree[entry.path] = (entry.kind, oct(entry.mode), entry.uid, entry.gid, data)
+    return tree, settings(image.config["config"])
+
+
+def theirs(workspace: Workspace, folder: Path) -> tuple[Tree, dict[str, Any]]:
+    """Return the tree and the config of the same recipe as BuildKit makes them.
+
+    Raises BuilderError with BuildKit's last words where it refuses.
+    """
+    tag = f"plateline-same-{uuid.uuid4().hex[:12]}"
+    command = [DOCKER, "build", "-q", "-t", tag, "-f", str(workspace.root / "stages/a/Dockerfile")]
+    done = subprocess.run(
+        [*command, str(workspace.root)],
+        env={**os.environ, "DOCKER_BUILDKIT": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise BuilderError(done.stderr.strip().splitlines()[-1])
+    try:
+        saved = folder / f"{tag}.tar"
+        subprocess.run([DOCKER, "save", "-o", str(saved), tag], check=True, capture_output=True)
+        return unsave(saved)
+    finally:
+        subprocess.run([DOCKER, "rmi", "-f", tag], check=False, capture_output=True)
+
+
+_KINDS = {
+    tarfile.REGTYPE: "file",
+    tarfile.DIRTYPE: "dir",
+    tarfile.SYMTYPE: "symlink",
+    tarfile.LNKTYPE: "hardlink",
+}
+
+
+def unsave(path: Path) -> tuple[Tree, dict[str, Any]]:
+    """Read what `docker save` wrote: the layers laid over each other, and the config."""
+    tree: Tree = {}
+    with tarfile.open(path) as archive:
+
+        def member(name: str) -> Any:
+            stream = archive.extractfile(name)
+            assert stream
+            return stream
+
+        (manifest,) = json.load(member("manifest.json"))
+        config = json.load(member(manifest["Config"]))
+        for name in manifest["Layers"]:
+            with tarfile.open(fileobj=member(name)) as layer:
+                for info in layer:
+                    data = info.linkname
+                    if info.isreg():
+                        content = layer.extractfile(info)
+                        assert content
+                        data = hashlib.sha256(content.read()).hexdigest()
+                    kind = _KINDS[info.type]
+                    where = info.name.strip("/")
+                    for below in [p for p in tree if kind != "dir" and p.startswith(where + "/")]:
+                        del tree[below]
+                    tree[where] = (kind, oct(info.mode & 0o7777), info.uid, info.gid, data)
+    return tree, settings(config["config"])
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without what is empty: null on one side is nothing on the other."""
+    engine = ("Hostname", "Domainname", "Image", "ArgsEscaped")
+    return {name: value for name, value in config.items() if value and name not in engine}
+
+
+def same(workspace: Workspace, store: Store, folder: Path) -> None:
+    tree, config = ours(store, workspace)
+    their_tree, their_config = theirs(workspace, folder)
+    assert tree == their_tree
+    assert config == their_config
+
+
+TREES = {
+    "folders and files": """
+        COPY src/ /a/x/y/
+        COPY src /b
+        COPY src/. /c/
+        COPY src /d/.
+        COPY one.txt /e
+        COPY one.txt /f/
+        COPY one.txt g/
+        COPY /one.txt /h
+        COPY ../one.txt /i
+        COPY one.txt /j/../k/
+        COPY ["one.txt", "/with space/"]
+        copy "one.txt" '/quoted'
+        ENV D=/vars
+        COPY one.txt $D/${D:+x}/
+        COPY . /all/
+        """,
+    "several sources": """
+        COPY one.txt two.txt /a/
+        COPY src dir /b/
+        COPY src one.txt dir/ /c/
+        """,
+    "patterns": """
+        COPY src/*.txt /a/
+        COPY src/* /b/
+        COPY s*/run /c/
+        COPY [a-o]*.txt /d/
+        COPY ?ne.txt /e/
+        COPY [^o]*.txt /f/
+        COPY src/** /g/
+        COPY *.txt /h/
+        """,
+    "links that are copied": """
+        COPY to-file /a/
+        COPY to-folder /b/
+        COPY to-folder/run /c/
+        COPY src/link /d
+        COPY to-* /e/
+        COPY links/ /f/
+        """,
+    "owners and modes": """
+        COPY --chown=7:8 src/ /a/new/folder/
+        COPY --chown=7 one.txt /b/new/
+        COPY --chown=7:8 one.txt /c/new/file
+        COPY --chmod=0600 src/ /d/
+        COPY --chmod=755 one.txt /e/
+        COPY --chown=7:8 --chmod=0640 to-folder /f/
+        """,
+    "onto what is there": """
+        COPY src /a
+        COPY one.txt /a
+        COPY dir /a/sub
+        COPY --chown=7:8 --chmod=0700 src /b
+        COPY one.txt /b/
+        COPY src/sub /b/sub
+        COPY --chown=7:8 --chmod=0700 src /c
+        COPY src /c
+        COPY --chown=1:1 one.txt /c/new/deep/
+        COPY one.txt /d
+        COPY two.txt /d
+        """,
+    "through links that are there": """
+        COPY links/ /l/
+        COPY one.txt /l/outside/new
+        COPY src /l/outside
+        COPY two.txt /l/beside
+        COPY one.txt /l/absolute/new
+        COPY src/ /l/
+        WORKDIR /l/outside/work
+        COPY one.txt .
+        """,
+    "owners with names": """
+        COPY accounts/ /etc/
+        COPY --chown=me one.txt /a/
+        COPY --chown=me:team src /b
+        COPY --chown=9:team one.txt /c/
+        COPY --chown=me:9 one.txt /d/
+        USER me
+        WORKDIR /w/x
+        USER me:team
+        WORKDIR /y
+        """,
+    "WORKDIR": """
+        COPY one.txt /
+        WORKDIR /a/b/c
+        WORKDIR d
+        COPY one.txt .
+        COPY src ./
+        COPY two.txt sub/x
+        WORKDIR "/with space"
+        WORKDIR /e f
+        ENV X=/y
+        WORKDIR $X/z
+        WORKDIR ../w
+        USER 7:8
+        WORKDIR /u/v
+        COPY --chown=5:5 src /own
+        WORKDIR /own/new
+        USER 9
+        WORKDIR /n
+        COPY one.txt /own/file
+        """,
+    "stages": """
+        COPY --chown=7:8 --chmod=0750 src /in
+        COPY links /l
+        COPY dir /real
+        ENV A=1
+        USER 7
+        CMD ["a"]
+        ENTRYPOINT ["b"]
+        EXPOSE 80
+        VOLUME /v
+        LABEL a=1 b=2
+        HEALTHCHECK CMD x
+        WORKDIR /w
+        FROM scratch AS two
+        COPY --from=0 /in/run /o
+        COPY --from=0 /in /o2
+        COPY --from=0 /in/link /o3
+        COPY --from=0 /in/s* /o4/
+        COPY --from=0 / /o5/
+        COPY --from=0 /l/outside /o6/
+        COPY --from=0 /l/outside/x /o7/
+        COPY --from=0 --chown=1 /l/ /o8/
+        FROM 0
+        COPY --from=two /o2 here
+        ENTRYPOINT ["c"]
+        EXPOSE 81
+        LABEL b=3 c=4
+        WORKDIR x
+        ARG A=9
+        ENV B=$A
+        """,
+}
+
+
+@pytest.mark.parametrize("recipe", TREES.values(), ids=list(TREES))
+def test_a_tree_is_what_docker_makes_of_it(
+    context: Any, store: Store, tmp_path: Path, recipe: str
+) -> None:
+    recipe = recipe.replace("FROM 0", "FROM first")
+    lines = ["FROM scratch AS first", *(line.strip() for line in recipe.strip().splitlines())]
+    same(context("\n".join(lines) + "\n"), store, tmp_path)
+
+
+CONFIGS = {
+    "ENV": r"""
+        ENV Z=1 A=1 A=2 B="x y" C='q' D=a\ b
+        ENV Z=3
+        ENV LONG one  "two" $PATH
+        ENV E=$PATH:/x F=${A:-d} G=${A:+e} H=${NONE:-${A}} I=$NONE
+        ENV J='$PATH' K="\$PATH" L=\$PATH M="a\b" N=a\b O=a"b c"d'e f'
+        ENV P=$A-${A}y "Q R"=1 \
+            S=2
+        """,
+    "ARG": """
+        ARG V=3 W="a b"
+        ENV A=$V
+        ARG X=$W-x
+        ARG NONE
+        ENV B=$X C=${NONE:-none}
+        ARG A=9
+        ENV D=$A
+        ENV E=1
+        ARG E
+        ENV F=$E
+        ARG G=1
+        ENV G=2
+        ENV H=$G
+        ENV I=$TARGETARCH
+        ARG TARGETARCH TARGETPLATFORM
+        ARG TARGETOS
+        ENV J=$TARGETARCH K=$TARGETOS L=$TARGETPLATFORM
+        """,
+    "LABEL": r"""
+        LABEL a=b "c d"="e f" x='y' v="$PATH" w='$PATH'
+        LABEL legacy one two
+        LABEL multi="a \
+            b"
+        """,
+    "ports, volumes, signal, user": """
+        EXPOSE 80 443/tcp 53/udp 8000-8002 9000/TCP
+        ENV P=81 Q="82 83"
+        EXPOSE $P $Q
+        VOLUME /data /x
+        VOLUME ["/y", "/with space"]
+        VOLUME "/z"
+        STOPSIGNAL SIGINT
+        USER "7:8"
+        """,
+    "shell forms": """
+        CMD echo hi $HOME
+        HEALTHCHECK --interval=1m30s --timeout=3s --start-period=500ms --retries=2 CMD a || exit 1
+        """,
+    "exec forms": """
+        ENTRYPOINT [ "a" , "b c" ]
+        CMD ["x", "$HOME"]
+        HEALTHCHECK --interval=1.5s CMD ["a","b"]
+        STOPSIGNAL 9
+        USER name:group
+        """,
+    "CMD before ENTRYPOINT": """
+        CMD ["a"]
+        ENTRYPOINT exec top
+        HEALTHCHECK NONE
+        """,
+    "empty lists": """
+        CMD []
+        ENTRYPOINT []
+        """,
+    "no JSON": "CMD ['a']",
+}
+
+
+@pytest.mark.parametrize("recipe", CONFIGS.values(), ids=list(CONFIGS))
+def test_a_config_is_what_docker_makes_of_it(
+    context: Any, store: Store, tmp_path: Path, recipe: str
+) -> None:
+    lines = ["ARG W=never", "FROM scratch", "COPY one.txt /"]
+    lines += [line.strip() for line in recipe.strip().splitlines()]
+    same(context("\n".join(lines) + "\n"), store, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "*\n!src\nsrc/sub\n!src/sub/data\n**/*.txt\n!src/b.txt\n",
+        "src/*\n!src/sub\n# comment\n\n/dir\none.txt/\n./two.txt\n",
+        "*/run\n*/*/da*\n!**/data\n?ne.txt\n[st]wo.txt\nlinks\n",
+        "dir/\n!dir/x/deep\nSRC\nnode\n**/y\n",
+        "**/node\n!a/node/x\n**/*.txt\n",
+        "src\n!src/b.txt\nsrc/b.txt\n!src\na/**\n!a/node/x\n",
+    ],
+)
+def test_dockerignore_hides_what_docker_hides(
+    context: Any, store: Store, tmp_path: Path, rules: str
+) -> None:
+    workspace = context("FROM scratch\nCOPY . /\n", **{".dockerignore": rules})
+    same(workspace, store, tmp_path)
+
+
+def test_an_image_of_a_registry_is_a_base_and_a_source_as_with_docker(
+    context: Any, store: Store, tmp_path: Path, registry_host: str
+) -> None:
+    """The engine pulls the very image that the builder made and pushed."""
+    first = build(context("FROM scratch\nCOPY links /l\nCOPY --chown=7:8 src /in\n"), store)["a"]
+    with Registry(registry_host) as registry:
+        push(store, {"base": (first.key, first.image)}, f"{registry_host}/p", registry)
+    name = f"{registry_host}/p/base@{first.image.digest}"
+    recipe = (
+        f"FROM {name}\nCOPY one.txt /l/outside/\nCOPY two.txt /in/\nCOPY --from={name} /in /out\n"
+    )
+    workspace = context(recipe)
+    try:
+        same(workspace, Store.open(tmp_path / "fresh"), tmp_path)
+    finally:
+        subprocess.run([DOCKER, "rmi", "-f", name], check=False, capture_output=True)
+
+
+def test_a_file_of_the_network_lands_as_docker_lands_it(
+    context: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That engine knows neither --checksum nor --chmod here, so its recipe goes without."""
+    monkeypatch.setenv("PLATELINE_STORE", str(tmp_path / "cache" / "store"))
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/model.bin").write_bytes(b"weights")
+
+    with files(tmp_path / "web") as web:
+        url = f"{web}/model.bin"
+        lines = ("ADD {} /a/b/", "ADD {} /renamed", "ADD --chown=7:8 {} /c/")
+        recipe = "".join(f"\n{line.format(url)}" for line in lines)
+        pinned = f"ADD --checksum=sha256:{hashlib.sha256(b'weights').hexdigest()}"
+        their_tree, _ = theirs(context(f"FROM scratch{recipe}\n"), tmp_path)
+        tree, _ = ours(store, context(f"FROM scratch{recipe}\n".replace("ADD", pinned)))
+    assert tree == their_tree
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ("COPY src /a\nCOPY nothing /", r"Dockerfile:3: 'nothing' is not there"),
+        ("COPY src /a\nCOPY clash/ /a/", r"Dockerfile:3: /a/sub is a dir already, where a file"),
+        ("COPY links /l\nCOPY clash2/ /l/", r"Dockerfile:3: /l/outside is a symlink already"),
+        ("COPY --chown=me one.txt /", r"Dockerfile:2: me: the image's /etc/passwd has no 'me'"),
+        ("COPY --from=later one.txt /", r"Dockerfile:2: 'later' is no target"),
+    ],
+)
+def test_what_docker_refuses_is_refused(
+    context: Any, store: Store, tmp_path: Path, recipe: str, says: str
+) -> None:
+    workspace = context(
+        f"FROM scratch\n{recipe}\n", **{"clash/sub": "file", "clash2/outside/x": "x"}
+    )
+    with pytest.raises(BuilderError):
+        theirs(workspace, tmp_path)
+    with pytest.raises(BuilderError, match=says):
+        ours(store, workspace)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ("COPY src/nothing* one.txt /a/", r"Dockerfile:2: nothing matches 'src/nothing\*'"),
+        ("COPY one.txt two.txt /a", r"Dockerfile:2: several files go to '/a', which must end"),
+    ],
+)
+def test_what_is_refused_here_alone_is_in_the_table(
+    context: Any, store: Store, tmp_path: Path, recipe: str, says: str
+) -> None:
+    workspace = context(f"FROM scratch\n{recipe}\n")
+    theirs(workspace, tmp_path)
+    with pytest.raises(BuilderError, match=says):
+        ours(store, workspace)
+
+
+def test_the_meant_differences_are_those_of_the_table(
+    context: Any, store: Store, tmp_path: Path
+) -> None:
+    """Modes of workspace files, a WORKDIR's spelling, and the special bits of --chmod."""
+    workspace = context(
+        "FROM scratch\nCOPY src /a\nCOPY --chmod=4755 one.txt /set\nWORKDIR /x/../y//z/\n"
+    )
+    (workspace.root / "src/b.txt").chmod(0o600)
+    (workspace.root / "src/sub").chmod(0o700)
+    tree, config = ours(store, workspace)
+    their_tree, their_config = theirs(workspace, tmp_path)
+    differing = {path: (tree[path][1], their_tree[path][1])
+                 for path in tree if tree[path] != their_tree[path]}  # fmt: skip
+    assert differing == {
+        "a/b.txt": ("0o644", "0o600"),
+        "a/sub": ("0o755", "0o700"),
+        "set": ("0o4755", "0o755"),
+    }
+    assert (config["WorkingDir"], their_config["WorkingDir"]) == ("/y/z", "/x/../y//z/")

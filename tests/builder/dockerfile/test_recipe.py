@@ -1,0 +1,208 @@
+"""Recipes are Dockerfiles; what is not supported is refused with file, line and a way out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.build.make import build
+from builder.build.workspace import Workspace
+from builder.dockerfile import copying, instructions, recipe
+from builder.dockerfile.shellwords import expand, split
+from builder.errors import BuilderError
+from builder.store import Store
+from tests.builder.conftest import Make
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("FROM base\nRUN apt-get update\n", r"Dockerfile:2: RUN is not supported: .*debian\.in"),
+        ("FROM base\n\n# note\nONBUILD COPY a b\n", r"Dockerfile:4: ONBUILD"),
+        ("COPY a b\n", r"Dockerfile:1: COPY comes before the first FROM"),
+        ("FROM base\nCOPY --parents a b\n", r"Dockerfile:2: COPY --parents is not supported"),
+        ("", r"Dockerfile:1: there is no FROM"),
+        ("FROM a b c d\n", r"Dockerfile:1: FROM is"),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_its_line(text: str, says: str) -> None:
+    with pytest.raises(BuilderError, match=says):
+        recipe.parse(text, "Dockerfile")
+
+
+def test_a_continued_instruction_stands_at_its_first_line() -> None:
+    parsed = recipe.parse('FROM base AS one\nENV a=1 \\\n    b=2\nCMD ["x"]\n', "Dockerfile")
+    (stage,) = parsed.stages
+    assert (stage.base, stage.alias) == ("base", "one")
+    assert [(i.name, i.line) for i in stage.instructions] == [("ENV", 2), ("CMD", 4)]
+    assert recipe.pairs(stage.instructions[0], {}) == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("$a/${a}", "1/1"),
+        (r"\$a", "$a"),
+        ('\'$a\' "$a" "\\$a"', "$a 1 $a"),
+        ("${none:-x}", "x"),
+        ("${none-$a}${empty-x}${empty:-y}", "1y"),
+        ("${a:+y}${none:+z}${empty+e}", "ye"),
+        ("${a:-{}", "1"),
+        ("${none:-'}'}", "}"),
+        ("$none.", "."),
+        ("a$", "a$"),
+        ("$ $-", "$ $-"),
+    ],
+)
+def test_variables_expand_as_docker_expands_them(text: str, expanded: str) -> None:
+    assert expand(text, {"a": "1", "empty": ""}) == expanded
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("${a", r"in \$\{a…\} there are :-word, :\+word and :\?message"),
+        ("${a#b}", r"there are :-word"),
+        ("${}", r"no name"),
+        ("${none:-x", r"a } is missing at the end"),
+        ("'a", r"a ' is missing at the end"),
+        ('"a', r'a " is missing at the end'),
+        ("${none:?say it}", r"none must be set: say it"),
+        ("${empty:?}", r"empty must be set: it is empty"),
+    ],
+)
+def test_what_does_not_end_or_is_not_known_is_refused(text: str, says: str) -> None:
+    with pytest.raises(BuilderError, match=says):
+        expand(text, {"a": "1", "empty": ""})
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"),
+    [("30s", 30 * 10**9), ("1m30s", 90 * 10**9), ("1.5h", 5400 * 10**9), ("500ms", 5 * 10**8)],
+)
+def test_durations_are_those_of_go(text: str, nanoseconds: int) -> None:
+    assert instructions.nanoseconds(text) == nanoseconds
+
+
+@pytest.mark.parametrize(
+    ("instruction", "says"),
+    [
+        ("HEALTHCHECK --interval=30 CMD x", r"'30' is not a duration such as 30s"),
+        ("HEALTHCHECK --retries=few CMD x", r"--retries=few is no number from 1 on"),
+        ("HEALTHCHECK curl x", r"HEALTHCHECK is `HEALTHCHECK CMD command` or `HEALTHCHECK NONE`"),
+        ("EXPOSE http", r"EXPOSE http is no port such as 8080"),
+        ("EXPOSE 70000", r"EXPOSE 70000 is no port"),
+        ("ENV a", r"'a' is not key=value"),
+        ("ENV a=${b", r"in \$\{b…\} there are"),
+        ("LABEL a='b", r"a ' is missing at the end"),
+        ("COPY one", r"COPY needs a source and a destination"),
+        ("COPY --chmod=rwx one /", r"--chmod=rwx is not an octal number such as 0755"),
+        ("COPY --chown=me one /", r"me: the image's /etc/passwd has no 'me'; write the number"),
+        ("COPY --chown=7:us one /", r"7:us: the image's /etc/group has no 'us'; write the number"),
+        ("COPY --link --chown=me one /", r"--chown=me with --link, .*; write the number"),
+        ("USER me\nWORKDIR /a", r"me: the image's /etc/passwd has no 'me'"),
+        ("COPY --from=nobody one /", r"'nobody' is no target and no earlier stage"),
+        ("COPY --from=wheels some /", r"only the whole context can be copied"),
+        ("COPY <<EOF /x", r"COPY with a here-document is not supported: put it in a file"),
+        ("FROM --platform=linux/arm64 scratch", r"images here are for linux/amd64"),
+        ("RUN true", r"RUN is not supported: .*`debian.in` and COPY --from=debian"),
+        ('SHELL ["x"]', r"SHELL is not supported: write CMD and ENTRYPOINT in exec form"),
+        ("MAINTAINER me", r"MAINTAINER is not supported: use LABEL"),
+        ("ONBUILD USER 7", r"ONBUILD is not supported: write the instruction"),
+        ("NONSENSE", r"NONSENSE .*see docs/builder.md"),
+        ("USER", r"USER needs a value"),
+    ],
+)
+def test_each_refusal_names_file_line_and_way_out(
+    make: Make, store: Store, instruction: str, says: str
+) -> None:
+    with pytest.raises(BuilderError, match=r"^stages/a/Dockerfile:[34]: .*" + says):
+        build(make(f"# a comment\nFROM scratch\n{instruction}\n", one="1"), store)
+
+
+WORD = st.text(alphabet="ab $\\\"' \t=", min_size=1)
+
+
+@given(st.lists(WORD, max_size=4))
+def test_words_in_single_quotes_come_back_as_they_were(found: list[str]) -> None:
+    quoted = ["'" + word.replace("'", "'\\''") + "'" for word in found]
+    assert [expand(word, {"a": "1"}) for word in split(" ".join(quoted))] == found
+
+
+PARTS = st.sampled_from(["", ".", "..", "a", "b", "c"])
+TARGETS = st.dictionaries(
+    st.sampled_from(["a", "b", "a/b", "b/a", "c/a"]),
+    st.lists(PARTS, min_size=1, max_size=4).map("/".join),
+)
+
+
+@given(st.lists(PARTS, max_size=6).map("/".join), TARGETS)
+def test_a_followed_path_stays_inside_and_holds_no_link(path: str, links: dict[str, str]) -> None:
+    try:
+        found = copying.follow(path, links.get)
+    except BuilderError as error:
+        assert "links in a circle" in str(error)  # noqa: PT017
+        return
+    parts = found.split("/") if found else []
+    assert not {"", ".", ".."} & set(parts)
+    assert not any("/".join(parts[: depth + 1]) in links for depth in range(len(parts)))
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="$\\'\"")))
+def test_text_without_dollar_backslash_or_quote_is_left_alone(text: str) -> None:
+    assert expand(text, {"a": "1"}) == text
+
+
+def special(root: Path) -> None:
+    os.mkfifo(root / "src/pipe")
+
+
+def outside(root: Path) -> None:
+    (root / "src/out").symlink_to("../../elsewhere")
+
+
+def circle(root: Path) -> None:
+    (root / "one").symlink_to("two")
+    (root / "two").symlink_to("one")
+
+
+@pytest.mark.parametrize(
+    ("change", "source", "says"),
+    [
+        (special, "src/", r"src/pipe: not a file, folder or link; move it out of the context"),
+        (outside, "src/", r"src/out: the link leaves the repository, to ../../elsewhere"),
+        (outside, "src/out", r"src/out: the link leaves the repository"),
+        (circle, "one/x", r"'one/x' leads through links in a circle"),
+        (circle, "none", r"'none' is not there \(or .dockerignore hides it\)"),
+        (circle, "no*", r"nothing matches 'no\*' \(or .dockerignore hides it\)"),
+        (circle, "src stages", r"several files go to '/to', which must end with /"),
+    ],
+)
+def test_what_cannot_be_copied_is_refused_with_its_line(
+    make: Make, store: Store, change: Callable[[Path], None], source: str, says: str
+) -> None:
+    workspace = make(f"FROM scratch\nCOPY {source} /to\n", **{"src/run": "x"})
+    change(workspace.root)
+    with pytest.raises(BuilderError, match=r"^stages/a/Dockerfile:2: " + says):
+        build(workspace, store)
+
+
+def test_a_workspace_that_cannot_be_read_is_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(BuilderError, match=r"x/a/Dockerfile: the target a is in .* rename one"):
+        make("FROM scratch\n", "one", **{"stages/x/a/Dockerfile": "FROM scratch\n"})
+    root = make("FROM scratch\n", "two").root
+    (root / "stages/a/Dockerfile").write_bytes(b"FROM scratch\nENV a=\xff\n")
+    with pytest.raises(BuilderError, match=r"^stages/a/Dockerfile: the recipe cannot be read"):
+        Workspace.load(root)
+    with pytest.raises(BuilderError, match=r"has no stages/\*/Dockerfile; is it the repository"):
+        Workspace.load(tmp_path / "two" / "stages")
+
+
+def test_rules_for_one_recipe_alone_are_refused(make: Make) -> None:
+    with pytest.raises(BuilderError, match=r"a/Dockerfile.dockerignore: .* move them to"):
+        make("FROM scratch\n", **{"stages/a/Dockerfile.dockerignore": "*\n"})

@@ -1,0 +1,117 @@
+"""Debian packages are unpacked, never run, and refused where they reach out of the tree."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from builder.errors import BuilderError
+from builder.packages import debian, wheels
+
+SECRET = "hunter2-secret"
+
+
+def packed(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for info, content in members:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+def entry(
+    name: str, kind: bytes = tarfile.REGTYPE, target: str = "", mode: int = 0o644
+) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, target, mode
+    return info
+
+
+def deb(folder: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    """Write a package: an ar archive of a version and two tars (deb(5))."""
+    control = packed((entry("./control"), b"Package: p\nVersion: 1\n"))
+    data = b"!<arch>\n"
+    parts = {"debian-binary": b"2.0\n", "control.tar.gz": control, "data.tar.gz": packed(*members)}
+    for name, content in parts.items():
+        data += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
+        data += content + b"\n" * (len(content) % 2)
+    path = folder / "p_1_all.deb"
+    path.write_bytes(data)
+    return path
+
+
+def test_files_links_and_the_packages_fields_are_read(tmp_path: Path) -> None:
+    path = deb(
+        tmp_path,
+        (entry("./usr/bin", tarfile.DIRTYPE, mode=0o755), b""),
+        (entry("./usr/bin/p", mode=0o4755), b"program"),
+        (entry("./usr/bin/q", tarfile.SYMTYPE, "p"), b""),
+        (entry("./usr/bin/r", tarfile.LNKTYPE, "./usr/bin/p"), b""),
+        (entry("./usr/share/man/man1/p.1"), b"dropped"),
+    )
+    found = {e.path: e for e in debian.read_deb(path, "p")}
+    assert sorted(found) == [
+        "usr/bin", "usr/bin/p", "usr/bin/q", "usr/bin/r", "var/lib/dpkg/status.d/p",
+    ]  # fmt: skip
+    assert (found["usr/bin/p"].mode, found["usr/bin/p"].content) == (0o755, b"program")
+    assert (found["usr/bin/q"].target, found["usr/bin/r"].target) == ("p", "usr/bin/p")
+    status = found["var/lib/dpkg/status.d/p"].content
+    assert status == b"Package: p\nVersion: 1\nStatus: install ok installed\n"
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        entry("../out"),
+        entry("./a/../../out"),
+        entry("/etc/passwd"),
+        entry("./dev/null", tarfile.CHRTYPE),
+        entry("./dev/sda", tarfile.BLKTYPE),
+        entry("./pipe", tarfile.FIFOTYPE),
+        entry("./usr/link", tarfile.SYMTYPE, "../../out"),
+        entry("./usr/hard", tarfile.LNKTYPE, "/etc/shadow"),
+        entry("./usr/hard", tarfile.LNKTYPE, "../../etc/shadow"),
+    ],
+    ids=lambda info: f"{info.name} {info.type.decode()} {info.linkname}",
+)
+def test_what_reaches_out_of_the_tree_is_refused(tmp_path: Path, member: tarfile.TarInfo) -> None:
+    with pytest.raises(BuilderError, match=r"p_1_all.deb: refused the (entry|link)"):
+        list(debian.read_deb(deb(tmp_path, (member, b"")), "p"))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"!<arch>\n", b"no archive at all", b"!<arch>\n" + b"x" * 99]
+)
+def test_what_is_no_package_is_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "p_1_all.deb"
+    path.write_bytes(data)
+    with pytest.raises(BuilderError, match=r"p_1_all.deb: not a Debian package"):
+        list(debian.read_deb(path, "p"))
+
+
+def test_a_mirrors_password_is_not_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"http://user:{SECRET}@127.0.0.1:9/debian"
+    monkeypatch.setenv("PLATELINE_DEBIAN_MIRROR", address)
+    monkeypatch.setattr("builder.packages.download._PAUSE", 0)
+    package = debian.Package("p", "1", "pool/p_1_all.deb", 1, "0" * 64)
+    with pytest.raises(BuilderError, match=r"127\.0\.0\.1:9") as caught:
+        list(debian.unpack([package], tmp_path))
+    assert SECRET not in str(caught.value)
+
+
+def test_an_indexs_password_is_not_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://user:{SECRET}@127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    wheel = wheels.Wheel("nothing", "1", "0" * 64, 1)
+    with pytest.raises(BuilderError, match="downloading the wheels of x") as caught:
+        wheels.fetch([wheel], tmp_path, "x")
+    assert SECRET not in str(caught.value)

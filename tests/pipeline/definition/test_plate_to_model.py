@@ -1,0 +1,121 @@
+"""The pipeline as it is compiled: parameters that do something, claims, limits, users, retries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from builder.store import Store
+from pipeline.spec.compile import Settings, compile_package
+from pipeline.spec.package import Package, load
+from tests.pipeline.spec.test_compile import MADE, PINS
+
+PARAMETERS = {
+    "plate_path": "bbbc/BBBC014/BBBC014_v1_images",
+    "plate_layout": "bbbc014",
+    "plate_digest": "",
+    "model_type": "EfficientNet_Lite0",
+    "f1_threshold": 0.8,
+    "checkpoint_prepare": False,
+    "checkpoint_train": False,
+    "checkpoint_validate": False,
+    "workspace_name": "kensert_CNN",
+    "on_reject": "fail",
+}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return make(tmp_path_factory.mktemp("package"), Settings())
+
+
+def make(folder: Path, settings: Settings) -> Package:
+    path = folder / "p.yaml"
+    path.write_bytes(compile_package(PINS, settings, MADE, Store.open(folder / "store")).data)
+    return load(path)
+
+
+def executors(package: Package) -> dict[str, dict]:
+    return {
+        label.removeprefix("exec-"): executor["container"]
+        for label, executor in package.spec["deploymentSpec"]["executors"].items()
+    }
+
+
+def test_the_original_parameters_are_there_with_their_defaults(package: Package):
+    declared = package.spec["root"]["inputDefinitions"]["parameters"]
+    assert PARAMETERS.items() <= {n: d.get("defaultValue") for n, d in declared.items()}.items()
+    assert {"epochs", "batch_size", "learning_rate", "seed", "artifact_repo", "model_repo"} <= set(
+        declared
+    )
+
+
+def test_every_parameter_is_described_for_the_dashboard(package: Package):
+    declared = package.spec["root"]["inputDefinitions"]["parameters"]
+    assert [name for name, d in declared.items() if not d.get("description")] == []
+
+
+def test_every_parameter_reaches_a_step(package: Package):
+    text = json.dumps(package.spec["components"]) + json.dumps(package.spec["root"]["dag"])
+    declared = package.spec["root"]["inputDefinitions"]["parameters"]
+    unused = [name for name in declared if f'"pipelinechannel--{name}"' not in text]
+    assert unused == []
+
+
+def test_every_step_hands_the_digest_of_its_work_to_the_next(package: Package):
+    inputs = {
+        name.removeprefix("comp-"): set(c.get("inputDefinitions", {}).get("parameters", {}))
+        for name, c in package.spec["components"].items()
+    }
+    assert "tiles_digest" in inputs["train"]
+    assert {"tiles_digest", "model_digests"} <= inputs["validate"]
+    assert "servable_digest" in inputs["package"]
+
+
+def test_requests_and_limits_are_as_documented(package: Package):
+    found = {}
+    for name, container in executors(package).items():
+        r = container["resources"]
+        found[name] = (
+            r["resourceCpuRequest"], r["resourceCpuLimit"],
+            r["resourceMemoryRequest"], r["resourceMemoryLimit"],
+        )  # fmt: skip
+    assert found["prepare"] == ("2", "4", "4Gi", "8Gi")
+    assert found["train"] == ("2", "4", "4Gi", "8Gi")
+    assert found["validate"] == ("1", "2", "1Gi", "4Gi")
+    assert found["package"] == ("1", "2", "1Gi", "2Gi")
+
+
+def test_a_gpu_is_asked_for_in_train_alone_and_only_on_demand(package: Package, tmp_path: Path):
+    assert not any("accelerator" in c["resources"] for c in executors(package).values())
+    asking = executors(make(tmp_path, Settings(gpus=1)))
+    assert [name for name, c in asking.items() if "accelerator" in c["resources"]] == ["train"]
+
+
+def test_the_docker_socket_is_mounted_only_for_the_builder_that_needs_it(
+    package: Package, tmp_path: Path
+):
+    def claims(found: Package) -> set[str]:
+        return {
+            mount.get("constant") or mount["pvcNameParameter"]["runtimeValue"]["constant"]
+            for mount in found.kubernetes["exec-package"].get("pvcMount", [])
+        }
+
+    assert claims(package) == set()
+    assert claims(make(tmp_path, Settings(builder="docker"))) == {"dockervol-pvc"}
+
+
+def test_no_step_runs_as_root_and_a_digest_is_not_pulled_again(package: Package):
+    for label in package.spec["deploymentSpec"]["executors"]:
+        settings = package.kubernetes[label]
+        assert settings["securityContext"]["runAsNonRoot"] is True
+        assert settings["securityContext"]["runAsUser"] == "65532"
+        assert settings["imagePullPolicy"] == "IfNotPresent"
+        assert int(settings["activeDeadlineSeconds"]) > 0
+
+
+def test_what_reads_a_claim_is_never_taken_from_the_backends_cache(package: Package):
+    tasks = package.spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    assert "enableCache" not in tasks["prepare"].get("cachingOptions", {})

@@ -1,0 +1,135 @@
+"""A release: what it keeps in a registry, and what is said where it is not there."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from builder import oci
+from builder.errors import BuilderError
+from builder.oci import layer
+from builder.oci.entry import Entry
+from builder.registry.client import Registry
+from builder.registry.push import push
+from builder.store import Store
+from builder.store.collection import collect
+from pipeline.errors import PipelineError
+from pipeline.release.difference import compare
+from pipeline.release.publish import fetch, publish, releases, repository
+from pipeline.spec.compile import TARGETS, Settings, compile_package
+from pipeline.spec.provenance import Provenance
+from tests import registries
+
+
+def image(store: Store, content: str) -> oci.Image:
+    with store.writing() as (stream, keep):
+        made = layer.write_layer([Entry("a", "file", 0o644, content=content.encode())], stream)
+        keep(made.blob.digest)
+    config = {"architecture": "amd64", "os": "linux", "config": {}}
+    found, documents = oci.assemble(config, (made,))
+    store.add_image(documents)
+    return found
+
+
+def package(store: Store, host: str, images: dict[str, oci.Image], **changes) -> bytes:
+    pins = {name: f"{host}/p/{name}@{found.digest}" for name, found in images.items()}
+    made = {"commit": "c" * 40, "dirty": False, "locks": {}} | changes
+    documents = {name: {"digest": found.digest, "layers": {}} for name, found in images.items()}
+    return compile_package(pins, Settings(), Provenance(images=documents, **made), store).data
+
+
+@pytest.fixture
+def images(store: Store) -> dict[str, oci.Image]:
+    return {name: image(store, name) for name in TARGETS}
+
+
+def test_garbage_collection_keeps_what_a_release_names_though_its_own_tags_are_gone(
+    store: Store, images: dict[str, oci.Image], tmp_path: Path
+):
+    with registries.serve(tmp_path / "registry") as host, Registry(host) as client:
+        push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
+             f"{host}/p", client)  # fmt: skip
+        data = package(store, host, images)
+        made = publish(client, "p", store, data, images, "v1")
+    for name in TARGETS:  # only the release is left to name the images
+        for tag in (tmp_path / "registry/data").rglob(f"p/{name}/_manifests/tags/*"):
+            subprocess.run(["rm", "-r", str(tag)], check=True)
+    config = tmp_path / "registry" / "registry.yml"
+    subprocess.run(
+        [registries.PROGRAM, "garbage-collect", str(config)], check=True, capture_output=True
+    )
+    with registries.serve(tmp_path / "registry") as host, Registry(host) as client:
+        for found in images.values():
+            assert client.head_manifest(repository("p"), found.digest)
+            for part in found.layers:
+                assert client.has_blob(repository("p"), part.blob.digest)
+        assert fetch(client, "p", "v1") == data
+        assert [release.digest for release in releases(client, "p")] == [made.digest]
+
+
+def test_the_same_package_and_images_are_the_same_release(
+    store: Store, images: dict[str, oci.Image], registry_host: str
+):
+    with Registry(registry_host) as client:
+        push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
+             f"{registry_host}/p", client)  # fmt: skip
+        data = package(store, registry_host, images)
+        one = publish(client, "p", store, data, images)
+        assert publish(client, "p", store, data, images) == one
+        assert one.images == {name: found.digest for name, found in images.items()}
+        assert (one.commit, one.dirty) == ("c" * 40, False)
+
+
+def test_the_store_keeps_what_a_release_runs(
+    store: Store, images: dict[str, oci.Image], registry_host: str
+):
+    with Registry(registry_host) as client:
+        data = package(store, registry_host, images)
+        push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
+             f"{registry_host}/p", client)  # fmt: skip
+        publish(client, "p", store, data, images, "v1")
+    other = image(store, "not released")
+    late = max(path.stat().st_mtime for path in store.root.rglob("*")) + 1
+    collect(store, keep_days=0, now=late)
+    assert not store.path(other.digest).exists()
+    for found in images.values():
+        assert store.image(found.digest) == found
+        for part in found.layers:
+            store.verify(part.blob.digest)
+
+
+def test_what_was_not_released_is_not_found(registry_host: str):
+    with Registry(registry_host) as client, pytest.raises(PipelineError, match="no release"):
+        fetch(client, "p", "v9")
+
+
+def test_a_package_of_others_is_not_released(
+    store: Store, images: dict[str, oci.Image], registry_host: str
+):
+    with Registry(registry_host) as client:
+        push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
+             f"{registry_host}/p", client)  # fmt: skip
+        with pytest.raises(PipelineError, match="invoke compile"):
+            publish(client, "p", store, b"pipelineInfo: {}\n", images, "v1")
+        assert client.tags(repository("p")) == []
+
+
+def test_a_registry_that_is_not_there_is_named():
+    with Registry("127.0.0.1:1") as client, pytest.raises(BuilderError, match=r"127\.0\.0\.1:1"):
+        releases(client, "p")
+
+
+def test_differences_are_named_with_old_and_new(store: Store, images: dict[str, oci.Image]):
+    locks = {"stages/train/requirements.linux-amd64.lock": {"packages": {"numpy": "1.0"}}}
+    newer = {"stages/train/requirements.linux-amd64.lock": {"packages": {"numpy": "2.0"}}}
+    one = package(store, "registry.test", images, locks=locks)
+    other = {**images, "train": image(store, "another")}
+    two = package(store, "registry.test", other, locks=newer, dirty=True)
+    found = [(c.kind, c.name, c.old, c.new) for c in compare(one, two)]
+    assert ("wheel", "train: numpy", "1.0", "2.0") in found
+    assert ("image", "train", images["train"].digest, other["train"].digest) in found
+    assert ("commit", "", "c" * 40, f"{'c' * 40} with changes") in found
+    assert len(found) == 3
+    assert compare(one, one) == []
