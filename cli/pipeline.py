@@ -41,7 +41,7 @@ class Pinned:
 def pin_local(jobs: int) -> Pinned:
     """Build all that the pipeline runs into the store, and name it as of this machine."""
     from builder.build.make import pins
-    from pipeline.spec.compile import TARGETS
+    from pipeline.definition.settings import TARGETS
 
     workspace, store, built = build(",".join(TARGETS), jobs)
     return Pinned(store, workspace, built, pins(built, "localhost/plateline"))
@@ -55,8 +55,8 @@ def pin_in_registry(registry: str, jobs: int, *, insecure: bool = False) -> Pinn
     from concurrent.futures import ThreadPoolExecutor
 
     from builder.build.make import pins
+    from pipeline.definition.settings import TARGETS
     from pipeline.errors import PipelineError
-    from pipeline.spec.compile import TARGETS
 
     with in_registry(registry, insecure=insecure) as cache:
         workspace, store, built = build(",".join(TARGETS), jobs, cache=cache, need_layers=False)
@@ -81,11 +81,14 @@ def pin_in_registry(registry: str, jobs: int, *, insecure: bool = False) -> Pinn
 
 def make_package(pinned: Pinned, gpus: int, builder: str, output: str) -> Any:
     """Compile with the pinned images and write the package to `output`."""
-    from pipeline.spec import provenance
-    from pipeline.spec.compile import Settings, compile_package, write
+    from pipeline.definition.pipelines import definition
+    from pipeline.definition.settings import Settings
+    from pipeline.release import materials
+    from pipeline.spec.compile import compile_package, write
 
-    made_from = provenance.collect(pinned.workspace, pinned.built)
-    compiled = compile_package(pinned.pins, Settings(gpus, builder), made_from, pinned.store)
+    made_from = materials.collect(pinned.workspace, pinned.built)
+    chosen = definition(Settings(gpus, builder))
+    compiled = compile_package(chosen, pinned.pins, made_from, pinned.store)
     write(compiled.data, Path(output))
     return compiled
 

@@ -45,10 +45,10 @@ def release(
     with errors():
         from builder.build.make import pins
         from builder.registry.push import push
+        from pipeline.definition.settings import TARGETS
         from pipeline.errors import PipelineError
         from pipeline.release import publish as publishing
-        from pipeline.spec.compile import TARGETS
-        from pipeline.spec.provenance import is_dirty
+        from pipeline.release.materials import is_dirty
 
         prefix = named_registry(registry)
         if not allow_dirty and is_dirty(ROOT):

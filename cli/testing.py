@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 from invoke import Context, task
 
@@ -109,8 +110,10 @@ def test(_: Context, slow: bool = False, pytest: str = "") -> None:
 
 @task
 def lint_code(_: Context) -> None:
-    """Run ruff and mypy."""
-    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
-        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
+    """Run ruff, mypy, and the check that imports go down the floors only."""
+    for words in ("ruff check .", "ruff format --check .", "mypy", "lint-imports"):
+        program, *arguments = words.split()
+        command = [str(Path(sys.executable).with_name(program)), *arguments]
+        done = subprocess.run(command, cwd=ROOT, check=False)
         if done.returncode:
             raise SystemExit(done.returncode)

@@ -6,10 +6,11 @@ import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from builder import oci
 from builder.build.plan import CREATED, ImagePlan, LayerStep, action_key
-from builder.build.workspace import Target
+from builder.build.workspace import Target, Workspace
 from builder.dockerfile import accounts, adding, copying, instructions, recipe
 from builder.dockerfile.shellwords import expand
 from builder.errors import BuilderError
@@ -18,9 +19,7 @@ from builder.oci.entry import Entry
 from builder.oci.layer_plan import LayerPlan
 from builder.oci.overlay import NOTHING, Below
 from builder.packages import bytecode, debian, wheels
-
-if TYPE_CHECKING:
-    from builder.build.planner import Planner
+from builder.store import Store
 
 # What BuildKit sets by itself, in an ARG that asks for it:
 # https://docs.docker.com/reference/dockerfile/#automatic-platform-args-in-the-global-scope
@@ -32,11 +31,37 @@ _PLATFORM = {
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Recipe:
+ImageOf = Callable[[ImagePlan], tuple[Store, oci.Image]]
+
+
+class Plans(Protocol):
+    """What the evaluation of a recipe asks of the plans around it."""
+
+    workspace: Workspace
+    downloads: Path
+    image_of: ImageOf
+
+    def target(self, name: str, chain: tuple[str, ...] = ()) -> ImagePlan:
+        """Return the plan of another target."""
+
+    def pinned(self, name: str) -> ImagePlan:
+        """Return the plan of an image of a registry."""
+
+    def below(self, plan: ImagePlan) -> Below:
+        """Return what a layer is laid over."""
+
+    def interpreter(self, plan: ImagePlan) -> bytecode.Interpreter:
+        """Return the Python of an image."""
+
+    def hash(self, path: Path) -> str:
+        """Return a file's SHA-256."""
+
+
+class Evaluation:
     """The evaluation of one Dockerfile, stage after stage."""
 
-    def __init__(self, planner: Planner, target: Target, chain: tuple[str, ...]) -> None:
-        self.planner = planner
+    def __init__(self, plans: Plans, target: Target, chain: tuple[str, ...]) -> None:
+        self.plans = plans
         self.target = target
         self.chain = chain
         self.aliases: dict[str, ImagePlan] = {}
@@ -60,14 +85,14 @@ class Recipe:
         """Return the plan of the image `name`: an earlier stage, a target, or by digest."""
         if name.lower() in self.aliases:
             return self.aliases[name.lower()]
-        if name in self.planner.workspace.targets:
-            return self.planner.target(name, self.chain)
+        if name in self.plans.workspace.targets:
+            return self.plans.target(name, self.chain)
         if "/" in name or "@" in name:
             try:
-                return self.planner.pinned(name)
+                return self.plans.pinned(name)
             except BuilderError as error:
                 raise recipe.refuse(self.target.recipe.path, line, error) from None
-        known = ", ".join([*self.aliases, *self.planner.workspace.targets])
+        known = ", ".join([*self.aliases, *self.plans.workspace.targets])
         raise recipe.refuse(
             self.target.recipe.path, line,
             f"{name!r} is no target and no earlier stage of this recipe; there are {known}, and "
@@ -78,7 +103,7 @@ class Recipe:
 class _Stage:
     """The evaluation of what follows one FROM."""
 
-    def __init__(self, outer: Recipe, stage: recipe.BuildStage) -> None:
+    def __init__(self, outer: Evaluation, stage: recipe.BuildStage) -> None:
         self.outer, self.stage, self.path = outer, stage, outer.target.recipe.path
         base = expand(stage.base, outer.arguments)
         self.base = None if base == "scratch" else outer.image(base, stage.line)
@@ -172,7 +197,7 @@ class _Stage:
         sources, destination, flags = self._taken(instruction)
         source = adding.parse(sources, flags)
         copy = self._copying((source.source,), destination, flags)
-        downloads = self.outer.planner.downloads
+        downloads = self.outer.plans.downloads
         line = _line("ADD", flags, sources, destination)
         self._later(line, source.inputs(), lambda: source.entries(downloads), copy)
 
@@ -187,7 +212,7 @@ class _Stage:
         if source:
             image = self.outer.image(source, instruction.line)
             self.needs.append(image)
-            image_of = self.outer.planner.image_of
+            image_of = self.outer.plans.image_of
 
             def found() -> Sequence[Entry]:
                 from builder.sandbox.unpack import image_entries
@@ -196,7 +221,7 @@ class _Stage:
 
             self._later(line, {"from": image.key}, found, copy)
             return
-        taken = copying.take(sources, self.outer.planner.workspace)
+        taken = copying.take(sources, self.outer.plans.workspace)
         # Where it lands and whose it is depend on what is below; what it is does not.
         known = copy if accounts.numeric(copy.owner) else replace(copy, owner="")
         entries = copying.place(known, taken, NOTHING)
@@ -269,7 +294,7 @@ class _Stage:
         an `owner` with a name all that is below, since files say the number.
         """
         so_far, number = self._image_plan(), self.line
-        below = self.outer.planner.below
+        below = self.outer.plans.below
 
         def entries() -> Iterable[Entry]:
             try:
@@ -285,7 +310,7 @@ class _Stage:
 
     def _hash(self, entry: Entry) -> str:
         assert isinstance(entry.content, Path)
-        return self.outer.planner.hash(entry.content)
+        return self.outer.plans.hash(entry.content)
 
     def _library(self, where: str) -> None:
         """Add the byte-code of the Python library that the packages so far brought, if any."""
@@ -293,8 +318,8 @@ class _Stage:
         if not any(package.name.startswith("libpython3") for package in packages):
             return
         so_far = self._image_plan()
-        interpreter = self.outer.planner.interpreter(so_far)
-        image_of = self.outer.planner.image_of
+        interpreter = self.outer.plans.interpreter(so_far)
+        image_of = self.outer.plans.image_of
 
         def entries() -> Iterable[Entry]:
             from builder.sandbox.unpack import image_entries
@@ -308,17 +333,17 @@ class _Stage:
     def _context(self, name: str, sources: list[str], destination: str, line: str) -> None:
         if sources != ["/"]:
             raise BuilderError(f"only the whole context can be copied: COPY --from={name} / …")
-        folder, planner = self.outer.target.folder, self.outer.planner
+        folder, plans = self.outer.target.folder, self.outer.plans
         where = posixpath.join(self.workdir, destination)
         if name == "debian":
-            for plan in debian.plan(folder, planner.downloads, where):
+            for plan in debian.plan(folder, plans.downloads, where):
                 self._add(plan, line)
             self._library(where)
             return
         if self.base is None:
             raise BuilderError("wheels need a Python to compile for; begin with FROM base")
-        interpreter = planner.interpreter(self.base)
-        for plan in wheels.plan(folder, planner.downloads, where, interpreter):
+        interpreter = plans.interpreter(self.base)
+        for plan in wheels.plan(folder, plans.downloads, where, interpreter):
             self._add(plan, f"{line} # {plan.name}")
 
 

@@ -16,7 +16,6 @@ from builder.packages import bytecode, download
 from builder.sandbox import layer_index
 from builder.store import Store
 
-ImageOf = Callable[[ImagePlan], tuple[Store, oci.Image]]
 LayersOf = Callable[[ImagePlan], Sequence[oci.Layer]]
 
 
@@ -31,7 +30,7 @@ class Planner:
         workspace: Workspace,
         downloads: Path,
         store: Store,
-        image_of: ImageOf,
+        image_of: evaluate.ImageOf,
         layers_of: LayersOf,
     ) -> None:
         self.workspace = workspace
@@ -57,7 +56,7 @@ class Planner:
             raise BuilderError(f"targets need each other: {' -> '.join((*chain, name))}")
         if name not in self._plans:
             target = self.workspace.target(name)
-            self._plans[name] = evaluate.Recipe(self, target, (*chain, name)).plan()
+            self._plans[name] = evaluate.Evaluation(self, target, (*chain, name)).plan()
         return self._plans[name]
 
     def pinned(self, name: str) -> ImagePlan:

@@ -1,7 +1,7 @@
 """Is a build the same everywhere? Builds again, all surroundings changed, and compares digests.
 
-Run as `python -m builder.inspect.verify ROOT JOBS NAME...` it is the other build: it builds into the store
-that the environment names and prints the digests as JSON.
+Run as `python -m builder.inspect.verify ROOT JOBS NAME...` it is the other build: it builds into
+the store that the environment names and prints the digests as JSON.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from pipeline.definition.claims import IMAGES_CLAIM, SECRET, SOCKET_CLAIM, WORKDIR_CLAIM
-from pipeline.spec.compile import Settings
+from pipeline.definition.settings import Settings
 
 NAME = "plateline"
 _NONROOT = 65532

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from builder.errors import BuilderError
@@ -16,6 +15,7 @@ from pipeline.run import step
 from pipeline.run.record import DONE
 from pipeline.run.step import Stopped, Surroundings, Task
 from pipeline.spec import kubernetes, values
+from pipeline.spec.dependencies import producers
 
 Artifacts = Mapping[str, list[dict[str, Any]]]
 
@@ -294,25 +294,6 @@ class Graph:
             elif name != item and not definition.get("isOptional"):
                 raise Missing
         return found
-
-
-def producers(task: Mapping[str, Any]) -> list[str]:
-    """Return the tasks of the same DAG that `task` waits for, each once."""
-    inputs = task.get("inputs", {})
-    found = list(task.get("dependentTasks", []))
-    for source in [*inputs.get("parameters", {}).values(), *inputs.get("artifacts", {}).values()]:
-        kinds = ("taskOutputParameter", "taskOutputArtifact", "taskFinalStatus")
-        found.extend(source[kind].get("producerTask", "") for kind in kinds if kind in source)
-    return list(dict.fromkeys(found))
-
-
-def cycle(tasks: Mapping[str, Any]) -> list[str]:
-    """Return tasks of one DAG that wait for each other, the first one again at the end; or none."""
-    try:
-        TopologicalSorter({key: producers(task) for key, task in tasks.items()}).prepare()
-    except CycleError as error:
-        return list(error.args[1])
-    return []
 
 
 def outputs(

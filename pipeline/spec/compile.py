@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from builder.errors import BuilderError
 from builder.oci import canonical
@@ -15,24 +16,22 @@ from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.spec.provenance import Provenance
 
-FORMAT = 1
-STAGES = ("prepare", "train", "validate", "package")
-TARGETS = (*STAGES, "function")
-BUILDERS = ("registry", "docker")
+FORMAT = 2
+_LIBRARIES = ("kfp", "kfp-kubernetes", "kfp-pipeline-spec", "protobuf", "PyYAML")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is fixed when the pipeline is compiled: GPUs a train step, and who builds the image."""
+class Definition:
+    """A pipeline to compile.
 
-    gpus: int = 0
-    builder: str = "registry"
+    `targets` are the images that it runs, `options` what else decides its content, `folder` holds
+    the sources of the pipeline, and `build` returns it for target -> repository@sha256:…
+    """
 
-    def __post_init__(self) -> None:
-        if self.gpus < 0:
-            raise PipelineError(f"--gpus {self.gpus}: give 0 or a positive number")
-        if self.builder not in BUILDERS:
-            raise PipelineError(f"--builder {self.builder}: give one of {', '.join(BUILDERS)}")
+    targets: tuple[str, ...]
+    options: Mapping[str, Any]
+    folder: Path
+    build: Callable[[Mapping[str, str]], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -45,57 +44,61 @@ class Compiled:
 
 
 def compile_package(
-    pins: Mapping[str, str], settings: Settings, provenance: Provenance, store: Store
+    definition: Definition, pins: Mapping[str, str], provenance: Provenance, store: Store
 ) -> Compiled:
-    """Compile the pipeline with `pins` (target -> repository@sha256:…), check it, and keep it.
+    """Compile a pipeline with `pins` (target -> repository@sha256:…), check it, and keep it.
 
     What was compiled before from the same inputs comes from the store: kfp is then not imported.
     Raises PipelineError for an image that is not pinned and for what the lint refuses.
     """
-    key = _key(pins, settings, provenance)
+    key = package_key(definition, pins, provenance)
     if found := store.get_result(key):
         try:
             data = store.read(found["package"])
             return Compiled(data, found["package"], cached=True)
         except BuilderError:
             pass  # removed or damaged: made again below
-    data = _compile(pins, settings, provenance)
+    data = _compile(definition, pins, provenance)
     digest = store.add(data).digest
     store.put_result(key, {"package": digest})
     return Compiled(data, digest, cached=False)
 
 
-def _key(pins: Mapping[str, str], settings: Settings, provenance: Provenance) -> str:
-    here = Path(__file__).parent
-    files = (
-        "definition.py", "mounts.py", "compile.py", "lint.py", "run/package.py", "run/wiring.py",
-    )  # fmt: skip
-    code = {name: canonical.sha256((here / name).read_bytes()) for name in files}
-    versions = {name: metadata.version(name) for name in ("kfp", "kfp-kubernetes")}
-    return canonical.sha256(
-        canonical.dumps(
-            {
-                "package": FORMAT, "code": code, "versions": versions, "pins": dict(pins),
-                "settings": asdict(settings), "provenance": asdict(provenance),
-            }
-        )
-    )  # fmt: skip
+def package_key(definition: Definition, pins: Mapping[str, str], provenance: Provenance) -> str:
+    """Return the action key of a package: all that its bytes, or its being refused, depend on.
+
+    The code counts with every file of the rooms that take part, so that none can be forgotten.
+    """
+    rooms = {
+        "definition": definition.folder, "spec": Path(__file__).parent,
+        "oci": Path(canonical.__file__).parent,
+    }  # fmt: skip
+    code = {
+        f"{room}/{path.name}": canonical.sha256(path.read_bytes())
+        for room, folder in rooms.items()
+        for path in sorted(folder.glob("*.py"))
+    }
+    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    action = {
+        "package": FORMAT, "code": code, "versions": versions, "pins": dict(pins),
+        "options": dict(definition.options), "provenance": asdict(provenance),
+    }  # fmt: skip
+    return canonical.sha256(canonical.dumps(action)).removeprefix("sha256:")
 
 
-def _compile(pins: Mapping[str, str], settings: Settings, provenance: Provenance) -> bytes:
+def _compile(definition: Definition, pins: Mapping[str, str], provenance: Provenance) -> bytes:
     from kfp import compiler
 
-    from pipeline.definition import plate_to_model
     from pipeline.spec import lint
     from pipeline.spec.package import image_digest
 
-    for name in TARGETS:
+    for name in definition.targets:
         if name not in pins:
             raise PipelineError(f"no image was given for {name}; build it by `invoke build-images`")
         image_digest(pins[name])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "package.yaml"
-        compiler.Compiler().compile(plate_to_model.build(pins, settings), str(path))
+        compiler.Compiler().compile(definition.build(pins), str(path))
         data = f"{provenance.line()}\n".encode() + path.read_bytes()
         path.write_bytes(data)
         findings = lint.lint(path)

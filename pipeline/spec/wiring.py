@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.run.scheduler import cycle
+from pipeline.spec.dependencies import cycle
 from pipeline.spec.package import Package, dags
 
 Found = Iterator["Finding"]

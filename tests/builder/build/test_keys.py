@@ -204,7 +204,7 @@ RELEVANT: dict[str, Mutation] = {
         "",
     ),
 }
-FORMATS = ("plan", "layer", "wheels", "debian", "bytecode")
+FORMATS = ("build.plan", "oci.layer", "packages.wheels", "packages.debian", "packages.bytecode")
 
 
 def touch(root: Path) -> None:

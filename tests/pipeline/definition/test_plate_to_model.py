@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from builder.store import Store
-from pipeline.spec.compile import Settings, compile_package
+from pipeline.definition.pipelines import definition
+from pipeline.definition.settings import Settings
+from pipeline.spec.compile import compile_package
 from pipeline.spec.package import Package, load
 from tests.pipeline.spec.test_compile import MADE, PINS
 
@@ -33,7 +35,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 def make(folder: Path, settings: Settings) -> Package:
     path = folder / "p.yaml"
-    path.write_bytes(compile_package(PINS, settings, MADE, Store.open(folder / "store")).data)
+    path.write_bytes(
+        compile_package(definition(settings), PINS, MADE, Store.open(folder / "store")).data
+    )
     return load(path)
 
 

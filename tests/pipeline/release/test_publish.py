@@ -15,10 +15,12 @@ from builder.registry.client import Registry
 from builder.registry.push import push
 from builder.store import Store
 from builder.store.collection import collect
+from pipeline.definition.pipelines import definition
+from pipeline.definition.settings import TARGETS, Settings
 from pipeline.errors import PipelineError
 from pipeline.release.difference import compare
 from pipeline.release.publish import fetch, publish, releases, repository
-from pipeline.spec.compile import TARGETS, Settings, compile_package
+from pipeline.spec.compile import compile_package
 from pipeline.spec.provenance import Provenance
 from tests import registries
 
@@ -37,7 +39,9 @@ def package(store: Store, host: str, images: dict[str, oci.Image], **changes) ->
     pins = {name: f"{host}/p/{name}@{found.digest}" for name, found in images.items()}
     made = {"commit": "c" * 40, "dirty": False, "locks": {}} | changes
     documents = {name: {"digest": found.digest, "layers": {}} for name, found in images.items()}
-    return compile_package(pins, Settings(), Provenance(images=documents, **made), store).data
+    return compile_package(
+        definition(Settings()), pins, Provenance(images=documents, **made), store
+    ).data
 
 
 @pytest.fixture

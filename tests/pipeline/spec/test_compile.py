@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from builder.store import Store
+from pipeline.definition.pipelines import definition
+from pipeline.definition.settings import TARGETS, Settings
 from pipeline.errors import PipelineError
-from pipeline.spec.compile import TARGETS, Settings, compile_package
+from pipeline.spec.compile import compile_package, package_key
 from pipeline.spec.package import Package, load
 from pipeline.spec.provenance import Provenance, read
 
@@ -25,7 +28,9 @@ MADE = Provenance("c" * 40, dirty=False, images={}, locks={})
 
 def compiled(tmp_path: Path, pins=PINS) -> Package:
     path = tmp_path / "p.yaml"
-    path.write_bytes(compile_package(pins, Settings(), MADE, Store.open(tmp_path / "store")).data)
+    path.write_bytes(
+        compile_package(definition(Settings()), pins, MADE, Store.open(tmp_path / "store")).data
+    )
     return load(path)
 
 
@@ -52,8 +57,8 @@ def test_settings_that_mean_nothing_are_refused(wrong):
 
 def test_the_second_compilation_is_a_lookup_and_gives_the_same_bytes(tmp_path: Path):
     store = Store.open(tmp_path / "store")
-    first = compile_package(PINS, Settings(), MADE, store)
-    second = compile_package(PINS, Settings(), MADE, store)
+    first = compile_package(definition(Settings()), PINS, MADE, store)
+    second = compile_package(definition(Settings()), PINS, MADE, store)
     assert (first.cached, second.cached) == (False, True)
     assert first.data == second.data
 
@@ -61,37 +66,40 @@ def test_the_second_compilation_is_a_lookup_and_gives_the_same_bytes(tmp_path: P
 @pytest.mark.parametrize(
     "change",
     [
-        {"settings": Settings(gpus=1)},
-        {"settings": Settings(builder="docker")},
+        {"definition": definition(Settings(gpus=1))},
+        {"definition": definition(Settings(builder="docker"))},
         {"pins": {**PINS, "train": PINS["train"].replace("ab", "cd")}},
         {"provenance": replace(MADE, dirty=True)},
     ],
 )
 def test_whatever_enters_the_package_changes_its_digest(tmp_path: Path, change):
     store = Store.open(tmp_path / "store")
-    given = {"pins": PINS, "settings": Settings(), "provenance": MADE}
+    given = {"pins": PINS, "definition": definition(Settings()), "provenance": MADE}
     first = compile_package(**given, store=store)
     assert compile_package(**{**given, **change}, store=store).digest != first.digest
 
 
 def test_a_damaged_package_in_the_store_is_made_again(tmp_path: Path):
     store = Store.open(tmp_path / "store")
-    first = compile_package(PINS, Settings(), MADE, store)
+    first = compile_package(definition(Settings()), PINS, MADE, store)
     path = store.path(first.digest)
     path.chmod(0o644)
     path.write_bytes(b"x" + first.data[1:])
-    assert compile_package(PINS, Settings(), MADE, store).data == first.data
+    assert compile_package(definition(Settings()), PINS, MADE, store).data == first.data
 
 
 SCRIPT = """
+import importlib.util
 import json, sys
 from pathlib import Path
 from builder.store import Store
-from pipeline.compile import Settings, compile_package
-from pipeline.provenance import Provenance
+from pipeline.definition.pipelines import definition
+from pipeline.definition.settings import Settings
+from pipeline.spec.compile import compile_package, package_key
+from pipeline.spec.provenance import Provenance
 pins = json.loads(sys.argv[1])
 made = Provenance("c" * 40, False, {}, {})
-print(compile_package(pins, Settings(), made, Store.open(Path(sys.argv[2]))).digest)
+print(compile_package(definition(Settings()), pins, made, Store.open(Path(sys.argv[2]))).digest)
 """
 
 
@@ -115,10 +123,45 @@ def test_the_bytes_do_not_depend_on_path_user_time_zone_locale_or_hash_seed(tmp_
 
 
 def test_a_package_says_what_it_was_made_from(tmp_path: Path):
-    data = compile_package(PINS, Settings(), MADE, Store.open(tmp_path / "store")).data
+    data = compile_package(definition(Settings()), PINS, MADE, Store.open(tmp_path / "store")).data
     assert read(data) == {"commit": "c" * 40, "dirty": False, "images": {}, "locks": {}}
 
 
 def test_a_package_of_others_does_not():
     with pytest.raises(PipelineError, match="invoke compile"):
         read(b"# PIPELINE DEFINITION\n")
+
+
+def closure(module: str) -> set[str]:
+    """Return `module` and all of this repository that it imports, as dotted names."""
+    import grimp
+
+    graph = grimp.build_graph("builder", "pipeline", include_external_packages=False)
+    return {module, *graph.find_upstream_modules(module)}
+
+
+def decides_nothing(module: str) -> bool:
+    """The store keeps a package's bytes, checked by digest; an exception's class is in none."""
+    return module.startswith("builder.store") or module.endswith(".errors")
+
+
+def test_the_key_holds_every_module_that_decides_what_a_package_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each module of the closure is changed in turn; none may leave the key as it was."""
+    modules = closure("pipeline.spec.compile") | closure("pipeline.definition.plate_to_model")
+    files = {
+        Path(importlib.util.find_spec(name).origin) for name in modules if not decides_nothing(name)
+    }
+    before = package_key(definition(Settings()), PINS, MADE)
+    read_bytes = Path.read_bytes
+    unnoticed = []
+    for changed in files:
+        monkeypatch.setattr(
+            Path, "read_bytes",
+            lambda self, changed=changed: read_bytes(self) + b"#" * (self == changed),
+        )  # fmt: skip
+        if package_key(definition(Settings()), PINS, MADE) == before:
+            unnoticed.append(changed.relative_to(ROOT))
+    assert {f.stem for f in files} > {"compile", "lint", "values", "plate_to_model", "provenance"}
+    assert not unnoticed

@@ -1,0 +1,25 @@
+"""What is fixed when the plate-to-model pipeline is compiled, and the images that it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.errors import PipelineError
+
+STAGES = ("prepare", "train", "validate", "package")
+TARGETS = (*STAGES, "function")
+BUILDERS = ("registry", "docker")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is fixed when the pipeline is compiled: GPUs a train step, and who builds the image."""
+
+    gpus: int = 0
+    builder: str = "registry"
+
+    def __post_init__(self) -> None:
+        if self.gpus < 0:
+            raise PipelineError(f"--gpus {self.gpus}: give 0 or a positive number")
+        if self.builder not in BUILDERS:
+            raise PipelineError(f"--builder {self.builder}: give one of {', '.join(BUILDERS)}")

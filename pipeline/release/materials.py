@@ -1,0 +1,54 @@
+"""What a package is made from: the commit, the locks and the images, read from a workspace."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from builder.build.make import Built
+from builder.build.workspace import Workspace
+from builder.oci import canonical
+from builder.packages import debian, wheels
+from pipeline.spec.provenance import Provenance
+
+
+def collect(workspace: Workspace, built: Mapping[str, Built]) -> Provenance:
+    """Return what `built` was made from."""
+    commit, dirty = _git(workspace.root)
+    locks = {
+        path.relative_to(workspace.root).as_posix(): {
+            "sha256": canonical.sha256(path.read_bytes()), "packages": _packages(path),
+        }
+        for path in sorted(workspace.root.glob("stages/**/*.lock"))
+    }  # fmt: skip
+    images = {
+        name: {
+            "key": b.key, "digest": b.image.digest,
+            "layers": {layer.created_by: layer.blob.digest for layer in b.image.layers},
+        }
+        for name, b in sorted(built.items())
+    }  # fmt: skip
+    return Provenance(commit, dirty, images, locks)
+
+
+def _packages(lock: Path) -> dict[str, str]:
+    read = debian.read_lock if lock.name == "debian.lock" else wheels.read_lock
+    return {package.name: package.version for package in read(lock.parent)}
+
+
+def is_dirty(root: Path) -> bool:
+    """Tell whether `root` has changes that no commit holds, or is no git checkout at all."""
+    return _git(root)[1]
+
+
+def _git(root: Path) -> tuple[str, bool]:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=False)
+        return done.stdout.decode().strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit, bool(git("status", "--porcelain")) if commit else True
+    except FileNotFoundError:
+        return "", True
