@@ -25,7 +25,9 @@ def checkout(tmp_path: Path) -> Path:
         ["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if name.startswith(("builder/", "pipeline/", "stages/", "tasks/", ".dockerignore")):
+        if name.startswith(
+            ("builder/", "cli/", "pipeline/", "stages/", "tasks.py", ".dockerignore")
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
     return folder
