@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from benchmarks import figures
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 LINK = re.compile(r"!?\[[^]]*\]\(([^)\s#]+)[^)]*\)")
@@ -49,6 +51,13 @@ def test_the_picture_of_the_architecture_is_the_one_that_the_code_gives() -> Non
     assert (ROOT / "docs/architecture.svg").read_text(encoding="utf-8") == drawn, (
         "run .venv/bin/python docs/draw.py"
     )
+
+
+@pytest.mark.parametrize("page", figures.PAGES, ids=lambda page: page.name)
+def test_the_numbers_on_a_page_are_those_of_the_one_file(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- figures: " in text
+    assert text == figures.rendered(text), "run .venv/bin/python -m benchmarks.figures"
 
 
 def test_every_variable_is_on_the_page_of_variables() -> None:
