@@ -114,7 +114,8 @@ def _check_samples(page: tifffile.TiffPage, name: str) -> None:
 
 def _check_size(page: tifffile.TiffPage, name: str, length: int, most_pixels: int) -> None:
     width, height = page.imagewidth, page.imagelength
-    if width * height > most_pixels:
+    # A tile is decoded whole, however little of it the picture needs.
+    if max(width * height, page.tilewidth * page.tilelength) > most_pixels:
         raise StageError(f"{name} has {width} x {height} pixels, more than {most_pixels:,}")
     if page.imagedepth != 1:
         raise StageError(f"{name} has {page.imagedepth} planes; give one picture a file")

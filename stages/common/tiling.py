@@ -110,7 +110,9 @@ def _raw_mode(image: Image.Image) -> str:
 def _not_read(data: bytes) -> str:
     for start, offset, kind in _OTHER_FORMATS:
         if data.startswith(start, offset):
-            return f"is a {kind} file, which is not read; save it as PNG, TIFF or BMP without loss"
+            return (
+                f"is no readable PNG, TIFF or BMP image but a {kind} file; save it as one of these"
+            )
     if data.startswith(_TIFF):
         return (
             "is damaged or truncated, or a TIFF of a kind that is not read here; copy it again, or "

@@ -242,3 +242,9 @@ def test_a_damaged_file_gives_a_whole_picture_or_one_clear_error(data):
 def test_pixels_are_counted_before_they_are_decoded():
     with pytest.raises(StageError, match="more than 100"):
         tiling.grey(tiff(EIGHT), "a.tif", most_pixels=100)
+
+
+def test_a_tile_far_larger_than_its_picture_is_not_decoded():
+    tags = [(278, None), (273, None), (279, None), (322, 65520), (323, 65520), (325, 8)]
+    data = plain_tiff(4, 2, bytes(8), tags=[*tags, (324, 200)])
+    assert "more than 64,000,000" in refusal(data)

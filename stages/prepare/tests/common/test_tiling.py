@@ -122,7 +122,9 @@ def test_pixels_are_counted_before_they_are_decoded():
     [("GIF", "GIF"), ("JPEG", "JPEG"), ("JPEG2000", "JPEG 2000"), ("WEBP", "WebP")],
 )
 def test_another_format_is_refused_by_its_name_not_as_damaged(form, kind):
-    with pytest.raises(StageError, match=f"a is a {kind} file, which is not read; save it as PNG"):
+    with pytest.raises(
+        StageError, match=f"a is no readable PNG, TIFF or BMP image but a {kind} file; save"
+    ):
         tiling.grey(encode(GREY, form), "a")
 
 
