@@ -128,3 +128,13 @@ def test_check_plate_refuses_what_a_run_refuses(
     done = invoke("check-plate", str(plate), "--layout", str(plate / "small.toml"))
     refused(done, name)
     assert done.returncode == 1
+
+
+def test_check_plate_names_a_faulty_layout_as_the_user_does(
+    invoke: Task, plate: Path, tmp_path: Path
+):
+    mine = tmp_path / "mine é.toml"
+    mine.write_text((plate / "small.toml").read_text().replace("size =", "sise ="))
+    done = invoke("check-plate", str(plate), "--layout", str(mine))
+    refused(done, "the layout mine é.toml: there is no key files.sise")
+    assert "/tmp/" not in done.stderr.replace(str(tmp_path), "")
