@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from common import layout, tiling
 from common.errors import StageError
+from common.stage_io import StageIO
 from common.tiles import read_tiles
 from PIL import Image
 from prepare import synthetic
-from prepare.stage import prepare_plate
+from prepare.stage import prepare, prepare_plate
 
 LAYOUT = """
 format = 1
@@ -122,6 +123,20 @@ def test_a_changed_byte_of_the_tiles_is_noticed(plate, tmp_path):
         file.write(bytes([byte[0] ^ 1]))
     with pytest.raises(StageError, match=r"tiles.npy has sha256 .* run prepare again"):
         read_tiles(tmp_path / "out")
+
+
+def test_a_plate_path_that_is_not_there_is_named_as_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLATELINE_IMAGES", str(tmp_path))
+    given = {"plate_path": "/plates/7", "plate_layout": "bbbc013"}
+    with pytest.raises(StageError, match="plate_path = '/plates/7' is no folder") as error:
+        prepare(StageIO({"inputs": {"parameterValues": given}}))
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_one_image_of_another_depth_among_good_ones_is_refused(plate, tmp_path):
+    values = np.zeros(SMALL.size[::-1], np.uint16)
+    Image.fromarray(values).save(plate / "A1-2.png")
+    assert "A1-2.png has 16-bit values where the layout says 8" in refusal(plate, tmp_path)
 
 
 def test_the_real_plate_is_prepared(tmp_path):
