@@ -18,7 +18,7 @@ from builder.oci import layer
 from builder.oci.entry import Entry
 from builder.oci.layer_plan import LayerPlan
 from builder.oci.overlay import NOTHING, Below
-from builder.packages import bytecode, debian, wheels
+from builder.packages import bytecode, debian, python, wheels
 from builder.store import Store
 
 # What BuildKit sets by itself, in an ARG that asks for it:
@@ -314,7 +314,8 @@ class _Stage:
 
     def _library(self, packages: LayerPlan, where: str) -> None:
         """Add the byte-code of the Python library that `packages` bring, if they do."""
-        if not any(name.startswith("libpython3") for name, *_ in packages.inputs["debian"]):
+        own = f"libpython{python.VERSION}"
+        if not any(name.startswith(own) for name, *_ in packages.inputs["debian"]):
             return
         so_far = self._image_plan()
         interpreter = self.outer.plans.interpreter(so_far)
