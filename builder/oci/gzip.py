@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import isal
 from isal import isal_zlib
@@ -58,24 +58,11 @@ class Gzip:
         """Write a raw DEFLATE stream of `size` plain bytes; raises BuilderError for another."""
         self.close()
         self._sink.write(_HEADER)
-        inflate = isal_zlib.decompressobj(wbits=-15)
-        crc, seen = 0, 0
-        with suppress(_IsalError):  # then it has not come to its end
-            for plain in self._copy(raw, inflate):
-                crc, seen = isal_zlib.crc32(plain, crc), seen + len(plain)
-                self._hash.update(plain)
-        if not inflate.eof or inflate.unused_data or raw.read(1) or seen != size:
-            raise BuilderError(f"{path}: its archive does not hold the {size} bytes it promises")
+        crc = 0
+        for plain in inflated(raw, path, size, self._sink.write):
+            crc = isal_zlib.crc32(plain, crc)
+            self._hash.update(plain)
         self._sink.write(_trailer(crc, size))
-
-    def _copy(self, raw: BinaryIO, inflate: Any) -> Iterator[bytes]:
-        """Copy `raw` to the sink, and yield what it inflates to in pieces of bounded size."""
-        while not inflate.eof and (chunk := raw.read(_CHUNK)):
-            self._sink.write(chunk)
-            plain = inflate.decompress(chunk, _CHUNK)
-            while plain:
-                yield plain
-                plain = b"" if inflate.eof else inflate.decompress(inflate.unconsumed_tail, _CHUNK)
 
     def close(self) -> None:
         """End the member that is being written."""
@@ -117,6 +104,27 @@ class _Member:
         self._feed(self._waiting)
         self._sink.write(self._compressor.flush())
         self._sink.write(_trailer(self._crc, self._size))
+
+
+def inflated(
+    raw: BinaryIO, path: str, size: int, copy: Callable[[bytes], object] = lambda _: None
+) -> Iterator[bytes]:
+    """Yield what a raw DEFLATE stream holds, in pieces of bounded size; `copy` takes its own bytes.
+
+    Raises BuilderError, naming `path`, where it does not hold `size` bytes or something follows it.
+    """
+    inflate = isal_zlib.decompressobj(wbits=-15)
+    seen = 0
+    with suppress(_IsalError):  # then it has not come to its end
+        while not inflate.eof and (chunk := raw.read(_CHUNK)):
+            copy(chunk)
+            plain = inflate.decompress(chunk, _CHUNK)
+            while plain:
+                seen += len(plain)
+                yield plain
+                plain = b"" if inflate.eof else inflate.decompress(inflate.unconsumed_tail, _CHUNK)
+    if not inflate.eof or inflate.unused_data or raw.read(1) or seen != size:
+        raise BuilderError(f"{path}: its archive does not hold the {size} bytes it promises")
 
 
 def _trailer(crc: int, size: int) -> bytes:

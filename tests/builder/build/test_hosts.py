@@ -18,7 +18,7 @@ import pytest
 from builder.build.make import build
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
-from builder.packages import debian_index, wheels
+from builder.packages import debian_index, pip
 from builder.packages.download import downloads_folder
 from builder.sandbox.docker import Docker
 from builder.store import Store
@@ -84,8 +84,8 @@ def libraries(folder: Path, version: str) -> Path:
     assert set(blocks) >= {"isal", "installer", "packaging"}
     wanted = folder / "wanted.txt"
     wanted.write_text("".join(match[0] for match in found if match[1] in NEEDED))
-    platform = [f"--platform={name}" for name in wheels.PLATFORMS]
-    wheels.pip(
+    platform = [f"--platform={name}" for name in pip.PLATFORMS]
+    pip.run(
         ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile",
          f"--python-version={version}", *platform, f"--target={folder / 'site'}", f"-r{wanted}"],
         f"installing what a build needs for Python {version}",

@@ -16,7 +16,7 @@ from builder.build import planner
 from builder.build.make import Builder, ignore
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
-from builder.packages import bytecode, debian, python
+from builder.packages import bytecode, debian, lock_file, python
 from builder.packages.download import downloads_folder
 from builder.sandbox.interpreter import run_pinned
 from builder.sandbox.process import Exit
@@ -163,7 +163,7 @@ def workspace(make: Make) -> Workspace:
         },
     )
     folder = made.root / "stages/a"
-    lines = f"# made from debian.in {debian.in_hash(folder, 'debian.in')}\n{LOCK}"
+    lines = f"# made from debian.in {lock_file.in_hash(folder, 'debian.in')}\n{LOCK}"
     (folder / "debian.lock").write_text(lines)
     return made
 
