@@ -47,8 +47,8 @@ _NOT_A_WHEEL = (
 def unpack(path: Path, prefix: str, interpreter: bytecode.Interpreter) -> Iterable[Entry]:
     """Return the entries of a wheel installed under `prefix`, its byte-code included.
 
-    As pip does it, RECORD is written anew. Raises BuilderError for what is no wheel, for names that
-    leave the prefix, and where a module that the wheel declares would not be found.
+    As pip does it, RECORD is written anew. Raises BuilderError for what is no wheel, and for names
+    that leave the prefix.
     """
     destination = LayerDestination(path.name, prefix)
     try:
@@ -63,10 +63,7 @@ def unpack(path: Path, prefix: str, interpreter: bytecode.Interpreter) -> Iterab
     site = posixpath.join(prefix, python.SITE) + "/"
     sources = [e for e in entries.values() if e.path.endswith(".py") and e.path.startswith(site)]
     compiled = list(bytecode.compile_sources(sources, interpreter))
-    record = destination.record(compiled)
-    every = [*entries.values(), *compiled, record]
-    _check_modules(source, {entry.path.removeprefix(site) for entry in every}, path.name)
-    return every
+    return [*entries.values(), *compiled, destination.record(compiled)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,19 +203,6 @@ class LayerDestination(WheelDestination):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([posixpath.relpath(path, site), *rows[path]] for path in sorted(rows))
         return Entry(self.record_path, "file", content=text.getvalue().encode())
-
-
-def _check_modules(source: _Source, placed: set[str], wheel: str) -> None:
-    """Raise BuilderError where a top-level module of the wheel is not where Python looks."""
-    names = {path.partition("/")[0].partition(".")[0] for path in placed}
-    declared: set[str] = set()
-    if "top_level.txt" in source.dist_info_filenames:
-        declared = set(source.read_dist_info("top_level.txt").split())
-    if lacking := sorted(name for name in declared if name.partition("/")[0] not in names):
-        raise BuilderError(
-            f"{wheel}: it declares the modules {', '.join(lacking)} and does not hold them; "
-            "ask its publisher, or pin another version"
-        )
 
 
 class _Member(io.RawIOBase):

@@ -251,10 +251,3 @@ def test_of_two_files_of_one_name_the_last_counts(tmp_path: Path) -> None:
     found = installed(path)
     assert text(found[f"{SITE}/p/a.py"]) == "second"
     assert text(found[f"{SITE}/p-1.0.dist-info/RECORD"]).count("p/a.py,") == 1
-
-
-def test_a_module_that_is_declared_and_not_there_is_named(tmp_path: Path) -> None:
-    files = {"p-1.0.dist-info/top_level.txt": b"p\n_native\nq\n", "p/__init__.py": b"",
-             "_native.cpython-313-x86_64-linux-gnu.so": b""}  # fmt: skip
-    with pytest.raises(BuilderError, match=r"declares the modules q and does not hold them"):
-        unpack(wheel(tmp_path, files), "opt", NOBODY)
