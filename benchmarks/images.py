@@ -35,8 +35,9 @@ from typing import Any
 from benchmarks import figures
 from builder import oci
 from builder.build.workspace import Workspace
-from builder.packages import wheels
+from builder.packages import python, wheels
 from builder.packages.download import downloads_folder
+from builder.packages.pip import fetch
 from builder.store import Store
 from tests import registries
 
@@ -145,7 +146,7 @@ def write_dockerfiles(bench: Bench, workspace: Workspace, store: Store) -> list[
         if match := re.search(r"(?m)^COPY --from=wheels / (\S+)$", text):
             folder = bench.checkout / ".wheels" / name
             folder.mkdir()
-            for path in wheels.fetch(wheels.read_lock(target.folder), downloads_folder(), name):
+            for path in fetch(wheels.read_lock(target.folder), downloads_folder(), name):
                 os.link(path, folder / path.name)
             text = text.replace(match[0], _pip(name, match[1]))
         (bench.folder / "dockerfiles" / name).write_text(text)
@@ -160,7 +161,7 @@ def _pip(name: str, destination: str) -> str:
     install = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-cache-dir",
                "--disable-pip-version-check", "--root-user-action=ignore"]  # fmt: skip
     if destination != "/opt/venv/":
-        install += ["--target", f"{destination}{wheels.SITE}"]
+        install += ["--target", f"{destination}{python.SITE}"]
     # The image has no shell, so the file names are given by Python.
     script = (
         "import glob, runpy, sys; sys.path.insert(0, '/wheels/pip'); "
@@ -248,7 +249,7 @@ def one_wheel_bumped(bench: Bench) -> None:
     users = [p for p in bench.checkout.glob(f"stages/**/{wheels.LOCK}") if "numpy==" in
              p.read_text()]  # fmt: skip
     (old,) = {w for path in users for w in wheels.read_lock(path.parent) if w.name == "numpy"}
-    (path,) = wheels.fetch([old], downloads_folder(), "numpy")
+    (path,) = fetch([old], downloads_folder(), "numpy")
     new = bump(path, bench.folder)
     digest = sha256(new.read_bytes()).hexdigest()
     kept = downloads_folder() / digest

@@ -18,7 +18,7 @@ from builder.oci import layer
 from builder.oci.entry import Entry
 from builder.oci.layer_plan import LayerPlan
 from builder.oci.overlay import NOTHING, Below
-from builder.packages import bytecode, debian, wheels
+from builder.packages import bytecode, debian, python, wheels
 from builder.store import Store
 
 # What BuildKit sets by itself, in an ARG that asks for it:
@@ -312,19 +312,16 @@ class _Stage:
         assert isinstance(entry.content, Path)
         return self.outer.plans.hash(entry.content)
 
-    def _library(self, where: str) -> None:
-        """Add the byte-code of the Python library that the packages so far brought, if any."""
-        packages = debian.read_lock(self.outer.target.folder)
-        if not any(package.name.startswith("libpython3") for package in packages):
+    def _library(self, packages: LayerPlan, where: str) -> None:
+        """Add the byte-code of the Python library that `packages` bring, if they do."""
+        own = f"libpython{python.VERSION}"
+        if not any(name.startswith(own) for name, *_ in packages.inputs["debian"]):
             return
         so_far = self._image_plan()
         interpreter = self.outer.plans.interpreter(so_far)
-        image_of = self.outer.plans.image_of
 
         def entries() -> Iterable[Entry]:
-            from builder.sandbox.unpack import image_entries
-
-            return debian.library_bytecode(image_entries(*image_of(so_far)), where, interpreter)
+            return debian.library_bytecode(packages.entries(), where, interpreter)
 
         inputs = {"library": so_far.key, "destination": where, "format": bytecode.FORMAT}
         plan = LayerPlan(name="byte-code of the library", inputs=inputs, entries=entries)
@@ -338,7 +335,7 @@ class _Stage:
         if name == "debian":
             for plan in debian.plan(folder, plans.downloads, where):
                 self._add(plan, line)
-            self._library(where)
+                self._library(plan, where)
             return
         if self.base is None:
             raise BuilderError("wheels need a Python to compile for; begin with FROM base")

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
-from builder.packages import debian, debian_index, wheels
+from builder.packages import debian, debian_index, lock_file, pip, python, wheels
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,10 @@ def _resolve(inputs: Sequence[Path], constraints: dict[str, str]) -> list[wheels
         path = Path(folder, "constraints.txt")
         path.write_text("".join(f"{name}=={version}\n" for name, version in constraints.items()))
         shown = " and ".join(f"{i.parent.name}/{i.name}" for i in inputs)
-        report = wheels.pip(
+        report = pip.run(
             ["install", "--dry-run", "--ignore-installed", "--report", "-", "--target", folder,
-             *wheels.pip_platform(), "-c", str(path), *(f"-r{i}" for i in inputs)],
-            f"resolving {shown} for cp313 on linux-amd64",
+             *pip.platform(), "-c", str(path), *(f"-r{i}" for i in inputs)],
+            f"resolving {shown} for {python.TAG} on linux-amd64",
         )  # fmt: skip
     found = []
     for item in json.loads(report)["install"]:
@@ -111,14 +111,14 @@ def _size(name: str, version: str, sha256: str) -> int:
     """Return a wheel's size in bytes, which pip does not report: fetch it, it is needed anyway."""
     from builder.packages.download import downloads_folder
 
-    (path,) = wheels.fetch([wheels.Wheel(name, version, sha256, 0)], downloads_folder(), name)
+    (path,) = pip.fetch([wheels.Wheel(name, version, sha256, 0)], downloads_folder(), name)
     return path.stat().st_size
 
 
 def _write(folder: Path, found: Sequence[wheels.Wheel]) -> None:
     lines = [
-        f"# made from requirements.in {debian.in_hash(folder, 'requirements.in')}",
-        "# by `invoke lock`: one wheel a line, for cp313 on linux-amd64",
+        f"# made from requirements.in {lock_file.in_hash(folder, 'requirements.in')}",
+        f"# by `invoke lock`: one wheel a line, for {python.TAG} on linux-amd64",
         *(f"{w.name}=={w.version} --hash=sha256:{w.sha256}  # {w.size} bytes" for w in found),
     ]
     (folder / wheels.LOCK).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from builder import oci
@@ -10,10 +13,12 @@ from builder.build import evaluate
 from builder.build.plan import ImagePlan, action_key
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
+from builder.oci.layer_plan import LayerPlan
 from builder.oci.overlay import Below
 from builder.oci.reference import Reference
-from builder.packages import bytecode, download
+from builder.packages import bytecode, download, python
 from builder.sandbox import layer_index
+from builder.sandbox.unpack import filled
 from builder.store import Store
 
 LayersOf = Callable[[ImagePlan], Sequence[oci.Layer]]
@@ -40,6 +45,7 @@ class Planner:
         self._layers_of = layers_of
         self._plans: dict[str, ImagePlan] = {}
         self._hashes: dict[Path, str] = {}
+        self._unpacking = threading.Lock()
 
     def targets(self, names: Sequence[str] = ()) -> dict[str, ImagePlan]:
         """Return the plans of the targets `names`, or of all."""
@@ -84,7 +90,16 @@ class Planner:
         return layer_index.below(self._store, self._layers_of(plan))
 
     def interpreter(self, plan: ImagePlan) -> bytecode.Interpreter:
-        """Return the Python of the image `plan`; it runs only where something is compiled."""
+        """Return the Python of the image `plan`; it runs only where something is compiled.
+
+        Where Debian packages of a lock bring it, it is unpacked from these packages themselves: a
+        layer may have come from a registry that others write to.
+        """
+        pinned = _debian(plan)
+        if any(name == python.PACKAGE for layer in pinned for name, *_ in layer.inputs["debian"]):
+            inputs = [layer.inputs for layer in pinned]
+            key = action_key({"python": inputs, "bytecode": bytecode.FORMAT})
+            return bytecode.Interpreter(key=key, run=partial(self._run_pinned, key, pinned))
 
         def run(script: str, stdin: bytes) -> bytes:
             from builder.sandbox.interpreter import run_python
@@ -94,8 +109,24 @@ class Planner:
         key = action_key({"image": plan.key, "bytecode": bytecode.FORMAT})
         return bytecode.Interpreter(key=key, run=run)
 
+    def _run_pinned(
+        self, key: str, layers: Sequence[LayerPlan], script: str, stdin: bytes
+    ) -> bytes:
+        from builder.sandbox.interpreter import run_pinned
+
+        with self._unpacking:
+            root = filled(self._store, key, lambda: chain(*(layer.entries() for layer in layers)))
+        return run_pinned(root, script, stdin)
+
     def hash(self, path: Path) -> str:
         """Return a file's SHA-256, read once a build."""
         if path not in self._hashes:
             self._hashes[path] = download.sha256_file(path)
         return self._hashes[path]
+
+
+def _debian(plan: ImagePlan) -> list[LayerPlan]:
+    """Return the layers of Debian packages that make the root of the image, the lowest first."""
+    below = _debian(plan.base) if plan.base else []
+    own = (step.plan for step in plan.layers if "debian" in step.plan.inputs)
+    return [*below, *(layer for layer in own if layer.inputs["destination"] == "/")]

@@ -11,12 +11,12 @@ from builder.build.make import build
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.oci import canonical
-from builder.packages import download
+from builder.packages import download, python
 from builder.sandbox.process import Mount, Process, Sandbox, run
 from builder.store import Store
 
 FORMAT = "tests-1"
-_TESTING = "/opt/testing/lib/python3.13/site-packages"
+_TESTING = f"/opt/testing/{python.SITE}"
 
 
 @dataclass(frozen=True, slots=True)

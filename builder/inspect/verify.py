@@ -24,7 +24,7 @@ from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.inspect import graph
 from builder.inspect.compare import Difference, difference
-from builder.packages import debian, wheels
+from builder.packages import debian, pip, wheels
 from builder.packages.download import downloads_folder
 from builder.store import Store
 
@@ -118,7 +118,7 @@ def _bring_downloads(workspace: Workspace, names: Sequence[str]) -> None:
     for name in names:
         folder = workspace.target(name).folder
         if (folder / wheels.LOCK).exists():
-            wheels.fetch(wheels.read_lock(folder), downloads_folder(), f"{name}/{wheels.LOCK}")
+            pip.fetch(wheels.read_lock(folder), downloads_folder(), f"{name}/{wheels.LOCK}")
         if (folder / "debian.lock").exists():
             debian.fetch(debian.read_lock(folder), downloads_folder())
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from builder.oci.entry import Entry
+from builder.packages import python
 
-# Runs inside the image. Reads `path NUL size NEWLINE source` records, writes such of .pyc files.
+# Runs in the image's Python. Reads `path NUL size NEWLINE source` records, and writes .pyc files as
+# records of the same form.
 # CPython's marshal output depends on reference counts: writing version 2 (without references),
 # reading that back and writing version 4 makes it a function of the code alone. The flags word 1
 # says unchecked-hash (PEP 552), so that no time stamp is stored and none is looked at.
@@ -55,9 +57,9 @@ class Interpreter:
 
 
 def cache_path(path: str) -> str:
-    """Return where CPython 3.13 looks for the byte-code of `path` (PEP 3147)."""
+    """Return where the images' Python looks for the byte-code of `path` (PEP 3147)."""
     folder, _, name = path.rpartition("/")
-    return f"{folder}/__pycache__/{name.removesuffix('.py')}.cpython-313.pyc"
+    return f"{folder}/__pycache__/{name.removesuffix('.py')}.{python.CACHE_TAG}.pyc"
 
 
 def compile_sources(sources: Iterable[Entry], interpreter: Interpreter) -> Iterator[Entry]:

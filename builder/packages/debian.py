@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 import re
@@ -16,6 +15,7 @@ from builder.errors import BuilderError
 from builder.oci.entry import Entry, check_path
 from builder.oci.layer_plan import LayerPlan
 from builder.packages import bytecode, download
+from builder.packages.lock_file import check_fresh, lock_command
 
 # Files of no use in an image. Copyright files stay: licences ask for it.
 _DROPPED = re.compile(
@@ -37,31 +37,10 @@ class Package:
     sha256: str
 
 
-def in_hash(folder: Path, name: str) -> str:
-    """Return the hash a lock carries of the .in file it was made from (comments do not count)."""
-    lines = (folder / name).read_text(encoding="utf-8").splitlines()
-    kept = sorted(line.partition("#")[0].strip() for line in lines)
-    return hashlib.sha256("\n".join(line for line in kept if line).encode()).hexdigest()
-
-
-def lock_command(folder: Path) -> str:
-    """Return what to type to make the locks in a target's folder anew."""
-    return f"invoke lock --targets {folder.name}"
-
-
 def suite(folder: Path) -> str:
     """Return the suite of Debian that `debian.in` in `folder` names, or the default."""
     match = re.search(r"(?m)^suite (\S+)", (folder / "debian.in").read_text(encoding="utf-8"))
     return match[1] if match else SUITE
-
-
-def check_fresh(folder: Path, wanted: str, lock: str, text: str) -> None:
-    """Raise BuilderError where `text` of the lock was not made from the .in file as it is now."""
-    match = re.search(r"^# made from \S+ ([0-9a-f]{64})$", text, re.MULTILINE)
-    if not match or match[1] != in_hash(folder, wanted):
-        raise BuilderError(
-            f"{folder / lock} does not fit {wanted} any more; run `{lock_command(folder)}`"
-        )
 
 
 def read_lock(folder: Path) -> list[Package]:

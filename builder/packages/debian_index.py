@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from builder.errors import BuilderError
-from builder.packages import debian, download
+from builder.packages import debian, download, lock_file
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -41,7 +41,7 @@ def lock(folder: Path) -> list[debian.Package]:
         for name, stanza in sorted(chosen.items())
     ]
     lines = [
-        f"# made from debian.in {debian.in_hash(folder, 'debian.in')}",
+        f"# made from debian.in {lock_file.in_hash(folder, 'debian.in')}",
         "# by `invoke lock`: name version path size sha256",
         *(f"{p.name} {p.version} {p.path} {p.size} {p.sha256}" for p in pins),
     ]

@@ -22,11 +22,8 @@ def downloads_folder() -> Path:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    seen = hashlib.sha256()
     with path.open("rb", buffering=0) as stream:
-        while chunk := stream.read(_CHUNK):
-            seen.update(chunk)
-    return seen.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # What to do where something else came than the lock says.

@@ -7,7 +7,7 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -17,7 +17,7 @@ from isal import igzip
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci import canonical
-from builder.oci.entry import Entry, check_path
+from builder.oci.entry import Entry, arrange, check_path
 from builder.oci.overlay import lay_over
 from builder.store import Store
 
@@ -102,6 +102,12 @@ def _fill(store: Store, folder: Path, entries: Iterable[Entry]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def filled(store: Store, key: str, entries: Callable[[], Iterable[Entry]]) -> Path:
+    """Return the folder of what `entries` gives, unpacked at first use; `key` is what it is of."""
+    folder = store.root / "unpacked" / key[:24]
+    return folder if folder.exists() else _fill(store, folder, arrange(entries()))
 
 
 def read(store: Store, layer: oci.Layer) -> Iterator[Entry]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from builder.packages import debian
+from builder.packages import lock_file
 
 WHEEL = "{} --hash=sha256:{}  # {} bytes\n"
 
 
 def lock(folder: Path, wanted: str, name: str, lines: str) -> None:
     (folder / wanted).touch()
-    made = f"# made from {wanted} {debian.in_hash(folder, wanted)}\n"
+    made = f"# made from {wanted} {lock_file.in_hash(folder, wanted)}\n"
     (folder / name).write_text(made + lines)
 
 

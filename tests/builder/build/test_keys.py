@@ -28,7 +28,7 @@ from builder.build.planner import Planner
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.oci import Image
-from builder.packages import debian
+from builder.packages import lock_file
 from builder.store import Store
 
 ROOT = Path(__file__).parents[3]
@@ -103,7 +103,7 @@ def write(root: Path, store: Store) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".lock"):
             wanted = text.partition("{")[2].partition("}")[0]
-            text = text.replace("{" + wanted + "}", debian.in_hash(path.parent, wanted))  # noqa: PLW2901
+            text = text.replace("{" + wanted + "}", lock_file.in_hash(path.parent, wanted))  # noqa: PLW2901
         for word, value in values.items():
             text = text.replace("{" + word + "}", value)  # noqa: PLW2901
         path.write_text(text)

@@ -100,7 +100,7 @@ def test_another_compression_of_the_same_tar_is_named(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = image(store, ENTRIES)
-    monkeypatch.setattr(layer, "LEVEL", 0)
+    monkeypatch.setattr("builder.oci.gzip.LEVEL", 0)
     assert difference("a", one, image(store, ENTRIES)).field == "the compressed layer"
 
 

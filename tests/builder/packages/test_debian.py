@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuilderError
-from builder.packages import debian, wheels
+from builder.packages import debian, pip, wheels
 
 SECRET = "hunter2-secret"
 
@@ -113,5 +113,5 @@ def test_an_indexs_password_is_not_in_the_error(
     monkeypatch.setenv("PIP_RETRIES", "0")
     wheel = wheels.Wheel("nothing", "1", "0" * 64, 1)
     with pytest.raises(BuilderError, match="downloading the wheels of x") as caught:
-        wheels.fetch([wheel], tmp_path, "x")
+        pip.fetch([wheel], tmp_path, "x")
     assert SECRET not in str(caught.value)

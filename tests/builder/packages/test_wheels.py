@@ -1,9 +1,13 @@
-"""A wheel becomes a layer without being compressed again, and without its test suites."""
+"""A wheel becomes a layer as pip installs it, without being compressed again."""
 
 from __future__ import annotations
 
+import base64
+import csv
 import hashlib
+import importlib.metadata
 import io
+import posixpath
 import stat
 import tarfile
 import zipfile
@@ -19,7 +23,8 @@ from builder.errors import BuilderError
 from builder.oci import layer
 from builder.oci.entry import Entry
 from builder.packages import bytecode
-from builder.packages.wheels import SITE, unpack
+from builder.packages.python import SITE
+from builder.packages.wheel_layout import unpack
 
 NOBODY = bytecode.Interpreter(key="none", run=lambda _script, _records: b"")
 BIG = b"".join(number.to_bytes(2, "big") for number in range(40_000))
@@ -71,15 +76,6 @@ def test_any_content_survives(tmp_path: Path, data: bytes) -> None:
     assert files[f"opt/{SITE}/p/data"] == data
 
 
-def test_test_suites_and_the_record_stay_out(tmp_path: Path) -> None:
-    names = ["p/tests/test_a.py", "p/sub/tests/data.bin", "tests/a.py", "p/testing/b.py"]
-    path = wheel(tmp_path, {**dict.fromkeys(names, b"1"), "p-1.0.dist-info/RECORD": b""})
-    _, files = packed(list(unpack(path, "", NOBODY)))
-    kept = {name.removeprefix(SITE + "/") for name in files if ".dist-info" not in name}
-    assert kept == {"tests/a.py", "p/testing/b.py"}
-    assert not any("RECORD" in name for name in files)
-
-
 @pytest.mark.parametrize("change", [-1, 1])
 def test_an_archive_that_promises_another_size_is_refused(tmp_path: Path, change: int) -> None:
     entry = next(
@@ -128,3 +124,130 @@ def test_byte_code_is_made_in_batches_and_comes_back_whole() -> None:
         for entry in bytecode.compile_sources(sources, bytecode.Interpreter("", upper))
     }
     assert made == {bytecode.cache_path(s.path): s.content for s in sources}
+
+
+def installed(path: Path, prefix: str = "opt/venv") -> dict[str, Entry]:
+    return {entry.path.removeprefix(f"{prefix}/"): entry for entry in unpack(path, prefix, UPPER)}
+
+
+def upper(_script: str, records: bytes) -> bytes:
+    return records  # the protocol is the same in both directions
+
+
+UPPER = bytecode.Interpreter(key="upper", run=upper)
+
+
+def text(entry: Entry) -> str:
+    with entry.open() as stream:
+        return stream.read().decode()
+
+
+def test_folders_of_tests_stay_whole(tmp_path: Path) -> None:
+    names = {"p/tests/__init__.py", "p/tests/helpers.py", "p/data/tests/cases.json", "tests/a.py"}
+    found = installed(wheel(tmp_path, dict.fromkeys(names, b"1")))
+    assert {f"{SITE}/{name}" for name in names} <= found.keys()
+
+
+def test_the_record_is_true(tmp_path: Path) -> None:
+    files = {
+        "p/big.py": BIG, "p/µ, two.py": b"x = 1\n", "p-1.0.data/scripts/tool": b"#!python\nx = 1\n",
+        "p-1.0.dist-info/entry_points.txt": b"[console_scripts]\nrun = p:main\n",
+        "p-1.0.dist-info/RECORD": b"p/big.py,sha256=wrong,1\nnot/there.py,,\n",
+        "p/__pycache__/big.cpython-313.pyc": b"of somebody",
+    }  # fmt: skip
+    found = installed(wheel(tmp_path, files))
+    rows = list(csv.reader(text(found[f"{SITE}/p-1.0.dist-info/RECORD"]).splitlines()))
+    named = {posixpath.normpath(posixpath.join(SITE, path)): rest for path, *rest in rows}
+    assert named.keys() == found.keys(), "every file is in it, and nothing else"
+    for path, (value, size) in named.items():
+        with found[path].open() as stream:
+            data = stream.read()
+        if path.endswith((".pyc", "/RECORD")):
+            assert (value, size) == ("", "")
+        else:
+            sha256 = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+            assert (value, size) == (f"sha256={sha256}", str(len(data))), path
+    with found[bytecode.cache_path(f"{SITE}/p/big.py")].open() as stream:
+        assert stream.read() == BIG, "byte-code that a wheel brings is not taken"
+
+
+def test_importlib_finds_the_files_and_the_packages(tmp_path: Path) -> None:
+    path = wheel(tmp_path, {"p/__init__.py": b"", "p/tests/__init__.py": b"", "q.py": b""})
+    for entry in unpack(path, "venv", NOBODY):
+        target = tmp_path / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with entry.open() as stream:
+            target.write_bytes(stream.read())
+    (found,) = importlib.metadata.distributions(path=[str(tmp_path / "venv" / SITE)])
+    assert found.files is not None
+    assert {str(file) for file in found.files} >= {"p/__init__.py", "p/tests/__init__.py", "q.py"}
+    assert all(file.locate().exists() for file in found.files)
+
+
+@pytest.mark.parametrize("folder", ["p-1.0.data", "P-1.0.data", "p-1.data", "P.p_p-1.0.0.data"])
+def test_a_data_folder_of_any_spelling_is_laid_out(tmp_path: Path, folder: str) -> None:
+    files = {
+        f"{folder}/scripts/tool": b"#!pythonw -x\nprint(1)\n",
+        f"{folder}/scripts/plain": b"#!/bin/sh",
+        f"{folder}/data/share/settings": b"s", f"{folder}/purelib/extra.py": b"e",
+        f"{folder}/platlib/p/native.so": b"n", f"{folder}/headers/p.h": b"h",
+    }  # fmt: skip
+    found = installed(wheel(tmp_path, files))
+    assert {"bin/tool", "bin/plain", "share/settings", f"{SITE}/extra.py", f"{SITE}/p/native.so",
+            f"include/site/{SITE.split('/')[1]}/p/p.h"} <= found.keys()  # fmt: skip
+    assert text(found["bin/tool"]) == "#!/opt/venv/bin/python3\nprint(1)\n"
+    assert (found["bin/tool"].mode, found["bin/plain"].mode) == (0o755, 0o755)
+    assert not any(".data/" in path for path in found)
+
+
+def test_a_data_folder_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    path = wheel(tmp_path, {"p-1.0.data/elsewhere/x": b""})
+    with pytest.raises(BuilderError, match=r"p-1\.0-py3-none-any\.whl: not a wheel that can be"):
+        unpack(path, "opt", NOBODY)
+
+
+SCRIPTS = """
+[console_scripts]
+cli = p.q:App.run [extra]
+Upper.Case=p:main
+[gui_scripts]
+gui = p:main
+[other]
+x = y
+"""
+
+
+def test_scripts_of_entry_points_are_there(tmp_path: Path) -> None:
+    path = wheel(tmp_path, {"p-1.0.dist-info/entry_points.txt": SCRIPTS.encode()})
+    found = installed(path)
+    assert {name for name in found if name.startswith("bin/")} == {
+        "bin/cli", "bin/Upper.Case", "bin/gui",
+    }  # fmt: skip
+    assert text(found["bin/cli"]).startswith("#!/opt/venv/bin/python3\n")
+    assert "from p.q import App\n" in text(found["bin/cli"])
+    assert "sys.exit(App.run())" in text(found["bin/cli"])
+
+
+@pytest.mark.parametrize(
+    "lines", ["[console_scripts]\nrun = p\n", "[console_scripts]\nrun\n", "run = p:main\n"]
+)
+def test_entry_points_that_mean_nothing_are_one_message(tmp_path: Path, lines: str) -> None:
+    path = wheel(tmp_path, {"p-1.0.dist-info/entry_points.txt": lines.encode()})
+    with pytest.raises(BuilderError, match=r"p-1\.0-py3-none-any\.whl: not a wheel that can be"):
+        unpack(path, "opt", NOBODY)
+
+
+def test_a_script_that_leaves_the_prefix_is_refused(tmp_path: Path) -> None:
+    lines = b"[console_scripts]\n../../../usr/bin/env = p:main\n"
+    path = wheel(tmp_path, {"p-1.0.dist-info/entry_points.txt": lines})
+    with pytest.raises(BuilderError, match="refused the entry"):
+        unpack(path, "opt", NOBODY)
+
+
+def test_of_two_files_of_one_name_the_last_counts(tmp_path: Path) -> None:
+    path = wheel(tmp_path, {"p/a.py": b"first"})
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("p/a.py", b"second")
+    found = installed(path)
+    assert text(found[f"{SITE}/p/a.py"]) == "second"
+    assert text(found[f"{SITE}/p-1.0.dist-info/RECORD"]).count("p/a.py,") == 1

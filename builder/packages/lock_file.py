@@ -1,0 +1,58 @@
+"""What the lock files of wheels and of Debian packages share: they say what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from builder.errors import BuilderError
+
+# https://pip.pypa.io/en/stable/reference/requirements-file-format/#supported-options
+_INCLUDE = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))(\S.*)")
+
+
+def in_hash(folder: Path, name: str) -> str:
+    """Return the hash a lock carries of the .in file it was made from.
+
+    Comments, empty lines and order do not count. What the file includes by `-r` or `-c` does, each
+    file below `folder` once. Raises BuilderError where an included file cannot be read.
+    """
+    lines, seen = [], set()
+    waiting = [folder / name]
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for line in _lines(path):
+            lines.append(line)
+            included = _INCLUDE.fullmatch(line)
+            if included and "://" not in included[1]:
+                waiting.append(path.parent / included[1].strip("\"'"))
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BuilderError(
+            f"{path} cannot be read ({error.strerror}); a lock is made from it"
+        ) from None
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def lock_command(folder: Path) -> str:
+    """Return what to type to make the locks in a target's folder anew."""
+    return f"invoke lock --targets {folder.name}"
+
+
+def check_fresh(folder: Path, wanted: str, lock: str, text: str) -> None:
+    """Raise BuilderError where `text` of the lock was not made from the .in file as it is now."""
+    match = re.search(r"^# made from \S+ ([0-9a-f]{64})$", text, re.MULTILINE)
+    if not match or match[1] != in_hash(folder, wanted):
+        raise BuilderError(
+            f"{folder / lock} does not fit {wanted} any more; run `{lock_command(folder)}`"
+        )

@@ -1,0 +1,230 @@
+"""An installed wheel as entries: pypa/installer decides what goes where, nothing is executed.
+
+Source: https://packaging.python.org/en/latest/specifications/binary-distribution-format/ and
+.../recording-installed-packages/.
+"""
+
+from __future__ import annotations
+
+import configparser
+import csv
+import hashlib
+import io
+import os
+import posixpath
+import stat
+import struct
+import zipfile
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from installer import install
+from installer.destinations import WheelDestination
+from installer.exceptions import InstallerError
+from installer.records import Hash, RecordEntry
+from installer.scripts import Script
+from installer.sources import WheelFile
+from installer.utils import Scheme, fix_shebang
+
+from builder.errors import BuilderError
+from builder.oci import gzip
+from builder.oci.entry import Entry, check_path
+from builder.packages import bytecode, python
+
+if TYPE_CHECKING:
+    from installer.scripts import ScriptSection
+
+_NOT_A_WHEEL = (
+    zipfile.BadZipFile, KeyError, ValueError, AssertionError, NotImplementedError, InstallerError,
+    configparser.Error, struct.error,
+)  # fmt: skip
+
+
+def unpack(path: Path, prefix: str, interpreter: bytecode.Interpreter) -> Iterable[Entry]:
+    """Return the entries of a wheel installed under `prefix`, its byte-code included.
+
+    As pip does it, RECORD is written anew. Raises BuilderError for what is no wheel, and for names
+    that leave the prefix.
+    """
+    destination = LayerDestination(path.name, prefix)
+    try:
+        source = _Source(path)  # open as long as an entry refers to it
+        install(source, destination, {})
+    except _NOT_A_WHEEL as error:
+        raise BuilderError(
+            f"{path.name}: not a wheel that can be installed "
+            f"({type(error).__name__}: {error}); ask its publisher, or pin another version"
+        ) from None
+    entries = destination.entries
+    site = posixpath.join(prefix, python.SITE) + "/"
+    sources = [e for e in entries.values() if e.path.endswith(".py") and e.path.startswith(site)]
+    compiled = list(bytecode.compile_sources(sources, interpreter))
+    return [*entries.values(), *compiled, destination.record(compiled)]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the archive, as the stream that installer passes on; it is read later."""
+
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+    def open(self) -> BinaryIO:
+        return cast("BinaryIO", self.archive.open(self.info))
+
+    def deflated(self) -> Callable[[], BinaryIO] | None:
+        if self.info.compress_type != zipfile.ZIP_DEFLATED:
+            return None
+        path = Path(str(self.archive.filename))
+        return cast("Callable[[], BinaryIO]", partial(_Member, path, self.info))
+
+    def hash(self) -> bytes:
+        """Return the SHA-256 of the content; isal inflates twice as fast as zlib."""
+        deflated = self.deflated()
+        if deflated is None:
+            with self.open() as stream:
+                return hashlib.file_digest(cast("Any", stream), "sha256").digest()
+        seen = hashlib.sha256()
+        with deflated() as raw:
+            for plain in gzip.inflated(raw, self.info.filename, self.info.file_size):
+                seen.update(plain)
+        return seen.digest()
+
+
+class _Source(WheelFile):
+    """A wheel that yields its files unopened."""
+
+    def __init__(self, path: Path) -> None:
+        """Raise BuilderError for links, devices, and names that leave the wheel."""
+        self.archive = zipfile.ZipFile(path)
+        for info in self.archive.infolist():
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise BuilderError(
+                    f"{path.name}: refused the entry {info.filename}: not a plain file"
+                )
+            check_path(info.filename, path.name)
+        super().__init__(self.archive)
+
+    def get_contents(self) -> Iterator[tuple[tuple[str, str, str], BinaryIO, bool]]:
+        """Yield each file, a `.data` folder under the name that the wheel's own name asks for.
+
+        pip takes any folder that ends in .data at the top; byte-code of others is left out.
+        """
+        for info in self.archive.infolist():
+            if info.is_dir() or "__pycache__" in info.filename.split("/"):
+                continue
+            first, _, rest = info.filename.partition("/")
+            path = f"{self.data_dir}/{rest}" if first.endswith(".data") else info.filename
+            mode = info.external_attr >> 16
+            executable = stat.S_ISREG(mode) and bool(mode & 0o111)
+            yield (path, "", ""), cast("BinaryIO", _File(self.archive, info)), executable
+
+
+@dataclass
+class LayerDestination(WheelDestination):
+    """A destination of pypa/installer that collects entries instead of writing files.
+
+    `source` names the wheel for messages; `prefix` is the environment's folder in the image.
+    """
+
+    source: str
+    prefix: str
+    entries: dict[str, Entry] = field(default_factory=dict)
+    rows: dict[str, tuple[str, str]] = field(default_factory=dict)
+    record_path: str = ""
+
+    def place(self, scheme: str, path: str) -> str:
+        """Return where a file of a scheme goes in the image."""
+        distribution = self.source.partition("-")[0]
+        folders = {
+            "purelib": python.SITE, "platlib": python.SITE, "scripts": "bin", "data": "",
+            "headers": f"include/site/python{python.VERSION}/{distribution}",
+        }  # fmt: skip
+        return check_path(posixpath.join(self.prefix, folders[scheme], path), self.source)
+
+    def write_file(
+        self, scheme: Scheme, path: str | os.PathLike[str], stream: BinaryIO, is_executable: bool
+    ) -> RecordEntry:
+        """Collect one file of the archive; it is read again when the layer is written."""
+        file, path = cast("_File", stream), os.fspath(path)
+        where = self.place(scheme, path)
+        mode = 0o755 if is_executable or scheme == "scripts" else 0o644
+        if scheme == "scripts":
+            with file.open() as opened, fix_shebang(io.BytesIO(opened.read()), self.python) as it:
+                return self._add(Entry(where, "file", mode, content=it.read()), path)
+        entry = Entry(
+            where, "file", mode, content=file.open, size=file.info.file_size,
+            deflated=file.deflated(),
+        )  # fmt: skip
+        return self._add(entry, path, file.hash())
+
+    def write_script(
+        self, name: str, module: str, attr: str, section: ScriptSection
+    ) -> RecordEntry:
+        """Collect the script of an entry point."""
+        script = Script(name, module, attr, section)
+        _, content = script.generate(self.python, "posix")
+        return self._add(Entry(self.place("scripts", name), "file", 0o755, content=content), name)
+
+    @property
+    def python(self) -> str:
+        """The interpreter that scripts name in their first line."""
+        return f"/{posixpath.join(self.prefix, 'bin/python3')}"
+
+    def _add(self, entry: Entry, path: str, sha256: bytes = b"") -> RecordEntry:
+        if isinstance(entry.content, bytes):
+            sha256, size = hashlib.sha256(entry.content).digest(), len(entry.content)
+        else:
+            size = cast("int", entry.size)
+        value = Hash("sha256", urlsafe_b64encode(sha256).decode().rstrip("="))
+        self.entries[entry.path] = entry
+        self.rows[entry.path] = (str(value), str(size))
+        return RecordEntry(path, value, size)
+
+    def finalize_installation(
+        self,
+        scheme: Scheme,
+        record_file_path: str | os.PathLike[str],
+        records: Iterable[tuple[Scheme, RecordEntry]],
+    ) -> None:
+        """Take where RECORD goes; it is written when the byte-code is there."""
+        del records  # a name that is twice in the archive is twice among them
+        self.record_path = self.place(scheme, os.fspath(record_file_path))
+
+    def record(self, compiled: Iterable[Entry]) -> Entry:
+        """Return the file RECORD: paths from site-packages, byte-code without hashes as by pip."""
+        rows = {**self.rows, **{e.path: ("", "") for e in compiled}, self.record_path: ("", "")}
+        site = posixpath.join(self.prefix, python.SITE)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([posixpath.relpath(path, site), *rows[path]] for path in sorted(rows))
+        return Entry(self.record_path, "file", content=text.getvalue().encode())
+
+
+class _Member(io.RawIOBase):
+    """A member of a zip file as the raw stream that it is kept as.
+
+    Source: APPNOTE.TXT 4.3.7: 30 bytes of local header, then the name and the extra field.
+    """
+
+    def __init__(self, path: Path, info: zipfile.ZipInfo) -> None:
+        self._stream = path.open("rb")
+        self._stream.seek(info.header_offset + 26)
+        self._stream.seek(sum(struct.unpack("<HH", self._stream.read(4))), os.SEEK_CUR)
+        self._left = info.compress_size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self._stream.readinto(memoryview(buffer)[: self._left])
+        self._left -= size
+        return size
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
