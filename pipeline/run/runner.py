@@ -23,7 +23,8 @@ from pipeline.run.scheduler import Graph, Outcome
 from pipeline.run.step import Surroundings, Volume
 from pipeline.spec.kubernetes import known_name
 from pipeline.spec.package import Package, arguments, image_digest, load
-from pipeline.spec.wiring import check_wiring
+from pipeline.spec.rules.naming import check_names
+from pipeline.spec.rules.wiring import check_wiring
 
 __all__ = ["Package", "Result", "Step", "Volume", "load", "run"]
 
@@ -53,7 +54,7 @@ def run(
     after every container has been stopped and the page written.
     """
     given = arguments(package, parameters)
-    for fault in check_wiring(package):
+    for fault in (*check_names(package), *check_wiring(package)):
         raise PipelineError(f"the package cannot run: {fault}")
     images = _images(package, store, find_image)
     notes = _notes(package, given, volumes, secrets)

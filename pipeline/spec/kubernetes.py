@@ -28,6 +28,11 @@ def source(entry: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return {"runtimeValue": {"constant": entry.get("constant") or entry.get(kind, "")}}
 
 
+def constant_name(entry: Mapping[str, Any], kind: str) -> str:
+    """Return the name in `entry` where it stands in the package itself, otherwise ""."""
+    return str(source(entry, kind).get("runtimeValue", {}).get("constant", ""))
+
+
 def known_name(
     entry: Mapping[str, Any], kind: str, parameters: Mapping[str, Any] | None = None
 ) -> str:

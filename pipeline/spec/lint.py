@@ -16,7 +16,9 @@ from builder import oci
 from pipeline.errors import PipelineError
 from pipeline.spec import values
 from pipeline.spec.package import STUBS, Package, read
-from pipeline.spec.wiring import PLACEHOLDER, Finding, Found, check_wiring, declared, texts
+from pipeline.spec.rules.finding import Finding, Found, declared, texts
+from pipeline.spec.rules.naming import check_names
+from pipeline.spec.rules.wiring import PLACEHOLDER, check_wiring
 
 __all__ = ["Finding", "lint"]
 
@@ -36,8 +38,10 @@ def lint(path: Path) -> list[Finding]:
     }  # fmt: skip
     if not all(fault.readable for fault in faults):
         return sorted(found)  # what else would be found follows from the missing part
-    for check in (_executors, check_wiring, _definitions, _strings):
-        found.update(check(package))
+    half = tuple(f"{fault.where}." for fault in faults)
+    for check in (check_names, _executors, check_wiring, _definitions, _strings):
+        # A name that is missing where another is misspelt is no second fault.
+        found.update(fault for fault in check(package) if not fault.where.startswith(half))
     return sorted(found)
 
 

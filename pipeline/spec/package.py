@@ -15,7 +15,7 @@ from pipeline.spec import values
 
 # Names that kfp-kubernetes writes where the driver makes or deletes a claim: nothing is pulled.
 STUBS = frozenset({"argostub/createpvc", "argostub/deletepvc"})
-_PINNED = re.compile(r"[a-z0-9.:-]+(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}")
+PINNED = re.compile(r"[a-z0-9.:-]+(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def arguments(package: Package, given: Mapping[str, Any]) -> dict[str, Any]:
 def references(package: Package) -> list[str]:
     """Return every image by digest that the package runs or hands to a step as a value."""
     images = {*package.images().values()} - STUBS
-    return sorted({*images, *filter(_PINNED.fullmatch, _strings(package.spec))})
+    return sorted({*images, *filter(PINNED.fullmatch, _strings(package.spec))})
 
 
 def _strings(node: Any) -> Iterator[str]:

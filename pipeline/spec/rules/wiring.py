@@ -9,33 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.spec.dependencies import cycle
 from pipeline.spec.package import Package, dags
+from pipeline.spec.rules.finding import Finding, Found, declared, texts
 
-Found = Iterator["Finding"]
 PLACEHOLDER = re.compile(
     r"\{\{\$\.(?P<side>inputs|outputs)\.(?P<kind>parameters|artifacts)\[(['\"])(?P<name>.+?)\3\]"
 )
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Finding:
-    """A fault: the rule, the place in the package, and a message that holds the way out."""
-
-    where: str
-    rule: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message} [{self.rule}]"
-
-
-def declared(component: Mapping[str, Any], side: str, kind: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = component.get(f"{side[:-1]}Definitions", {}).get(kind, {})
-    return found
 
 
 def check_wiring(package: Package) -> Found:
@@ -259,16 +241,3 @@ def _selectors(source: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     one = source.get("valueFromParameter")
     several = source.get("valueFromOneof", {}).get("parameterSelectors", [])
     return [*([one] if one else []), *several, *source.get("artifactSelectors", [])]
-
-
-def texts(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the place and the text of every string below `node`, keys included."""
-    if isinstance(node, str):
-        yield path, node
-    elif isinstance(node, Mapping):
-        for key, inner in node.items():
-            yield from texts(key, path)
-            yield from texts(inner, f"{path}.{key}" if path else key)
-    elif isinstance(node, list):
-        for index, inner in enumerate(node):
-            yield from texts(inner, f"{path}[{index}]")
