@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from builder.errors import BuilderError
 from builder.sandbox.engines import choose
 from builder.store import Store, origins
 from pipeline.errors import PipelineError
-from pipeline.run import page
-from pipeline.run.cache import Cache
+from pipeline.run import beneath, page, places
 from pipeline.run.record import Record, Result, Step
 from pipeline.run.scheduler import Graph, Outcome
-from pipeline.run.step import Surroundings, Volume
+from pipeline.run.step.cache import Cache
+from pipeline.run.step.context import RunContext, Volume
 from pipeline.spec.kubernetes import known_name
 from pipeline.spec.package import Package, arguments, image_digest, load
 from pipeline.spec.rules.naming import check_names
@@ -29,7 +29,7 @@ from pipeline.spec.rules.wiring import check_wiring
 __all__ = ["Package", "Result", "Step", "Volume", "load", "run"]
 
 _HAD_HERE = {"pvcMount", "secretAsVolume", "secretAsEnv", "activeDeadlineSeconds",
-             "imagePullPolicy", "securityContext"}  # fmt: skip
+             "imagePullPolicy", "securityContext", "podMetadata"}  # fmt: skip
 
 
 def run(
@@ -42,16 +42,18 @@ def run(
     runs: Path,
     engine: str = "auto",
     jobs: int = 2,
-    network: bool = True,
+    network: bool = False,
+    imports: Sequence[Path] = (),
     use_cache: bool = True,
     find_image: Callable[[str], oci.Image | None] = lambda _: None,
     progress: Callable[[Step], None] = lambda _: None,
 ) -> Result:
     """Execute `package` and return what came of it; a step that fails is in the result.
 
-    `find_image` brings an image that the store lacks (from a registry). Raises PipelineError before
-    anything runs for a wrong parameter, a missing image, claim or secret, and KeyboardInterrupt
-    after every container has been stopped and the page written.
+    `find_image` brings an image that the store lacks (from a registry). `network` gives it to every
+    step, not only to those that ask; `imports` are the folders that importers may name. Raises
+    PipelineError before anything runs for a wrong parameter, a missing image, claim or secret, and
+    KeyboardInterrupt after every container has been stopped and the page written.
     """
     given = arguments(package, parameters)
     for fault in (*check_names(package), *check_wiring(package)):
@@ -61,9 +63,10 @@ def run(
     began, name = time.time(), time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = _folder(runs, f"{name}-{package.digest.removeprefix('sha256:')[:12]}")
     record = Record(progress)
-    around = Surroundings(
+    around = RunContext(
         folder=folder, sandbox=choose(engine, store), store=store, images=images,
         kubernetes=package.kubernetes, volumes=volumes, secrets=secrets, network=network,
+        imports=tuple(imports),
         facts={
             "pipeline_job_name": folder.name, "pipeline_job_uuid": folder.name,
             "pipeline_job_resource_name": f"runs/{folder.name}", "pipeline_root": "/kfp",
@@ -91,6 +94,9 @@ def run(
     if around.cache:
         for fingerprint, claims, started, ended in around.wrote:
             around.cache.left(fingerprint, claims, started, ended)
+    for volume in volumes.values():
+        if volume.writable:
+            beneath.strip_special_bits(volume.folder, began)
     end = ends[0] if ends else Outcome("failed", error="the run ended by a defect; see above")
     result = Result(
         state="stopped" if around.stop.is_set() else end.state,
@@ -105,7 +111,7 @@ def run(
     except OSError as error:
         raise PipelineError(
             f"the run ended ({result.state}), but writing its page to {folder} failed "
-            f"({error.strerror}); make room there"
+            f"({error.strerror}); {places.advice(error)}"
         ) from None
     if signals:
         raise KeyboardInterrupt
@@ -136,14 +142,18 @@ def _noticed() -> Iterator[list[int]]:
 
 
 def _folder(runs: Path, name: str) -> Path:
+    """Make the folder of a run, which only its owner may read, and `runs` where that is missing."""
     for number in range(1, 1000):
         folder = runs / (name if number == 1 else f"{name}-{number}")
         try:
-            folder.mkdir(parents=True)
+            places.make_private(runs)
+            folder.mkdir(mode=0o700)
         except FileExistsError:
             continue
         except OSError as error:
-            raise PipelineError(f"making {folder} failed ({error.strerror})") from None
+            raise PipelineError(
+                f"making {folder} failed ({error.strerror}); {places.advice(error)}"
+            ) from None
         return folder.resolve()
     raise PipelineError(f"{runs} has too many runs called {name}")
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from builder.errors import BuilderError
 from pipeline.errors import PipelineError
-from pipeline.run import step
+from pipeline.run import places
 from pipeline.run.record import DONE
-from pipeline.run.step import Stopped, Surroundings, Task
+from pipeline.run.step import attempts
+from pipeline.run.step.context import RunContext, Stopped, Task
 from pipeline.spec import kubernetes, values
 from pipeline.spec.dependencies import producers
 
@@ -48,7 +49,7 @@ class Graph:
     """Runs the components of a pipeline spec."""
 
     spec: Mapping[str, Any]
-    around: Surroundings
+    around: RunContext
 
     def root(self, parameters: Mapping[str, Any]) -> Outcome:
         """Run the whole pipeline with its parameters."""
@@ -66,7 +67,7 @@ class Graph:
         executor = self.spec["deploymentSpec"]["executors"][label]
         if "importer" in executor:
             return self._import(name, component, executor["importer"], parameters)
-        found = step.run(
+        found = attempts.run(
             Task(name, component, settings, executor["container"], parameters, arts,
                  bool(task.get("cachingOptions", {}).get("enableCache")),
                  task.get("retryPolicy", {})),
@@ -80,6 +81,8 @@ class Graph:
     ) -> Outcome:  # fmt: skip
         source = importer["artifactUri"]
         uri = source.get("constant") or parameters[source["runtimeParameter"]]
+        if not places.is_remote(uri):
+            places.imported(uri, self.around.imports)
         metadata = importer.get("metadata", {})
         ((key, definition),) = component["outputDefinitions"]["artifacts"].items()
         entry = {"name": key, "uri": uri, "type": definition["artifactType"], "metadata": metadata}
