@@ -43,6 +43,16 @@ def known_name(
     return str((parameters or {}).get(found.get("componentInputParameter", ""), ""))
 
 
+# A label of the pod, so that a NetworkPolicy of a cluster can select by it as well.
+NETWORK_LABEL = "plateline/network"
+
+
+def asks_for_network(settings: Mapping[str, Any]) -> bool:
+    """Tell whether a package says that a step needs the network: the label of its pod is "yes"."""
+    labels: Mapping[str, str] = settings.get("podMetadata", {}).get("labels", {})
+    return labels.get(NETWORK_LABEL) == "yes"
+
+
 _QUANTITY = re.compile(r"([0-9.]+(?:e[0-9]+)?)([KMGTP]i|[kMGTP])?")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15,
           "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}  # fmt: skip

@@ -19,8 +19,9 @@ from pipeline.run import beneath, places
 from pipeline.run.beneath import Refused
 from pipeline.run.step import outputs
 from pipeline.run.step.cache import content_digest
-from pipeline.run.step.container import NETWORK_LABEL, Container, executor_input, make
+from pipeline.run.step.container import Container, executor_input, make
 from pipeline.run.step.context import RunContext, Stopped, Task
+from pipeline.spec.kubernetes import NETWORK_LABEL
 
 _NO_NETWORK = re.compile(
     r"name resolution|name or service not known|network is unreachable|nodename nor servname|"

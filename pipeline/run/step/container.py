@@ -16,8 +16,6 @@ from pipeline.run.step.context import RunContext, Task
 from pipeline.run.step.publication import Publication, targets
 from pipeline.spec import kubernetes, values
 
-# A pod's label, so that a NetworkPolicy of a cluster can select by it as well.
-NETWORK_LABEL = "plateline/network"
 _LONGEST = 128 * 1024 - 1  # bytes of one argument or variable: MAX_ARG_STRLEN of Linux
 
 
@@ -60,12 +58,6 @@ def executor_input(task: Task) -> dict[str, Any]:
     }
 
 
-def asks_for_network(settings: Mapping[str, Any]) -> bool:
-    """Tell whether a package says that a step needs the network: the label of its pod is "yes"."""
-    labels: Mapping[str, str] = settings.get("podMetadata", {}).get("labels", {})
-    return labels.get(NETWORK_LABEL) == "yes"
-
-
 def make(task: Task, message: Mapping[str, Any], home: Path, context: RunContext) -> Container:
     """Return the container of `task`; `home` is its folder of the run.
 
@@ -89,14 +81,20 @@ def make(task: Task, message: Mapping[str, Any], home: Path, context: RunContext
     inside = places.outputs_inside(task.name)
     mounts[inside] = Mount(home / "out", inside, writable=True)
     publication = None
-    if targets(task.parameters):
+    if wanted := targets(task.parameters):
+        if context.publish is not None and not wanted <= context.publish:
+            raise Refused(
+                f"it would publish to {', '.join(sorted(wanted - context.publish))}, a name made "
+                "while the pipeline ran, which nobody agreed to; name it in a parameter of the "
+                "pipeline"
+            )
         publication = Publication.open(context.store, home / "store", task.parameters)
         mounts |= {m.target: m for m in publication.mounts(places.STORE_INSIDE)}
         env["PLATELINE_STORE"] = places.STORE_INSIDE
     process = Process(
         image=context.images[task.container["image"]], command=tuple(words), env=env,
         mounts=tuple(mounts.values()), timeout=_timeout(task.settings), memory=_memory(task),
-        network=context.network or asks_for_network(task.settings),
+        network=context.network or kubernetes.asks_for_network(task.settings),
         user=_user(task, tuple(mounts.values()), context),
     )  # fmt: skip
     return Container(process, shown, publication)

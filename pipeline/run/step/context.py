@@ -34,7 +34,8 @@ class RunContext:
     """What every step of a run shares.
 
     `network` gives it to all steps, also to those that do not ask. `imports` are the folders that
-    an importer may name.
+    an importer may name, `publish` the repositories that steps may publish to (None: any that their
+    parameters name).
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class RunContext:
     cache: Cache | None
     network: bool
     imports: tuple[Path, ...]
+    publish: frozenset[str] | None
     slots: threading.Semaphore
     record: Record
     stop: threading.Event = field(default_factory=threading.Event)
