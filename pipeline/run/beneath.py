@@ -115,10 +115,12 @@ def _one(folder: int, name: str, flags: int) -> int:
 @contextmanager
 def opened(root: Path, name: str) -> Iterator[BufferedReader]:
     """Yield the regular file `root`/`name` for reading; raises as `descriptor` does."""
-    with os.fdopen(descriptor(root, name), "rb") as stream:
-        mode = os.fstat(stream.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise Refused(f"{root / name} is {_kind(mode)}, not a file")
+    found = descriptor(root, name)
+    mode = os.fstat(found).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(found)
+        raise Refused(f"{root / name} is {_kind(mode)}, not a file")
+    with os.fdopen(found, "rb") as stream:
         yield stream
 
 

@@ -124,7 +124,8 @@ def _environment(task: Task, context: RunContext) -> tuple[dict[str, str], list[
         folder = context.secrets.get(secret["name"])
         for pair in secret.get("keyToEnv", []) if folder else ():
             assert folder is not None
-            env[pair["envVar"]] = _key(folder, secret["name"], pair["secretKey"])
+            key = pair.get("secretKey", "")
+            env[pair.get("envVar", "")] = _key(folder, secret["name"], key)
             shown.append(["secret", secret["name"], pair, context.volume_digest(folder)])
     for name, value in env.items():
         if not name or "=" in name or not name.isprintable():
@@ -172,7 +173,7 @@ def _claims(task: Task, context: RunContext) -> list[tuple[Mount, Any]]:
         if volume is None:
             raise Refused(f"it mounts the claim {claim}; give a folder with --volume {claim}=DIR")
         source = places.in_claim(volume.folder, sub_path, claim, make=volume.writable)
-        target = places.mount_point(mount["mountPath"])
+        target = places.mount_point(mount.get("mountPath", ""))
         digest = "" if volume.writable else context.volume_digest(source)
         seen = Mount(source, target, writable=volume.writable)
         found.append((seen, [claim, target, sub_path, digest]))
@@ -182,7 +183,7 @@ def _claims(task: Task, context: RunContext) -> list[tuple[Mount, Any]]:
 def _secrets(task: Task, context: RunContext) -> list[tuple[Mount, Any]]:
     found = []
     for secret in task.settings.get("secretAsVolume", []):
-        target = places.mount_point(secret["mountPath"])
+        target = places.mount_point(secret.get("mountPath", ""))
         folder = context.secrets.get(secret["name"])
         if folder:
             # Its digest only: another login may be let in elsewhere.

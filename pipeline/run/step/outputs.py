@@ -64,6 +64,7 @@ def _executor_output(out: Path) -> dict[str, Any]:
     # ParseDict lets errors of every kind through for a document of another shape.
     except (ValueError, AttributeError, TypeError, RecursionError, json_format.Error) as error:
         why = (str(error).splitlines() or ["unreadable"])[0]
+        why = why.replace("'NoneType' object is not iterable", "null where a value must stand")
         raise PipelineError(
             f"its executor output is not the JSON it should be ({why}); see {path}"
         ) from None

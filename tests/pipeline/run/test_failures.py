@@ -1,0 +1,218 @@
+"""Whatever goes wrong in a step is that step's failure, with its cause and its retries."""
+
+import errno
+import json
+
+import pytest
+import requests
+
+from builder.sandbox.bubblewrap import Bubblewrap
+
+OUTPUT_FILE = "{{$.outputs.output_file}}"
+PARAMETER_FILE = "{{$.outputs.parameters['said'].output_file}}"
+
+
+def failed(result, step, *words):
+    """Assert that a step and the run failed, and that record and page say so with `words`."""
+    assert result.state == "failed"
+    assert result.steps[step].state == "failed", result.steps[step]
+    for word in words:
+        assert word in result.steps[step].error, result.steps[step].error
+        assert word in result.error
+    kept = json.loads((result.folder / "run.json").read_text())
+    assert kept["steps"][step]["state"] == "failed"
+    page = result.page.read_text()
+    assert '<span class="state">failed</span>' in page
+    assert '<span class="state">running</span>' not in page
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"artifacts": {"made": null}}', "null"),
+        ('{"artifacts": {"made": {"artifacts": ["x"]}}}', "x"),
+        ('{"artifacts": {"made": {"artifacts": [{"metadata": "x"}]}}}', "x"),
+        ('{"artifacts": {"made": {"artifacts": [{"metadata": {"f1": null}}]}}}', "'f1'"),
+        ('{"artifacts": {"made": {"artifacts": [{"metadata": {"f1": NaN}}]}}}', "NaN"),
+        ('{"artifacts": ["x"]}', "artifacts"),
+        ("[1]", "not the JSON"),
+        ('"text"', "not the JSON"),
+        ("null", "not the JSON"),
+        ('{"unknown": 1}', "unknown"),
+        ("[" * 100_000, "not the JSON"),
+    ],
+)
+def test_executor_output_of_another_shape_fails_the_step_after_its_retries(
+    run_written, text, words
+):
+    step = {"script": f'cat > "$0" <<E\n{text}\nE\n', "words": [OUTPUT_FILE],
+            "artifacts": ["made"], "retries": 2}  # fmt: skip
+    result = run_written({"odd": step})
+    failed(result, "odd", words)
+    assert result.steps["odd"].attempts == 3
+
+
+def test_executor_output_that_is_not_text_fails_the_step(run_written):
+    step = {"script": 'printf \'{"\\351": 1}\' > "$0"', "words": [OUTPUT_FILE], "retries": 1}
+    result = run_written({"odd": step})
+    failed(result, "odd", "executor_output.json")
+    assert result.steps["odd"].attempts == 2
+
+
+def test_an_output_parameter_that_is_not_utf8_is_named_with_its_file(run_written):
+    step = {"script": "printf 'caf\\351' > \"$0\"", "words": [PARAMETER_FILE],
+            "parameters": ["said"], "retries": 1}  # fmt: skip
+    result = run_written({"binary": step})
+    failed(result, "binary", "'said' is not UTF-8", "out/.parameters/said", "byte 3")
+    assert result.steps["binary"].attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"a\0b", "has a NUL byte"), (b"caf\xe9", "is not UTF-8 text"), (None, "has no key token")],
+)
+def test_a_secret_that_no_variable_can_hold_is_named_and_never_shown(
+    run_written, tmp_path, content, words
+):
+    (tmp_path / "s").mkdir()
+    if content:
+        (tmp_path / "s" / "token").write_bytes(content)
+    asks = [{"secretName": "s", "keyToEnv": [{"envVar": "TOKEN", "secretKey": "token"}]}]
+    result = run_written(
+        {"sec": {"script": "echo $TOKEN", "retries": 1}}, kubernetes={"sec": {"secretAsEnv": asks}},
+        secrets={"s": tmp_path / "s"},
+    )  # fmt: skip
+    failed(result, "sec", words, str(tmp_path / "s" / "token"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.exceptions.ReadTimeout("Read timed out. (read timeout=60)"),
+        ValueError("embedded null byte"),
+        KeyError("StatusCode"),
+        OSError(errno.ENOSPC, "No space left on device", "/x"),
+        AssertionError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("place", ["start", "wait"])
+def test_an_error_of_the_engine_is_tried_again_and_then_the_steps_failure(
+    run_written, monkeypatch, error, place
+):
+    """The first two attempts break; a policy of two retries gets the third one."""
+    begin, broken = Bubblewrap.start, [error, error]
+
+    def start(self, process, *rest):
+        if place == "start" and broken:
+            raise broken.pop()
+        running = begin(self, process, *rest)
+        if broken:
+            wait, once = running.wait, [broken.pop()]
+
+            def interrupted():
+                ended = wait()
+                if once:
+                    raise once.pop()
+                return ended
+
+            running.wait = interrupted
+        return running
+
+    monkeypatch.setattr(Bubblewrap, "start", start)
+    assert run_written({"a": {"script": "exit 0", "retries": 2}}).state == "succeeded"
+    broken[:] = [error, error]
+    result = run_written({"a": {"script": "exit 0", "retries": 1}})
+    failed(result, "a", "No space left" if isinstance(error, OSError) and error.errno else
+           type(error).__name__)  # fmt: skip
+
+
+def test_an_argument_that_is_too_long_names_its_parameter(run_written):
+    step = {"script": "exit 0", "words": ["{{$.inputs.parameters['items']}}"],
+            "given": {"items": "x" * 200_000, "other": "y"}}  # fmt: skip
+    failed(run_written({"big": step}), "big", "'items'", "200000 bytes", "131071")
+
+
+def test_a_step_whose_name_is_longer_than_a_file_name_runs(run_written):
+    name = "-".join(["long"] * 80)
+    result = run_written(
+        {
+            name: {"script": "echo x > $0", "words": ["{{$.outputs.artifacts['made'].path}}"],
+                   "artifacts": ["made"]},
+            "after": {"script": "cat $0 > $1", "parameters": ["said"],
+                      "words": ["{{$.inputs.artifacts['one'].path}}", PARAMETER_FILE],
+                      "takes": {"one": (name, "made")}},
+        }
+    )  # fmt: skip
+    assert result.state == "succeeded", result.error
+    assert result.steps["after"].outputs == {"said": "x\n"}
+    uri = result.steps[name].artifacts["made"][0]["uri"]
+    assert result.path(uri).read_text() == "x\n"
+    assert name in result.page.read_text()
+
+
+def test_a_name_that_the_file_system_does_not_take_is_not_called_a_full_disk(run_written):
+    name = "x" * 300
+    step = {"script": "exit 0", "artifacts": [name], "parameters": [name]}
+    result = run_written({"long": step})
+    assert "make room" not in result.error
+
+
+def test_runs_on_a_disk_that_cannot_be_written_says_how_to_choose_another(
+    run_written, monkeypatch, tmp_path
+):
+    from pathlib import Path
+
+    from pipeline.errors import PipelineError
+
+    def mkdir(self, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(PipelineError, match=r"Read-only file system.*--runs DIR"):
+        run_written({"a": {"script": "exit 0"}})
+
+
+def test_an_artifact_is_where_its_step_says_it_is(run_written):
+    result = run_written(
+        {
+            "elsewhere": {
+                "script": 'echo -n csv > "$0.csv"; echo "{\\"artifacts\\": {\\"made\\": '
+                '{\\"artifacts\\": [{\\"name\\": \\"made\\", \\"uri\\": \\"$0.csv\\", '
+                '\\"metadata\\": {\\"rows\\": 3}}]}}}" > "$1"',
+                "words": ["{{$.outputs.artifacts['made'].path}}", OUTPUT_FILE],
+                "artifacts": ["made"],
+            },
+            "passes": {  # reports its own input as its output
+                "script": 'echo "{\\"artifacts\\": {\\"same\\": {\\"artifacts\\": '
+                '[{\\"uri\\": \\"$0\\"}]}}}" > "$1"',
+                "words": ["{{$.inputs.artifacts['one'].path}}", OUTPUT_FILE],
+                "artifacts": ["same"], "takes": {"one": ("elsewhere", "made")},
+            },
+            "where": {
+                "script": 'cat "$0" > "$1"', "parameters": ["said"],
+                "words": ["{{$.inputs.artifacts['one'].path}}", PARAMETER_FILE],
+                "takes": {"one": ("passes", "same")},
+            },
+        },
+        cache=True,
+    )  # fmt: skip
+    assert result.state == "succeeded", result.error
+    assert result.steps["where"].outputs == {"said": "csv"}
+    (made,) = result.steps["elsewhere"].artifacts["made"]
+    assert made["uri"].endswith("/made.csv")
+    assert made["metadata"] == {"rows": 3}
+
+
+def test_a_uri_of_another_machine_is_passed_on_and_nothing_is_mounted(run_written):
+    result = run_written(
+        {
+            "far": {"script": 'echo \'{"artifacts": {"made": {"artifacts": '
+                              '[{"uri": "s3://b/k"}]}}}\' > "$0"',
+                    "words": [OUTPUT_FILE], "artifacts": ["made"]},
+            "where": {"script": 'echo -n "$0" > "$1"', "parameters": ["said"],
+                      "words": ["{{$.inputs.artifacts['one'].uri}}", PARAMETER_FILE],
+                      "takes": {"one": ("far", "made")}},
+        }
+    )  # fmt: skip
+    assert result.steps["where"].outputs == {"said": "s3://b/k"}
