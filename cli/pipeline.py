@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,6 @@ def execute(
     insecure: bool = False,
     use_cache: bool = True,
     network: bool = False,
-    imports: Sequence[Path] = (),
     runs: str = "",
     trust: bool = False,
 ) -> Any:
@@ -233,7 +232,7 @@ def execute(
         return run(
             loaded, store, parameters=given, volumes=folders, secrets=secrets or {},
             runs=place, engine=engine, jobs=jobs, find_image=fetch, progress=progress,
-            use_cache=use_cache, network=network, imports=imports, publish=publish,
+            use_cache=use_cache, network=network, publish=publish,
         )  # fmt: skip
 
 
@@ -250,7 +249,7 @@ def _terminal() -> Callable[[str], str] | None:
 
 
 @task(
-    iterable=["param", "secret", "volume", "allow_import"],
+    iterable=["param", "secret", "volume"],
     help={
         "file": f"the compiled package ({PACKAGE})",  # invoke has no optional positional
         "param": "a parameter, name=value; once for each",
@@ -262,7 +261,6 @@ def _terminal() -> Callable[[str], str] | None:
         "no-cache": "run every step again",
         "trust": "run a package of somebody else, with all that it asks for, without a question",
         "network": "give the network to every step, not only to those that ask for it",
-        "allow-import": "a folder that importers of the package may read; once for each",
         "runs": f"where to write the run's folder ({RUNS}, or $PLATELINE_RUNS)",
         "insecure": INSECURE_HELP,
         "json": JSON_HELP,
@@ -280,7 +278,6 @@ def run(
     no_cache: bool = False,
     trust: bool = False,
     network: bool = False,
-    allow_import: list[str] = [],  # noqa: B006
     runs: str = "",
     insecure: bool = False,
     json: bool = False,
@@ -295,7 +292,7 @@ def run(
             volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
             secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
             jobs=jobs, insecure=insecure, use_cache=not no_cache, trust=trust, network=network,
-            imports=[Path(folder) for folder in allow_import], runs=runs,
+            runs=runs,
         )  # fmt: skip
         facts(document(result), run_rows(result), as_json=json)
         finish(result)

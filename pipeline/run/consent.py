@@ -10,7 +10,6 @@ from typing import Any
 from builder.oci import canonical
 from builder.store import Store
 from pipeline.errors import PipelineError
-from pipeline.run.places import is_remote
 from pipeline.run.step.context import Volume
 from pipeline.run.step.publication import targets
 from pipeline.spec.kubernetes import asks_for_network, known_name
@@ -62,8 +61,7 @@ def grants(
         source = executor.get("importer", {}).get("artifactUri")
         if source:
             uri = source.get("constant") or "what its parameter says"
-            allowed = "" if is_remote(uri) else ", where --allow-import allows it"
-            found.add(Grant("import", f"{uri}{allowed}", label))
+            found.add(Grant("import", uri, label))
         if "container" in executor:
             found.add(Grant("image", executor["container"]["image"], label))
     return tuple(sorted(found))

@@ -1,38 +1,47 @@
-"""Where each name and path of a package lies on this machine: the one place that maps them."""
+"""Where each name and path of a package lies on this machine: the one place that maps them.
+
+What they may be is the grammar of `pipeline.spec.names`; here nothing is read through a link.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import re
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.errors import PipelineError
 from pipeline.run import beneath
 from pipeline.run.beneath import Refused
+from pipeline.spec import names
 
-INSIDE = "/kfp"  # of a container: each step's outputs are below /kfp/<step>
 STORE_INSIDE = "/var/lib/plateline"
 _LONGEST = 120  # of a folder's name in bytes; file systems take 255
-_REMOTE = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*://")
-# What the sandbox makes itself, or what the run gives the step.
-_RESERVED = ("/", "/proc", "/dev", "/sys", INSIDE, STORE_INSIDE)
+
+
+@contextmanager
+def _grammar() -> Iterator[None]:
+    """Turn what the grammar does not allow into Refused: trying again does not mend it."""
+    try:
+        yield
+    except PipelineError as error:
+        raise Refused(str(error)) from None
 
 
 def checked(name: str, what: str) -> str:
     """Return `name`, which becomes one part of a path; raises Refused that says `what` it is of."""
-    if name.startswith(".") or "/" in name or not name.isprintable() or not name:
-        raise Refused(
-            f"the name {name!r} of {what} would leave its folder; a name has no /, no control "
-            "character, and no dot at its begin"
-        )
-    return name
+    with _grammar():
+        return names.key(what, name)
 
 
 def folder_name(step: str) -> str:
-    """Return the name of a step's folder: its own, or the begin of a long one and its digest."""
-    checked(step, "a step")
+    """Return the name of a step's folder: its own, or the begin of a long one and its digest.
+
+    Dots join the names of the tasks around a step to its own.
+    """
+    for part in step.split("."):
+        checked(part, "the task")
     data = step.encode()
     if len(data) <= _LONGEST:
         return step
@@ -47,54 +56,29 @@ def step_folder(run: Path, step: str) -> Path:
 
 def outputs_inside(step: str) -> str:
     """Return where a container of `step` writes its outputs."""
-    return f"{INSIDE}/{folder_name(step)}"
+    return f"{names.KFP}{folder_name(step)}"
 
 
 def artifact(run: Path, uri: str) -> tuple[Path, str] | None:
-    """Return the output folder and the path below it of an artifact; None if no step made it.
+    """Return the output folder of a step and the path below it of an artifact; None if elsewhere.
 
-    Raises Refused for a path that leads out of the step's folder.
+    Raises Refused for another path of this machine, and for one that leads out of the folder.
     """
-    path = uri.removeprefix("file://")
-    if not path.startswith(f"{INSIDE}/"):
+    with _grammar():
+        found = names.place(uri)
+    if found is None:
         return None
-    step, _, name = path.removeprefix(f"{INSIDE}/").partition("/")
-    beneath.parts(name)
-    return run / "steps" / checked(step, "a step") / "out", name
+    step, path = found
+    return step_folder(run, step) / "out", "/".join(path)
 
 
-def artifact_path(run: Path, uri: str, imports: Iterable[Path] = ()) -> Path | None:
+def artifact_path(run: Path, uri: str) -> Path | None:
     """Return where an artifact lies on this machine; None for one elsewhere, or not there.
 
-    What an importer names must lie in a folder of `imports`. Raises Refused for a path that is not
-    allowed, and where a link is on the way.
+    Raises Refused for a path that is not allowed, and where a link is on the way.
     """
-    if is_remote(uri):
-        return None
-    root, name = artifact(run, uri) or imported(uri, imports)
-    return root / name if beneath.kind(root, name) else None
-
-
-def is_remote(uri: str) -> bool:
-    """Tell whether `uri` leads to another machine, so that nothing of this one is read."""
-    return bool(_REMOTE.match(uri))
-
-
-def imported(uri: str, imports: Iterable[Path]) -> tuple[Path, str]:
-    """Return the allowed folder and the path below it that an importer names.
-
-    Raises Refused where no folder of `imports` holds it.
-    """
-    path = Path(uri.removeprefix("file://"))
-    if path.is_absolute() and ".." not in path.parts:
-        for folder in imports:
-            for root in (folder.absolute(), folder.resolve()):
-                if path != root and path.is_relative_to(root):
-                    return root, path.relative_to(root).as_posix()
-    raise Refused(
-        f"it imports {uri}, a path of this machine that was not allowed; if the package may read "
-        "it, give --allow-import with an absolute path of the folder around it"
-    )
+    found = artifact(run, uri)
+    return found[0] / found[1] if found and beneath.kind(*found) else None
 
 
 def reported(uri: str, step: str, inputs: Iterable[str]) -> str:
@@ -103,15 +87,12 @@ def reported(uri: str, step: str, inputs: Iterable[str]) -> str:
     It may be elsewhere below the step's own outputs, an input's own URI or below one, or on another
     machine. Raises Refused for any other: the next step would get that path of this machine.
     """
-    if is_remote(uri):
-        return uri
+    with _grammar():
+        if names.place(uri) is None:
+            return uri
     path = uri.removeprefix("file://")
-    for root in (outputs_inside(step), *inputs):
-        if path == root and root in inputs:
-            return path
-        if path.startswith(f"{root}/"):
-            beneath.parts(path.removeprefix(f"{root}/"))
-            return path
+    if path in inputs or path.startswith((f"{outputs_inside(step)}/", *(f"{i}/" for i in inputs))):
+        return path
     raise Refused(
         f"it reports an artifact at {uri}, which is not below its own outputs "
         f"({outputs_inside(step)}); write it there"
@@ -120,13 +101,8 @@ def reported(uri: str, step: str, inputs: Iterable[str]) -> str:
 
 def mount_point(path: str) -> str:
     """Return the path at which a package mounts something; raises Refused for a reserved one."""
-    found = "/" + "/".join(part for part in path.split("/") if part)
-    inner = found.split("/")
-    if not path.startswith("/") or {".", ".."} & set(inner) or not path.isprintable():
-        raise Refused(f"the mount path {path!r} must be absolute, without . and .. in it")
-    if found in _RESERVED or found.startswith(tuple(f"{r}/" for r in _RESERVED if r != "/")):
-        raise Refused(f"the mount path {path} is reserved; mount it elsewhere")
-    return found
+    with _grammar():
+        return names.mount_path(path)
 
 
 def in_claim(folder: Path, sub_path: str, claim: str, *, make: bool) -> Path:
@@ -134,19 +110,21 @@ def in_claim(folder: Path, sub_path: str, claim: str, *, make: bool) -> Path:
 
     Raises Refused where it is not below the claim, passes through a link, or is missing.
     """
-    if not sub_path:
+    with _grammar():
+        path = "/".join(names.sub_path(sub_path))
+    if not path:
         return folder
     try:
         if make:
-            beneath.make_folder(folder, sub_path)
-        there = beneath.kind(folder, sub_path)
+            beneath.make_folder(folder, path)
+        there = beneath.kind(folder, path)
     except Refused as error:
         raise Refused(
-            f"the sub-path {sub_path!r} of the claim {claim} does not stay in it: {error}"
+            f"the subPath {sub_path!r} of the claim {claim} does not stay in it: {error}"
         ) from None
     if not there:
         raise Refused(f"the claim {claim} has no {sub_path!r} ({folder})")
-    return folder / sub_path
+    return folder / path
 
 
 def make_private(folder: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ def run(
     engine: str = "auto",
     jobs: int = 2,
     network: bool = False,
-    imports: Sequence[Path] = (),
     publish: frozenset[str] | None = None,
     use_cache: bool = True,
     find_image: Callable[[str], oci.Image | None] = lambda _: None,
@@ -52,10 +51,10 @@ def run(
     """Execute `package` and return what came of it; a step that fails is in the result.
 
     `find_image` brings an image that the store lacks (from a registry). `network` gives it to every
-    step, not only to those that ask; `imports` are the folders that importers may name, `publish`
-    the repositories of the store that steps may publish to (None: any that parameters name).
-    Raises PipelineError before anything runs for a wrong parameter, a missing image, claim or
-    secret, and KeyboardInterrupt after every container has been stopped and the page written.
+    step, not only to those that ask; `publish` are the repositories of the store that steps may
+    publish to (None: any that parameters name). Raises PipelineError before anything runs for a
+    wrong parameter, a missing image, claim or secret, and KeyboardInterrupt after every container
+    has been stopped and the page written.
     """
     given = arguments(package, parameters)
     for fault in (*check_names(package), *check_wiring(package)):
@@ -68,7 +67,7 @@ def run(
     around = RunContext(
         folder=folder, sandbox=choose(engine, store), store=store, images=images,
         kubernetes=package.kubernetes, volumes=volumes, secrets=secrets, network=network,
-        imports=tuple(imports), publish=publish,
+        publish=publish,
         facts={
             "pipeline_job_name": folder.name, "pipeline_job_uuid": folder.name,
             "pipeline_job_resource_name": f"runs/{folder.name}", "pipeline_root": "/kfp",

@@ -11,11 +11,10 @@ from typing import Any
 
 from builder.errors import BuilderError
 from pipeline.errors import PipelineError
-from pipeline.run import places
 from pipeline.run.record import DONE
 from pipeline.run.step import attempts
 from pipeline.run.step.context import RunContext, Stopped, Task
-from pipeline.spec import kubernetes, values
+from pipeline.spec import kubernetes, names, values
 from pipeline.spec.dependencies import producers
 
 Artifacts = Mapping[str, list[dict[str, Any]]]
@@ -81,8 +80,7 @@ class Graph:
     ) -> Outcome:  # fmt: skip
         source = importer["artifactUri"]
         uri = source.get("constant") or parameters[source["runtimeParameter"]]
-        if not places.is_remote(uri):
-            places.imported(uri, self.around.imports)
+        names.imported(uri)
         metadata = importer.get("metadata", {})
         ((key, definition),) = component["outputDefinitions"]["artifacts"].items()
         entry = {"name": key, "uri": uri, "type": definition["artifactType"], "metadata": metadata}

@@ -120,7 +120,7 @@ def _fingerprint(
     task: Task, container: Container, message: Mapping[str, Any], context: RunContext
 ) -> str:
     def content(uri: str) -> str:
-        path = places.artifact_path(context.folder, uri, context.imports)
+        path = places.artifact_path(context.folder, uri)
         return content_digest(path) if path else ""
 
     return canonical.sha256(canonical.dumps({

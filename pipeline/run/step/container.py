@@ -14,7 +14,7 @@ from pipeline.run import places
 from pipeline.run.beneath import Refused
 from pipeline.run.step.context import RunContext, Task
 from pipeline.run.step.publication import Publication, targets
-from pipeline.spec import kubernetes, values
+from pipeline.spec import kubernetes, names, values
 
 _LONGEST = 128 * 1024 - 1  # bytes of one argument or variable: MAX_ARG_STRLEN of Linux
 
@@ -34,7 +34,7 @@ def executor_input(task: Task) -> dict[str, Any]:
     outputs = task.component.get("outputDefinitions", {})
     artifacts = {}
     for name, definition in outputs.get("artifacts", {}).items():
-        places.checked(name, "an output artifact")
+        places.checked(name, "the output artifact")
         kind = definition.get("artifactType", {})
         entry = {"name": name, "uri": f"{inside}/{name}", "type": kind, "metadata": {}}
         artifacts[name] = {"artifacts": [entry]}
@@ -48,7 +48,7 @@ def executor_input(task: Task) -> dict[str, Any]:
             "parameters": {
                 name: {
                     "outputFile": f"{inside}/.parameters/"
-                    + places.checked(name, "an output parameter")
+                    + places.checked(name, "the output parameter")
                 }
                 for name in outputs.get("parameters", {})
             },
@@ -128,14 +128,13 @@ def _environment(task: Task, context: RunContext) -> tuple[dict[str, str], list[
             env[pair.get("envVar", "")] = _key(folder, secret["name"], key)
             shown.append(["secret", secret["name"], pair, context.volume_digest(folder)])
     for name, value in env.items():
-        if not name or "=" in name or not name.isprintable():
-            raise Refused(f"{name!r} cannot be the name of a variable")
+        names.variable(name)
         _check_text(value, f"the variable {name}", task)
     return env, shown
 
 
 def _key(folder: Path, secret: str, key: str) -> str:
-    path = folder / places.checked(key, f"a key of the secret {secret}")
+    path = folder / names.secret_key(key)
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError:
@@ -159,7 +158,7 @@ def _inputs(task: Task, context: RunContext) -> dict[str, Path]:
     """Return where each input artifact is seen inside -> where it lies."""
     found = {}
     for entry in (a for entries in task.artifacts.values() for a in entries):
-        path = places.artifact_path(context.folder, entry["uri"], context.imports)
+        path = places.artifact_path(context.folder, entry["uri"])
         if path:
             found[entry["uri"].removeprefix("file://")] = path
     return found

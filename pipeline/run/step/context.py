@@ -33,9 +33,8 @@ class Volume:
 class RunContext:
     """What every step of a run shares.
 
-    `network` gives it to all steps, also to those that do not ask. `imports` are the folders that
-    an importer may name, `publish` the repositories that steps may publish to (None: any that their
-    parameters name).
+    `network` gives it to all steps, also to those that do not ask; `publish` are the repositories
+    that steps may publish to (None: any that their parameters name).
     """
 
     folder: Path
@@ -48,7 +47,6 @@ class RunContext:
     facts: Mapping[str, str]
     cache: Cache | None
     network: bool
-    imports: tuple[Path, ...]
     publish: frozenset[str] | None
     slots: threading.Semaphore
     record: Record

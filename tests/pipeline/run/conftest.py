@@ -110,11 +110,12 @@ def written(image, steps, kubernetes):
 
     `steps` maps a task's name to {"script" or "importer", "words", "parameters": its outputs,
     "artifacts": its outputs, "takes": {input: (task, output)}, "given": {input: constant},
-    "retries"}. `kubernetes` maps a task's name to its settings.
+    "asked": {input: default of a parameter of the pipeline}, "retries"}. `kubernetes` maps a task's
+    name to its settings.
     """
     artifact = {"artifactType": {"schemaTitle": "system.Dataset", "schemaVersion": "0.0.1"}}
     text = {"parameterType": "STRING"}
-    executors, components, tasks = {}, {}, {}
+    executors, components, tasks, asked = {}, {}, {}, {}
     for name, step in steps.items():
         takes, given = step.get("takes", {}), step.get("given", {})
         made = {task: set(other.get("artifacts", ())) for task, other in steps.items()}
@@ -131,6 +132,10 @@ def written(image, steps, kubernetes):
         for key, value in given.items():
             inputs["parameters"][key] = text
             sources["parameters"][key] = {"runtimeValue": {"constant": value}}
+        for key, value in step.get("asked", {}).items():
+            inputs["parameters"][key] = text
+            sources["parameters"][key] = {"componentInputParameter": key}
+            asked[key] = {**text, "defaultValue": value, "isOptional": True}
         components[f"c-{name}"] = {
             "executorLabel": f"e-{name}",
             "inputDefinitions": inputs,
@@ -141,9 +146,9 @@ def written(image, steps, kubernetes):
         }
         if "importer" in step:
             kind = artifact["artifactType"]
-            executors[f"e-{name}"] = {
-                "importer": {"artifactUri": {"constant": step["importer"]}, "typeSchema": kind}
-            }
+            uri = {"constant": step["importer"]} if step["importer"] else {
+                "runtimeParameter": "uri"}  # fmt: skip
+            executors[f"e-{name}"] = {"importer": {"artifactUri": uri, "typeSchema": kind}}
         else:
             command = ["sh", "-c", step["script"], *step.get("words", ())]
             executors[f"e-{name}"] = {"container": {"image": image, "command": command}}
@@ -156,7 +161,7 @@ def written(image, steps, kubernetes):
     spec = {
         "pipelineInfo": {"name": "written"}, "schemaVersion": "2.1.0", "sdkVersion": "kfp-2.17.0",
         "components": components, "deploymentSpec": {"executors": executors},
-        "root": {"dag": {"tasks": tasks}},
+        "root": {"dag": {"tasks": tasks}, "inputDefinitions": {"parameters": asked}},
     }  # fmt: skip
     settings = {f"e-{name}": found for name, found in (kubernetes or {}).items()}
     return [spec, {"platforms": {"kubernetes": {"deploymentSpec": {"executors": settings}}}}]

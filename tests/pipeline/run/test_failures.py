@@ -2,11 +2,16 @@
 
 import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 import requests
+from kfp import dsl
 
 from builder.sandbox.bubblewrap import Bubblewrap
+from pipeline.errors import PipelineError
+from pipeline.run import places
 
 OUTPUT_FILE = "{{$.outputs.output_file}}"
 PARAMETER_FILE = "{{$.outputs.parameters['said'].output_file}}"
@@ -133,38 +138,53 @@ def test_an_argument_that_is_too_long_names_its_parameter(run_written):
     failed(run_written({"big": step}), "big", "'items'", "200000 bytes", "131071")
 
 
-def test_a_step_whose_name_is_longer_than_a_file_name_runs(run_written):
-    name = "-".join(["long"] * 80)
-    result = run_written(
-        {
-            name: {"script": "echo x > $0", "words": ["{{$.outputs.artifacts['made'].path}}"],
-                   "artifacts": ["made"]},
-            "after": {"script": "cat $0 > $1", "parameters": ["said"],
-                      "words": ["{{$.inputs.artifacts['one'].path}}", PARAMETER_FILE],
-                      "takes": {"one": (name, "made")}},
-        }
-    )  # fmt: skip
+def test_a_step_whose_name_is_longer_than_a_file_name_runs(execute, image):
+    """The names of nested pipelines are joined: 6 of 80 letters are more than 255 bytes."""
+
+    @dsl.container_component
+    def make(made: dsl.Output[dsl.Dataset]):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'echo x > "$0"'], [made.path])
+
+    @dsl.container_component
+    def read(one: dsl.Input[dsl.Dataset], said: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'cat "$0" > "$1"'], [one.path, said])
+
+    @dsl.pipeline(name="inner-" + "x" * 80)
+    def inner() -> str:
+        return read(one=make().outputs["made"]).outputs["said"]
+
+    def around(nested, number):
+        @dsl.pipeline(name=f"nested-{number}-" + "y" * 80)
+        def outer() -> str:
+            return nested().output
+
+        return outer
+
+    whole = inner
+    for number in range(4):
+        whole = around(whole, number)
+    result = execute(whole)
     assert result.state == "succeeded", result.error
-    assert result.steps["after"].outputs == {"said": "x\n"}
+    assert result.outputs == {"Output": "x\n"}
+    (name,) = (name for name in result.steps if name.endswith("make"))
+    assert len(name) > 255
     uri = result.steps[name].artifacts["made"][0]["uri"]
     assert result.path(uri).read_text() == "x\n"
     assert name in result.page.read_text()
 
 
-def test_a_name_that_the_file_system_does_not_take_is_not_called_a_full_disk(run_written):
-    name = "x" * 300
-    step = {"script": "exit 0", "artifacts": [name], "parameters": [name]}
-    result = run_written({"long": step})
-    assert "make room" not in result.error
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "make room"), (errno.EDQUOT, "make room"), (errno.EROFS, "--runs DIR"),
+     (errno.EACCES, "--runs DIR"), (errno.ENAMETOOLONG, "shorter path"), (errno.EIO, "message")],
+)  # fmt: skip
+def test_advice_fits_the_error(number, words):
+    assert words in places.advice(OSError(number, os.strerror(number)))
 
 
 def test_runs_on_a_disk_that_cannot_be_written_says_how_to_choose_another(
     run_written, monkeypatch, tmp_path
 ):
-    from pathlib import Path
-
-    from pipeline.errors import PipelineError
-
     def mkdir(self, *_, **__):
         raise OSError(errno.EROFS, "Read-only file system", str(self))
 

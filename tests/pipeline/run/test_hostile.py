@@ -73,7 +73,7 @@ def test_a_sub_path_stays_in_its_claim(attack, victim, claim, sub_path, writable
         steps, kubernetes={"c": pvc(sub_path.format(victim=victim))},
         volumes={"c": Volume(claim, writable)},
     )  # fmt: skip
-    assert "of the claim c does not stay in it" in why
+    assert "subPath" in why
 
 
 def test_a_link_that_one_step_leaves_in_a_claim_is_no_way_out_for_the_next(attack, victim, claim):
@@ -84,7 +84,7 @@ def test_a_link_that_one_step_leaves_in_a_claim_is_no_way_out_for_the_next(attac
     why = attack(
         steps, kubernetes={"a": pvc(), "b": pvc("sub")}, volumes={"c": Volume(claim, True)}
     )
-    assert "the sub-path 'sub' of the claim c does not stay in it" in why
+    assert "the subPath 'sub' of the claim c does not stay in it" in why
 
 
 def test_a_sub_path_of_a_writable_claim_is_made_inside_it(run_written, claim):
@@ -98,7 +98,7 @@ def test_a_sub_path_of_a_writable_claim_is_made_inside_it(run_written, claim):
 
 @pytest.mark.parametrize(
     "place",
-    ["/../../../victim/made", "relative", "/", "/proc/x", "/dev", "/sys/x", "/kfp/c/x", "/a/./b",
+    ["/../../../victim/made", "relative", "/", "/proc/x", "/dev", "/sys/x", "/kfp/c/x", "/etc",
      "/var/lib/plateline/x", "/a\nb"],
 )  # fmt: skip
 @pytest.mark.parametrize("what", ["claim", "secret"])
@@ -110,7 +110,7 @@ def test_a_mount_path_stays_inside_and_out_of_what_the_run_gives(attack, claim, 
         {"c": {"script": "exit 0"}}, kubernetes={"c": settings},
         volumes={"c": Volume(claim, True)}, secrets={"c": claim},
     )  # fmt: skip
-    assert "mount path" in why
+    assert "mountPath" in why
 
 
 def test_two_mounts_at_one_place_are_refused(attack, claim):
@@ -121,36 +121,22 @@ def test_two_mounts_at_one_place_are_refused(attack, claim):
         {"c": {"script": "exit 0"}}, kubernetes={"c": both}, secrets={"s": claim / "inner"},
         volumes={"c": Volume(claim)},
     )  # fmt: skip
-    assert "two things are mounted at /w" in why
+    assert "is mounted twice" in why
 
 
 @pytest.mark.parametrize("uri", ["{victim}", "file://{victim}", "{victim}/../victim", "victim",
                                  "/proc/self/environ", "file:///etc/passwd"])  # fmt: skip
-def test_an_importer_reads_no_path_that_was_not_allowed(attack, victim, claim, uri):
+@pytest.mark.parametrize("runtime", [False, True])
+def test_an_importer_reads_no_path_of_this_machine(attack, victim, uri, runtime):
+    uri = uri.format(victim=victim)
+    importer = {"importer": uri, "asked": {}}
+    if runtime:
+        importer = {"importer": None, "asked": {"uri": uri}}
     steps = {
-        "imp": {"importer": uri.format(victim=victim), "artifacts": ["made"]},
+        "imp": {**importer, "artifacts": ["made"]},
         "b": {**TELLS, "takes": {"one": ("imp", "made")}},
     }
-    assert "was not allowed" in attack(steps, imports=[claim])
-
-
-def test_an_importer_reads_what_was_allowed_and_not_through_a_link(
-    run_written, attack, victim, claim
-):
-    (claim / "d").mkdir()
-    (claim / "d" / "f").write_text("allowed")
-    steps = {
-        "imp": {"importer": str(claim / "d"), "artifacts": ["made"]},
-        "b": {"script": 'cat "$0/f" > "$1"', "parameters": ["said"], "words": TELLS["words"],
-              "takes": {"one": ("imp", "made")}},
-    }  # fmt: skip
-    result = run_written(steps, imports=[claim])
-    assert result.steps["b"].outputs == {"said": "allowed"}
-    (claim / "link").symlink_to(victim)
-    steps["imp"]["importer"] = str(claim / "link")
-    result = run_written(steps, imports=[claim])
-    assert result.state == "failed"
-    assert "symbolic link, which is not followed" in result.error
+    assert "the importer's URI" in attack(steps)
 
 
 @pytest.mark.parametrize("output", ["said", "made", "message", "deep"])
@@ -188,7 +174,7 @@ def test_a_reported_uri_stays_in_the_outputs_of_its_step(attack, victim, uri):
         "b": {**TELLS, "takes": {"one": ("a", "made")}},
     }  # fmt: skip
     why = attack(steps)
-    assert "is not below its own outputs" in why or "must lead down only" in why
+    assert "its own outputs" in why or "the artifact's URI" in why
 
 
 NAMES = [
@@ -222,7 +208,7 @@ def test_a_key_of_a_secret_is_no_way_out(attack, claim, key):
     why = attack(
         {"a": {"script": "echo $X"}}, kubernetes={"a": {"secretAsEnv": asks}}, secrets={"s": claim}
     )
-    assert "a key of the secret s" in why
+    assert "the key of a secret" in why
 
 
 def test_the_page_embeds_no_file_that_a_link_leads_to(run_written, victim):

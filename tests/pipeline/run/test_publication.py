@@ -189,7 +189,7 @@ def test_a_step_sees_its_base_read_only_and_no_other_part_of_the_store(
         f"echo x >> blobs/sha256/{base} && exit 4; rm -f blobs/sha256/{base} && exit 5; "
         "echo {} > results/forged.json || exit 6; echo; ls results; test -e oci-layout"
     )
-    step = {"script": script, "given": {"p": "localhost/x", "base": image}}
+    step = {"script": script, "asked": {"p": "localhost/x", "base": image}}
     result = run_written({"c": step}, engine=engine)
     assert result.state == "succeeded", result.error
     assert state(store) == before
