@@ -23,6 +23,7 @@ from pipeline.run.step.cache import Cache
 from pipeline.run.step.context import RunContext, Volume
 from pipeline.spec.kubernetes import known_name
 from pipeline.spec.package import Package, arguments, image_digest, load
+from pipeline.spec.rules.inputs import check_inputs
 from pipeline.spec.rules.naming import check_names
 from pipeline.spec.rules.wiring import check_wiring
 
@@ -57,7 +58,7 @@ def run(
     has been stopped and the page written.
     """
     given = arguments(package, parameters)
-    for fault in (*check_names(package), *check_wiring(package)):
+    for fault in (*check_names(package), *check_wiring(package), *check_inputs(package, given)):
         raise PipelineError(f"the package cannot run: {fault}")
     images = _images(package, store, find_image)
     notes = _notes(package, given, volumes, secrets)

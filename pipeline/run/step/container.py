@@ -14,7 +14,7 @@ from pipeline.run import places
 from pipeline.run.beneath import Refused
 from pipeline.run.step.context import RunContext, Task
 from pipeline.run.step.publication import Publication, targets
-from pipeline.spec import kubernetes, names, values
+from pipeline.spec import kubernetes, names, placeholders, values
 
 _LONGEST = 128 * 1024 - 1  # bytes of one argument or variable: MAX_ARG_STRLEN of Linux
 
@@ -63,11 +63,11 @@ def make(task: Task, message: Mapping[str, Any], home: Path, context: RunContext
 
     Raises Refused for what the package may not have, PipelineError for what is missing.
     """
-    facts = {**context.facts, "pipeline_task_name": task.name, "pipeline_task_uuid": task.name}
+    facts = placeholders.of_task(context.facts, task.name)
     words = [
         word
         for part in ("command", "args")
-        for word in values.substitute(task.container.get(part, []), message, facts)
+        for word in placeholders.substitute(task.container.get(part, []), message, facts)
     ]
     for number, word in enumerate(words):
         _check_text(word, f"argument {number}", task)
@@ -213,7 +213,7 @@ def _timeout(settings: Mapping[str, Any]) -> float | None:
 def _memory(task: Task) -> int | None:
     """Return the memory limit of `task` in bytes; a parameter may hold it."""
     resources = task.container.get("resources", {})
-    text = str(values.filled(resources.get("resourceMemoryLimit", ""), task.parameters))
+    text = str(placeholders.filled(resources.get("resourceMemoryLimit", ""), task.parameters))
     if text:
         return kubernetes.memory(text)
     gigabytes = float(resources.get("memoryLimit", 0))  # of packages before kfp 2.9

@@ -73,14 +73,12 @@ def _keys(package: Package) -> Found:
 def _executor(label: str, executor: Mapping[str, Any]) -> Found:
     for entry in executor.get("container", {}).get("env", []):
         yield from _refused(f"{label}.env", "bad-name", names.variable, entry.get("name", ""))
-    if "importer" in executor:
-        uri, where = executor["importer"].get("artifactUri", {}), f"{label}.artifactUri"
-        if "constant" in uri:
-            yield from _refused(where, "bad-path", names.imported, str(uri["constant"]))
-        elif "runtimeParameter" not in uri:
-            yield Finding(
-                where, "bad-path", "it takes the artifact from nowhere; give it an artifact_uri"
-            )
+    uri = executor.get("importer", {"artifactUri": {"constant": ""}}).get("artifactUri", {})
+    if not uri.keys() & {"constant", "runtimeParameter"}:
+        yield Finding(
+            f"{label}.artifactUri", "bad-path",
+            "it takes the artifact from nowhere; give it an artifact_uri",
+        )  # fmt: skip
 
 
 def _kubernetes(where: str, settings: Mapping[str, Any]) -> Found:
