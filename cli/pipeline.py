@@ -208,26 +208,24 @@ def execute(
             raise PipelineError(f"the plate {plate} is not a folder; name the one with its images")
         folders[IMAGES_CLAIM] = Volume(Path(plate).resolve())
         given.setdefault("plate_path", "")
-    place = Path(runs or os.environ.get("PLATELINE_RUNS") or RUNS)
-    if WORKDIR_CLAIM not in folders:
-        try:
-            places.make_private(place)
-            if place == Path(RUNS):  # another folder may be there for others too
-                place.chmod(0o700)
-            places.make_private(place / "workspace")
-        except OSError as error:
-            raise PipelineError(
-                f"making {place / 'workspace'} failed ({error.strerror}); {places.advice(error)}"
-            ) from None
-        folders[WORKDIR_CLAIM] = Volume((place / "workspace").resolve(), writable=True)
+    place = Path(runs or os.environ.get("PLATELINE_RUNS") or RUNS).absolute()
+    folders.setdefault(WORKDIR_CLAIM, Volume(place / "workspace", writable=True))
     publish = None
     if not consent.compiled_here(store, ROOT, loaded.digest):
+        values = arguments(loaded, given)
         if not trust:
-            listed = consent.grants(
-                loaded, arguments(loaded, given), folders, secrets or {}, network=network
-            )
+            listed = consent.grants(loaded, values, folders, secrets or {}, network=network)
             consent.ask(package, listed, _terminal())
-        publish = consent.published(loaded, given)
+        publish = consent.published(loaded, values)
+    try:
+        places.make_private(place)
+        if place == Path(RUNS).absolute():  # another folder may be there for others too
+            place.chmod(0o700)
+        places.make_private(place / "workspace")
+    except OSError as error:
+        raise PipelineError(
+            f"making {place / 'workspace'} failed ({error.strerror}); {places.advice(error)}"
+        ) from None
     with store.in_use(), live(sys.stderr) as progress:
         return run(
             loaded, store, parameters=given, volumes=folders, secrets=secrets or {},
