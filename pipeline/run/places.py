@@ -94,7 +94,7 @@ def reported(uri: str, step: str, inputs: Iterable[str]) -> str:
     if path in inputs or path.startswith((f"{outputs_inside(step)}/", *(f"{i}/" for i in inputs))):
         return path
     raise Refused(
-        f"it reports an artifact at {uri}, which is not below its own outputs "
+        f"it reports an artifact at {uri!r}, which is not below its own outputs "
         f"({outputs_inside(step)}); write it there"
     )
 

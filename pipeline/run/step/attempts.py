@@ -38,7 +38,7 @@ def run(task: Task, context: RunContext) -> dict[str, Any]:
     """
     tries = 1 + int(task.retry.get("maxRetryCount", 0))
     began = time.monotonic()
-    with context.slots:
+    with context.slots, context.claims(task):
         for attempt in range(1, tries + 1):
             if context.stop.is_set():
                 raise Stopped
@@ -177,8 +177,12 @@ def _once(name: str, process: Process, log: Path, context: RunContext) -> Exit:
 
 
 def _last_words(log: Path) -> str:
-    """Return the last line that a step printed, which says why it failed, and where the rest is."""
+    """Return the last line that a step printed, which says why it failed, and where the rest is.
+
+    Control characters are left out: they could write anything on the terminal that shows the line.
+    """
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
         lines = file.read().decode(errors="replace").strip().splitlines()
-    return f"it said: {lines[-1]} ({log})" if lines else f"it printed nothing ({log})"
+    last = "".join(letter for letter in lines[-1] if letter.isprintable()) if lines else ""
+    return f"it said: {last} ({log})" if lines else f"it printed nothing ({log})"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class RunContext:
     publish: frozenset[str] | None
     slots: threading.Semaphore
     record: Record
+    writing: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
     running: dict[str, Running] = field(default_factory=dict)
     digests: dict[Path, str] = field(default_factory=dict)
@@ -61,6 +62,25 @@ class RunContext:
         for running in list(self.running.values()):
             with suppress(BuilderError, OSError):
                 running.stop(grace=0)
+
+    @contextmanager
+    def claims(self, task: Task) -> Iterator[None]:
+        """Let no other step change the writable claims of `task`, where a package has sub-paths.
+
+        Otherwise one could put a link in the place of a sub-path after it was checked, and before
+        it is mounted.
+        """
+        writes = any(
+            mount["name"] in self.volumes and self.volumes[mount["name"]].writable
+            for mount in task.settings.get("pvcMount", [])
+        )
+        has_sub_paths = any(
+            mount.get("subPath")
+            for settings in self.kubernetes.values()
+            for mount in settings.get("pvcMount", [])
+        )
+        with self.writing if writes and has_sub_paths else nullcontext():
+            yield
 
     def volume_digest(self, path: Path) -> str:
         """Return the digest of a read-only volume, which is read once a run."""

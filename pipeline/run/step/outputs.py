@@ -5,7 +5,6 @@ Source: backend/src/v2/component/launcher_v2.go of kubeflow/pipelines.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from pipeline.errors import PipelineError
 from pipeline.run import beneath, places
 from pipeline.run.step.context import Task
 from pipeline.spec import values
+from pipeline.spec.documents import load_json
 
 _EXECUTOR_OUTPUT = ".output/executor_output.json"
-_LIMIT = 64 * 1024 * 1024  # bytes of executor output, or of one parameter
+_LIMIT = 16 * 1024 * 1024  # bytes of executor output, or of one parameter
 
 
 def read(task: Task, message: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -57,23 +57,18 @@ def _executor_output(out: Path) -> dict[str, Any]:
         return {}
     if not data:
         return {}
+    document = load_json(data, f"its executor output ({path})")
     try:
-        parsed = json_format.ParseDict(
-            json.loads(data, parse_constant=_not_json), pb.ExecutorOutput()
-        )
+        parsed = json_format.ParseDict(document, pb.ExecutorOutput())
     # ParseDict lets errors of every kind through for a document of another shape.
     except (ValueError, AttributeError, TypeError, RecursionError, json_format.Error) as error:
         why = (str(error).splitlines() or ["unreadable"])[0]
         why = why.replace("'NoneType' object is not iterable", "null where a value must stand")
         raise PipelineError(
-            f"its executor output is not the JSON it should be ({why}); see {path}"
+            f"its executor output is not the message ExecutorOutput ({why}); see {path}"
         ) from None
     found: dict[str, Any] = values.whole(json_format.MessageToDict(parsed))
     return found
-
-
-def _not_json(text: str) -> float:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _metadata(artifact: str, metadata: Mapping[str, Any]) -> dict[str, Any]:

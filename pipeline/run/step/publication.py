@@ -21,6 +21,7 @@ from builder.sandbox.process import Mount
 from builder.store import Store, roots
 from pipeline.run import beneath
 from pipeline.run.beneath import Refused
+from pipeline.spec.documents import load_json
 
 _DOCUMENT = 4 * 1024 * 1024  # bytes of a manifest, as registries limit it
 
@@ -177,10 +178,7 @@ def _place(digest: str) -> str:
 
 
 def _json(data: bytes, what: str) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-        document.get("layers")
-    except (ValueError, AttributeError, RecursionError):
-        raise Refused(f"{what} is not a JSON object") from None
-    found: dict[str, Any] = document
-    return found
+    document = load_json(data, what)
+    if not isinstance(document, dict):
+        raise Refused(f"{what} is not a JSON object")
+    return document

@@ -40,11 +40,12 @@ def failed(result, step, *words):
         ('{"artifacts": {"made": {"artifacts": [{"metadata": {"f1": null}}]}}}', "'f1'"),
         ('{"artifacts": {"made": {"artifacts": [{"metadata": {"f1": NaN}}]}}}', "NaN"),
         ('{"artifacts": ["x"]}', "artifacts"),
-        ("[1]", "not the JSON"),
-        ('"text"', "not the JSON"),
-        ("null", "not the JSON"),
+        ("[1]", "ExecutorOutput"),
+        ('"text"', "ExecutorOutput"),
+        ("null", "ExecutorOutput"),
+        ("{", "is no JSON"),
         ('{"unknown": 1}', "unknown"),
-        ("[" * 100_000, "not the JSON"),
+        ("[" * 100_000, "nested deeper"),
     ],
 )
 def test_executor_output_of_another_shape_fails_the_step_after_its_retries(
@@ -130,6 +131,11 @@ def test_an_error_of_the_engine_is_tried_again_and_then_the_steps_failure(
     result = run_written({"a": {"script": "exit 0", "retries": 1}})
     failed(result, "a", "No space left" if isinstance(error, OSError) and error.errno else
            type(error).__name__)  # fmt: skip
+
+
+def test_the_last_words_of_a_step_cannot_write_on_the_terminal(run_written):
+    why = run_written({"a": {"script": "printf 'bad\\033[2Jnews'; exit 1"}}).error
+    assert "it said: bad[2Jnews" in why
 
 
 def test_an_argument_that_is_too_long_names_its_parameter(run_written):

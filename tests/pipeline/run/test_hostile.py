@@ -87,6 +87,19 @@ def test_a_link_that_one_step_leaves_in_a_claim_is_no_way_out_for_the_next(attac
     assert "the subPath 'sub' of the claim c does not stay in it" in why
 
 
+def test_no_step_changes_a_claim_while_another_mounts_a_sub_path_of_it(run_written, claim):
+    """Two steps that would run at the same time run one after the other."""
+    script = "echo begin >> /w/log; sleep 0.3; echo end >> /w/log"
+    steps = {"a": {"script": script}, "b": {"script": script.replace("/w/", "/all/sub/")}}
+    (claim / "sub").mkdir()
+    result = run_written(
+        steps, kubernetes={"a": pvc("sub"), "b": pvc(mount_path="/all")},
+        volumes={"c": Volume(claim, True)},
+    )  # fmt: skip
+    assert result.state == "succeeded", result.error
+    assert (claim / "sub" / "log").read_text().split() == ["begin", "end"] * 2
+
+
 def test_a_sub_path_of_a_writable_claim_is_made_inside_it(run_written, claim):
     result = run_written(
         {"c": {"script": "echo x > /w/f"}}, kubernetes={"c": pvc("deep/er")},

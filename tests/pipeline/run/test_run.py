@@ -145,7 +145,7 @@ def test_a_missing_output_and_broken_json_fail(execute, image):
         broken()
 
     assert "wrote no output parameter 'said'" in execute(missing).error
-    assert "not the JSON" in execute(breaks).error
+    assert "is no JSON" in execute(breaks).error
 
 
 def test_a_retry_can_succeed(execute, parts, tmp_path):
