@@ -202,21 +202,35 @@ def empty(folder: Path) -> None:
             Path(entry.path).unlink()
 
 
+def entries(folder: Path) -> Iterator[tuple[str, os.stat_result, int]]:
+    """Yield each name below `folder` (relative), what it is, and a descriptor of its own folder.
+
+    A folder comes before what is in it; no link is followed; what vanishes meanwhile is left out.
+    Raises Refused for folders in folders that are too many to walk.
+    """
+    try:
+        for path, folders, files, here in os.fwalk(folder):
+            for name in sorted([*folders, *files]):
+                with suppress(FileNotFoundError):
+                    status = os.stat(name, dir_fd=here, follow_symlinks=False)
+                    yield os.path.relpath(Path(path, name), folder), status, here
+    except RecursionError:
+        raise Refused(f"{folder} holds folders within folders, too many to walk") from None
+
+
 def _tidied(folder: Path, *, readable: bool, since: float = 0.0) -> Iterator[tuple[str, int]]:
     """Yield every name below `folder` (relative) with its mode, special bits taken away."""
     if readable:
         folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~_SPECIAL | 0o700)
-    for path, folders, files, here in os.fwalk(folder):
-        for name in sorted([*folders, *files]):
-            status = os.stat(name, dir_fd=here, follow_symlinks=False)
-            mode, wanted = status.st_mode, stat.S_IMODE(status.st_mode)
-            if not stat.S_ISLNK(mode) and status.st_ctime >= since:
-                wanted &= ~_SPECIAL
-                if readable:
-                    wanted |= 0o700 if stat.S_ISDIR(mode) else 0o400
-                if wanted != stat.S_IMODE(mode) and os.geteuid() in (0, status.st_uid):
-                    _chmod(name, here, wanted)
-            yield os.path.relpath(os.path.join(path, name), folder), mode  # noqa: PTH118
+    for path, status, here in entries(folder):
+        mode, wanted = status.st_mode, stat.S_IMODE(status.st_mode)
+        if not stat.S_ISLNK(mode) and status.st_ctime >= since:
+            wanted &= ~_SPECIAL
+            if readable:
+                wanted |= 0o700 if stat.S_ISDIR(mode) else 0o400
+            if wanted != stat.S_IMODE(mode) and os.geteuid() in (0, status.st_uid):
+                _chmod(path.rpartition("/")[2], here, wanted)
+        yield path, mode
 
 
 def _chmod(name: str, folder: int, mode: int) -> None:

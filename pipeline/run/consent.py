@@ -64,7 +64,10 @@ def grants(
             found.add(Grant("import", uri, label))
         if "container" in executor:
             found.add(Grant("image", executor["container"]["image"], label))
-    return tuple(sorted(found))
+    together: dict[tuple[str, str], list[str]] = {}
+    for grant in sorted(found):
+        together.setdefault((grant.kind, grant.what), []).append(grant.steps)
+    return tuple(Grant(*key, ", ".join(steps)) for key, steps in together.items())
 
 
 def published(package: Package, parameters: Mapping[str, Any]) -> frozenset[str]:

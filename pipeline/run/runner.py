@@ -93,13 +93,11 @@ def run(
         while not over.wait(0.05):
             if signals and not around.stop.is_set():
                 around.stop_all()
-    if around.cache:
-        for fingerprint, claims, started, ended in around.wrote:
-            around.cache.left(fingerprint, claims, started, ended)
-    for volume in volumes.values():
-        if volume.writable:
-            beneath.strip_special_bits(volume.folder, began)
     end = ends[0] if ends else Outcome("failed", error="the run ended by a defect; see above")
+    try:
+        _settle(around, began)
+    except (PipelineError, OSError) as error:
+        end = Outcome("failed", error=f"looking at what the steps left failed: {error}")
     result = Result(
         state="stopped" if around.stop.is_set() else end.state,
         folder=folder, page=folder / "index.html",
@@ -118,6 +116,16 @@ def run(
     if signals:
         raise KeyboardInterrupt
     return result
+
+
+def _settle(around: RunContext, began: float) -> None:
+    """Note which files of claims the steps left, and strip the special bits of those."""
+    if around.cache:
+        for fingerprint, claims, started, ended in around.wrote:
+            around.cache.left(fingerprint, claims, started, ended)
+    for volume in around.volumes.values():
+        if volume.writable:
+            beneath.strip_special_bits(volume.folder, began)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,13 +119,13 @@ def _still_there(found: Mapping[str, Mapping[str, str]], claims: Mapping[str, Pa
     )
 
 
-def _changed(folder: Path, began: float, ended: float) -> Iterator[str]:
-    """Yield the files below `folder`, no links, whose last change fell into a time."""
-    for path, _, files, here in os.fwalk(folder):
-        for name in sorted(files):
-            status = os.stat(name, dir_fd=here, follow_symlinks=False)
-            if stat.S_ISREG(status.st_mode) and began <= status.st_ctime <= ended:
-                yield Path(path, name).relative_to(folder).as_posix()
+def _changed(folder: Path, began: float, ended: float) -> list[str]:
+    """Return the files below `folder`, no links, whose last change fell into a time."""
+    return sorted(
+        name
+        for name, status, _ in beneath.entries(folder)
+        if stat.S_ISREG(status.st_mode) and began <= status.st_ctime <= ended
+    )
 
 
 def _below(folder: Path, name: str) -> str:

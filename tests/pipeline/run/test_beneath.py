@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import string
+import subprocess
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -144,6 +145,19 @@ def test_special_bits_go_from_what_changed_and_stay_on_what_was_there(tmp_path):
     beneath.strip_special_bits(tmp_path, mark)
     assert stat.S_IMODE(old.stat().st_mode) == 0o4755
     assert stat.S_IMODE(new.stat().st_mode) == 0o755
+
+
+def test_folders_within_folders_without_end_are_refused(tmp_path):
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    with pytest.raises(Refused, match="too many to walk"):
+        beneath.check_tree(tmp_path)
+    subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # which pytest could not
 
 
 def test_everything_is_removed_and_nothing_behind_a_link(tree, tmp_path):
