@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from invoke import Collection
-
 from cli import (
     cluster,
     demo,
@@ -16,7 +14,7 @@ from cli import (
     serving,
     testing,
 )
-from cli.output import teaching
+from cli.invocation import collection
 
 GROUPS = {
     "start": (demo.demo, machine.doctor),
@@ -36,8 +34,4 @@ GROUPS = {
     "keep the store": (housekeeping.store, housekeeping.gc),
 }
 
-namespace = Collection()
-for _tasks in GROUPS.values():
-    for _task in _tasks:
-        _task.body = teaching(_task.body, _task.name.replace("_", "-"))
-        namespace.add_task(_task)
+namespace = collection(GROUPS)

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import figures
 from builder.build.make import build
 from builder.build.workspace import Workspace
 from builder.oci.reference import Reference
@@ -145,7 +146,7 @@ def main() -> None:
     built = build(Workspace.load(ROOT), store, ["package", "function"])
     print(f"function image: {built['function'].image.size / 1e6:.1f} MB in "
           f"{len(built['function'].image.layers)} layers")  # fmt: skip
-    rows = [("builder", "model MB", "seconds", "peak MB", "MB to registry", "MB from registry")]
+    rows: list[tuple[str, ...]] = []
     made: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name, registries.serve(Path(name, "registry")) as host:
         folder = Path(name)
@@ -172,8 +173,12 @@ def main() -> None:
                                  f"{relay.up / 1e6:.2f}", f"{relay.down / 1e6:.2f}"))  # fmt: skip
                     if megabytes == 10:
                         made[builder] = image.replace(relay.address, host)
-        for row in rows:
-            print("  ".join(cell.rjust(16) for cell in row))
+        for builder, megabytes, seconds, peak, up, down in rows:
+            figures.record(
+                "package", f"a model of {megabytes} MB, builder={builder}",
+                f"{seconds} s, peak {peak} MB",
+                beside=f"{up} MB to the registry, {down} MB from it",
+            )  # fmt: skip
         if len(made) == 2:
             (_, config, files), (_, other, others) = (
                 read(Reference.parse(made[builder])) for builder in builders

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import figures
 from builder.packages.download import downloads_folder
 from tests import registries
 
@@ -49,14 +50,15 @@ class Bench:
         return done.stdout
 
 
-def timed(repeats: int, work: Callable[[int], object]) -> str:
-    """Return `median (minimum to maximum) s` of `work`, called with 0, 1, …"""
+def timed(repeats: int, work: Callable[[int], object]) -> tuple[str, float]:
+    """Return `median (minimum to maximum) s` of `work`, called with 0, 1, …, and the median."""
     taken = []
     for number in range(repeats):
         started = time.monotonic()
         work(number)
         taken.append(time.monotonic() - started)
-    return f"{statistics.median(taken):.2f} ({min(taken):.2f} to {max(taken):.2f}) s"
+    median = statistics.median(taken)
+    return f"{median:.2f} ({min(taken):.2f} to {max(taken):.2f}) s", median
 
 
 def main() -> None:
@@ -73,35 +75,38 @@ def main() -> None:
         bench.invoke("push-images", "--registry", bench.prefix)
         compile_ = ("compile", "--registry", bench.prefix)
         bench.invoke(*compile_)
-        print(f"{'what':54} {'measured':32} bar")
 
-        def show(what: str, measured: str, bar: str) -> None:
-            print(f"{what:54} {measured:32} {bar}", flush=True)
+        def show(what: str, measured: tuple[str, float], most: float = 0) -> None:
+            shown, median = measured
+            target = f"<= {most:g} s" if most else ""
+            figures.record(
+                "pipeline", what, shown, target=target, missed=bool(most and median > most)
+            )
 
         show("compile, nothing changed", timed(repeats, lambda _: bench.invoke(*compile_)),
-             "1.2 s")  # fmt: skip
+             1.2)  # fmt: skip
 
         def afresh(number: int) -> None:
             bench.invoke("compile", "--registry", bench.prefix, "--gpus", str(number + 1))
 
-        show("compile, a setting changed", timed(repeats, afresh), "")
-        show("  of it `import kfp`", timed(repeats, lambda _: subprocess.run(
+        show("compile, a setting changed", timed(repeats, afresh))
+        show("of it `import kfp`", timed(repeats, lambda _: subprocess.run(
             [sys.executable, "-c", "import kfp.dsl, kfp.compiler, kfp.kubernetes"],
-            check=True)), "")  # fmt: skip
+            check=True)))  # fmt: skip
 
         def clone(number: int) -> None:
             made = json.loads(bench.invoke(*compile_, "--json", store=f"fresh-{number}/store"))
             assert made["digest"]
             shutil.rmtree(bench.folder / "cache" / f"fresh-{number}")
 
-        show("fresh clone + filled registry -> package", timed(repeats, clone), "3 s")
+        show("fresh clone + filled registry -> package", timed(repeats, clone), 3)
 
         def change(number: int) -> None:
             with (bench.clone / SOURCE).open("a") as file:
                 file.write(f"# {number}\n")
             bench.invoke("push-images", "--registry", bench.prefix, *compile_)
 
-        show("one source line -> pushed and pinned package", timed(repeats, change), "2 s")
+        show("one source line -> pushed and pinned package", timed(repeats, change), 2)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.run [--steps N]
 
-A chain of steps that do nothing, in an image of the host's busybox. Prints milliseconds a step;
+A chain of steps that do nothing, in an image of the host's busybox. Keeps milliseconds a step;
 asserts nothing. What needs a Docker Engine is left out where none answers.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from kfp import compiler, components, dsl, local
 
+from benchmarks import figures
 from builder.errors import BuilderError
 from builder.registry.client import Registry
 from builder.registry.push import push
@@ -109,7 +110,8 @@ def show(label: str, steps: int, work: Callable[[], object]) -> None:
     """Print how long `work` takes, a step."""
     began = time.perf_counter()
     work()
-    print(f"{label:28} {(time.perf_counter() - began) / steps * 1000:8.1f} ms", flush=True)
+    each = (time.perf_counter() - began) / steps * 1000
+    figures.record("run", f"a step: {label}", f"{each:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import figures
 from builder.build.make import Built, build
 from builder.build.workspace import Workspace
 from builder.sandbox.engines import choose
@@ -76,7 +77,8 @@ class Trained:
         out = f"/out/trained-{self._number}"
         found = self._images("train", "train", f"/out/{tiles}", fold, out, json.dumps(options))
         seen = self._images("validate", "judge", f"/out/{tiles}", fold, f"{out}/model")
-        print(f"{title}, {fold}: {found['seconds']:.1f} s, peak {found['peak']:.2f} GB", flush=True)
+        shown = f"{found['seconds']:.1f} s, {found['peak']:.2f} GB"
+        figures.record("train", f"{title}, {fold}", shown)
         for variant, measured in seen.items():
             (no, false), (missed, yes) = measured["well"]["confusion"]
             z = measured["z_factor"]["probability"]
@@ -97,15 +99,19 @@ def _prepare(images: Images, plates: int) -> None:
     once, many = (images("prepare", "stage", "/out/drawn", str(n)) for n in (1, plates))
     original = images("prepare", "original", "/out/drawn")
     seconds = statistics.median(many["seconds"])
-    print(
-        f"prepare, 96 wells of 1360 x 1024: {seconds:.2f} s, peak {once['own'][-1]:.0f} MiB and "
-        f"{once['worker']:.0f} MiB in the largest worker   bar 250 MB\n"
-        f"restated original: {original['seconds']:.1f} s, {original['peak']:.1f} GB; "
-        f"{original['seconds'] / seconds:.0f} times as long   bar >= 30\n"
-        f"{plates} plates: {sum(many['seconds']):.1f} s, peak {many['own'][-1]:.0f} MiB and "
-        f"{many['worker']:.0f} MiB   bar as for one",
-        flush=True,
-    )
+    times = original["seconds"] / seconds
+    figures.record(
+        "prepare", "96 wells of 1360 x 1024", f"{seconds:.2f} s",
+        beside=f"the original restated in numpy: {original['seconds']:.1f} s, {times:.0f} times",
+        target=">= 30 times as fast", missed=times < 30,
+    )  # fmt: skip
+    for count, found in ((1, once), (plates, many)):
+        figures.record(
+            "prepare", f"peak memory, {count} plate{'s' * (count > 1)}",
+            f"{found['own'][-1]:.0f} MiB + {found['worker']:.0f} MiB in the largest worker",
+            target="<= 250 MB", missed=found["own"][-1] > 250,
+        )  # fmt: skip
+    figures.record("prepare", f"{plates} plates", f"{sum(many['seconds']):.1f} s")
 
 
 def _resnet50(images: Images, rounds: int) -> None:
@@ -115,12 +121,12 @@ def _resnet50(images: Images, rounds: int) -> None:
             found.append(images("train", "resnet50", kind)["images"])
     ratios = [one / two for one, two in zip(*rates.values(), strict=True)]
     one, two = (statistics.median(found) for found in rates.values())
-    print(
-        f"ResNet50, batch 8: stage {one:.2f}, bare fit {two:.2f} images/s; "
-        f"{', '.join(f'{r:.2f}' for r in ratios)}, median {statistics.median(ratios):.2f}x"
-        "   bar >= 1.0",
-        flush=True,
-    )
+    ratio = statistics.median(ratios)
+    figures.record(
+        "train", "ResNet50 from nothing, batch 8", f"{one:.2f} images/s",
+        beside=f"a bare fit: {two:.2f} images/s, ratio {ratio:.2f}", target=">= a bare fit",
+        missed=ratio < 1,
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -156,21 +162,22 @@ def _measure(given: argparse.Namespace, scratch: Path) -> None:
                 trained("bbbc013", fold, f"BBBC013, seed {seed}", seed=seed)
                 for fold in ("A-D", "E-H")
             ]
-            print(f"both folds: {sum(seconds for _, seconds in both):.1f} s   bar <= 90")
+            total = sum(seconds for _, seconds in both)
+            figures.record("train", f"BBBC013, both folds, seed {seed}", f"{total:.1f} s",
+                           target="<= 90 s", missed=total > 90)  # fmt: skip
             if seed == 0 and "validate" in bars:
                 found = images("validate", "stage", "/out/bbbc013", *(model for model, _ in both))
                 served = ", ".join(f"{fold} {kind}" for fold, kind in found["served"].items())
-                print(
-                    f"validate: {found['seconds']:.1f} s, peak {found['peak']:.2f} GB   "
-                    f"bar <= 30 s, 1 GB; served: {served}",
-                    flush=True,
-                )
+                figures.record(
+                    "validate", "BBBC013, both models in both variants",
+                    f"{found['seconds']:.1f} s, {found['peak']:.2f} GB", beside=f"served: {served}",
+                    target="<= 30 s, 1 GB", missed=found["seconds"] > 30 or found["peak"] > 1,
+                )  # fmt: skip
                 cost = images("validate", "ways", "/out/bbbc013", both[0][0])
-                print(
-                    f"judging, CPU a tile: {cost['tile']:.1f} ms one tile a thread, as it is done; "
-                    f"{cost['batch']:.1f} ms in batches of 16 on all threads",
-                    flush=True,
-                )
+                figures.record(
+                    "validate", "judging, CPU time a tile, one tile a thread",
+                    f"{cost['tile']:.1f} ms", beside=f"in batches of 16: {cost['batch']:.1f} ms",
+                )  # fmt: skip
     if bars & {"synthetic", "shuffled"}:
         images("prepare", "tiles", "/out/drawn", "bbbc014", "/out/synthetic")
     if "synthetic" in bars:
@@ -185,10 +192,11 @@ def _measure(given: argparse.Namespace, scratch: Path) -> None:
     if "int8" in bars:
         found = images("train", "int8", "/out")
         one, two = found["model.onnx"], found["model.int8.onnx"]
-        print(
-            f"ResNet50, one thread, a tile: fp32 {one * 1e3:.0f} ms, int8 {two * 1e3:.0f} ms; "
-            f"{one / two:.2f}x   bar >= 2.5"
-        )
+        figures.record(
+            "train", "ResNet50 in 8 bits, one thread, a tile", f"{two * 1e3:.0f} ms",
+            beside=f"fp32 {one * 1e3:.0f} ms, {one / two:.2f} times as long", target=">= 2.5 times",
+            missed=one / two < 2.5,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

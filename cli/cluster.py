@@ -6,32 +6,30 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from invoke import Context, task
-
-from cli.output import INSECURE_HELP, JSON_HELP, errors, facts, say
+from cli.command import command
+from cli.output import INSECURE_HELP, JSON_HELP, facts, say
 from cli.pipeline import PACKAGE, pairs
 
 FILE_HELP = f"a compiled package, for example {PACKAGE}"
 
 
-@task(help={"file": f"{FILE_HELP}, also one that others compiled", "json": JSON_HELP})
-def lint(_: Context, file: str, json: bool = False) -> None:
+@command(help={"file": f"{FILE_HELP}, also one that others compiled", "json": JSON_HELP})
+def lint(file: str, json: bool = False) -> None:
     """Check a compiled package for what would fail, or silently go wrong, on a cluster."""
-    with errors():
-        from pipeline.spec.lint import lint as check
+    from pipeline.spec.lint import lint as check
 
-        found = check(Path(file))
-        rows = [("where", "rule", "what")] + [(f.where, f.rule, f.message) for f in found]
-        if found or json:
-            facts({"findings": [asdict(f) for f in found]}, rows, as_json=json)
-        count = f"{len(found)} fault{'s' * (len(found) > 1)}" if found else "no fault"
-        say(f"{file}: {count} found")
-        raise SystemExit(bool(found))
+    found = check(Path(file))
+    rows = [("where", "rule", "what")] + [(f.where, f.rule, f.message) for f in found]
+    if found or json:
+        facts({"findings": [asdict(f) for f in found]}, rows, as_json=json)
+    count = f"{len(found)} fault{'s' * (len(found) > 1)}" if found else "no fault"
+    say(f"{file}: {count} found")
+    raise SystemExit(bool(found))
 
 
-@task(
+@command(
     positional=["file"],
-    iterable=["param"],
+    repeated=["param"],
     help={
         "file": FILE_HELP,
         "host": "address of the API, for example http://localhost:8080 ($KF_PIPELINES_ENDPOINT)",
@@ -47,7 +45,6 @@ def lint(_: Context, file: str, json: bool = False) -> None:
     },
 )
 def submit(
-    _: Context,
     file: str,
     host: str = "",
     experiment: str = "Default",
@@ -61,32 +58,31 @@ def submit(
     json: bool = False,
 ) -> None:
     """Upload a package as a version named after its digest, and start a run of it."""
-    with errors():
-        from pipeline.errors import PipelineError
-        from pipeline.kubeflow import submit as submission
+    from pipeline.errors import PipelineError
+    from pipeline.kubeflow import submit as submission
 
-        host = host or os.environ.get("KF_PIPELINES_ENDPOINT", "")
-        if not host:
-            raise PipelineError(
-                "no API was named; give --host, for example http://localhost:8080 after "
-                "`kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80`"
-            )
-        access = submission.Access(
-            host, _read(token_file, "token-file"), _read(cookie_file, "cookie-file"), namespace
+    host = host or os.environ.get("KF_PIPELINES_ENDPOINT", "")
+    if not host:
+        raise PipelineError(
+            "no API was named; give --host, for example http://localhost:8080 after "
+            "`kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80`"
         )
-        done = submission.submit(
-            Path(file), access, parameters=pairs(param, "param"), experiment=experiment,
-            check_registry=not skip_registry, insecure=insecure, said=say,
-        )  # fmt: skip
-        say(f"run: {done.link}")
-        state = submission.wait(done, access, said=say) if wait else ""
-        rows = [("what", ""), ("version", done.version), ("run", done.run_id), ("link", done.link)]
-        rows += [("state", state)] if wait else []
-        facts({**asdict(done), "state": state}, rows, as_json=json)
-        raise SystemExit(bool(wait and state != "SUCCEEDED"))
+    access = submission.Access(
+        host, _read(token_file, "token-file"), _read(cookie_file, "cookie-file"), namespace
+    )
+    done = submission.submit(
+        Path(file), access, parameters=pairs(param, "param"), experiment=experiment,
+        check_registry=not skip_registry, insecure=insecure, said=say,
+    )  # fmt: skip
+    say(f"run: {done.link}")
+    state = submission.wait(done, access, said=say) if wait else ""
+    rows = [("what", ""), ("version", done.version), ("run", done.run_id), ("link", done.link)]
+    rows += [("state", state)] if wait else []
+    facts({**asdict(done), "state": state}, rows, as_json=json)
+    raise SystemExit(bool(wait and state != "SUCCEEDED"))
 
 
-@task(
+@command(
     help={
         "file": FILE_HELP,
         "context": "a context of the kubeconfig (the current one)",
@@ -99,7 +95,6 @@ def submit(
     }
 )
 def preflight(
-    _: Context,
     file: str,
     context: str = "",
     namespace: str = "kubeflow",
@@ -110,22 +105,21 @@ def preflight(
     json: bool = False,
 ) -> None:
     """Ask a cluster for all that a package needs: claims, secret, GPU, images, the API."""
-    with errors():
-        from pipeline.kubeflow.cluster import MISSING, Cluster
-        from pipeline.kubeflow.preflight import preflight as ask
-        from pipeline.spec.package import load
+    from pipeline.kubeflow.cluster import MISSING, Cluster
+    from pipeline.kubeflow.preflight import preflight as ask
+    from pipeline.spec.package import load
 
-        cluster = Cluster(
-            context, namespace, kfp_namespace, service_account,
-            Path(kubeconfig) if kubeconfig else None,
-        )  # fmt: skip
-        checks = ask(load(Path(file)), cluster, pull=not skip_pull, said=say)
-        rows = [("", "what", "found", "to do")]
-        rows += [(check.state, check.what, check.found, check.remedy) for check in checks]
-        facts({"checks": [asdict(check) for check in checks]}, rows, as_json=json)
-        missing = sum(check.state == MISSING for check in checks)
-        say(f"{missing} missing" if missing else "the cluster has what the package needs")
-        raise SystemExit(bool(missing))
+    cluster = Cluster(
+        context, namespace, kfp_namespace, service_account,
+        Path(kubeconfig) if kubeconfig else None,
+    )  # fmt: skip
+    checks = ask(load(Path(file)), cluster, pull=not skip_pull, said=say)
+    rows = [("", "what", "found", "to do")]
+    rows += [(check.state, check.what, check.found, check.remedy) for check in checks]
+    facts({"checks": [asdict(check) for check in checks]}, rows, as_json=json)
+    missing = sum(check.state == MISSING for check in checks)
+    say(f"{missing} missing" if missing else "the cluster has what the package needs")
+    raise SystemExit(bool(missing))
 
 
 def _read(path: str, option: str) -> str:

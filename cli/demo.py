@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from invoke import Context, task
-
-from cli.output import ENGINE_HELP, JOBS_HELP, JSON_HELP, errors, facts, say
+from cli.command import command
+from cli.output import ENGINE_HELP, JOBS_HELP, JSON_HELP, facts, say
 from cli.pipeline import PACKAGE, execute, finish, make_package, pin_local
 
 
-@task(
+@command(
     help={
         "plate": "the folder of a real plate's images (without it a small one is simulated)",
         "layout": "the plate's layout: bbbc013, bbbc014, or a TOML file's name in the plate",
@@ -26,7 +25,6 @@ from cli.pipeline import PACKAGE, execute, finish, make_package, pin_local
     }
 )
 def demo(
-    _: Context,
     plate: str = "",
     layout: str = "bbbc014",
     engine: str = "auto",
@@ -35,79 +33,78 @@ def demo(
     json: bool = False,
 ) -> None:
     """Build the images, compile, run prepare to package on a plate, and ask the packaged model."""
-    with errors():
-        from builder.sandbox.engines import choose
-        from builder.store import default_root
-        from pipeline.definition import plates
-        from pipeline.serving import function
+    from builder.sandbox.engines import choose
+    from builder.store import default_root
+    from pipeline.definition import plates
+    from pipeline.serving import function
 
-        times: dict[str, float] = {}
+    times: dict[str, float] = {}
 
-        def done(what: str, since: float) -> float:
-            times[what] = round(time.monotonic() - since, 2)
-            return time.monotonic()
+    def done(what: str, since: float) -> float:
+        times[what] = round(time.monotonic() - since, 2)
+        return time.monotonic()
 
-        mark = time.monotonic()
-        say("building the images")
-        pinned = pin_local(jobs)
-        mark = done("build", mark)
-        say("compiling the pipeline")
-        compiled = make_package(pinned, 0, "registry", PACKAGE)
-        mark = done("compile", mark)
-        sandbox = choose(engine, pinned.store)
-        prepare = pinned.built["prepare"].image
-        if plate:
-            folder = Path(plate)
-        else:
-            say("drawing a synthetic plate")
-            folder = plates.synthetic_plate(sandbox, prepare, default_root().parent / "plates")
-            mark = done("synthetic plate", mark)
-        parameters: dict[str, Any] = {
-            "plate_layout": layout, "artifact_repo": "localhost/plateline/artifact",
-        }  # fmt: skip
-        # Simulated cells are told apart at once: one pass is enough, and the demo is short.
-        if not plate:
-            parameters["epochs"] = 1
-        result = execute(
-            Path(PACKAGE), pinned.store, parameters=parameters, plate=str(folder),
-            engine=engine, jobs=jobs, use_cache=not no_cache,
-        )  # fmt: skip
-        steps = {step.name.rpartition(".")[2]: step for step in result.steps.values()}
-        for step in result.steps.values():
-            if step.state != "skipped":
-                times[_short(step.name)] = round(step.seconds, 2)
-        if result.state != "succeeded":
-            finish(result)
-        mark = time.monotonic()
-        image = str(steps["package"].outputs["image"])
-        with tempfile.TemporaryDirectory() as scratch:
-            examples = plates.example_tiles(
-                sandbox, prepare, _path(result, steps["prepare"], "tiles"), Path(scratch)
-            )
-            with function.serving(sandbox, pinned.store.image(image.partition("@")[2])) as url:
-                answers = {
-                    file.stem: function.classify(url, file) | {"expected": name}
-                    for name, file in examples.items()
-                }
-        done("classify", mark)
-        metrics = _metrics(result, steps["validate"])
-        # The artifact's own name has no suffix, which a browser needs.
-        report = result.folder / "report.html"
-        shutil.copyfile(_path(result, steps["validate"], "report"), report)
-        found = {
-            "images": {
-                name: {"digest": b.image.digest, "size": b.image.size}
-                for name, b in pinned.built.items()
-            },
-            "package": compiled.digest,
-            "metrics": metrics,
-            "answers": answers,
-            "report": str(report),
-            "page": str(result.page),
-            "function_image": image,
-            "seconds": times,
-        }
-        facts(found, _rows(found), as_json=json)
+    mark = time.monotonic()
+    say("building the images")
+    pinned = pin_local(jobs)
+    mark = done("build", mark)
+    say("compiling the pipeline")
+    compiled = make_package(pinned, 0, "registry", PACKAGE)
+    mark = done("compile", mark)
+    sandbox = choose(engine, pinned.store)
+    prepare = pinned.built["prepare"].image
+    if plate:
+        folder = Path(plate)
+    else:
+        say("drawing a synthetic plate")
+        folder = plates.synthetic_plate(sandbox, prepare, default_root().parent / "plates")
+        mark = done("synthetic plate", mark)
+    parameters: dict[str, Any] = {
+        "plate_layout": layout, "artifact_repo": "localhost/plateline/artifact",
+    }  # fmt: skip
+    # Simulated cells are told apart at once: one pass is enough, and the demo is short.
+    if not plate:
+        parameters["epochs"] = 1
+    result = execute(
+        Path(PACKAGE), pinned.store, parameters=parameters, plate=str(folder),
+        engine=engine, jobs=jobs, use_cache=not no_cache,
+    )  # fmt: skip
+    steps = {step.name.rpartition(".")[2]: step for step in result.steps.values()}
+    for step in result.steps.values():
+        if step.state != "skipped":
+            times[_short(step.name)] = round(step.seconds, 2)
+    if result.state != "succeeded":
+        finish(result)
+    mark = time.monotonic()
+    image = str(steps["package"].outputs["image"])
+    with tempfile.TemporaryDirectory() as scratch:
+        examples = plates.example_tiles(
+            sandbox, prepare, _path(result, steps["prepare"], "tiles"), Path(scratch)
+        )
+        with function.serving(sandbox, pinned.store.image(image.partition("@")[2])) as url:
+            answers = {
+                file.stem: function.classify(url, file) | {"expected": name}
+                for name, file in examples.items()
+            }
+    done("classify", mark)
+    metrics = _metrics(result, steps["validate"])
+    # The artifact's own name has no suffix, which a browser needs.
+    report = result.folder / "report.html"
+    shutil.copyfile(_path(result, steps["validate"], "report"), report)
+    found = {
+        "images": {
+            name: {"digest": b.image.digest, "size": b.image.size}
+            for name, b in pinned.built.items()
+        },
+        "package": compiled.digest,
+        "metrics": metrics,
+        "answers": answers,
+        "report": str(report),
+        "page": str(result.page),
+        "function_image": image,
+        "seconds": times,
+    }
+    facts(found, _rows(found), as_json=json)
 
 
 def _path(result: Any, step: Any, artifact: str) -> Path:

@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import time
 
-from invoke import Context, task
+from cli.command import command
+from cli.output import JSON_HELP, facts, say
 
-from cli.output import JSON_HELP, errors, facts, say
 
-
-@task(help={"json": JSON_HELP})
-def store(_: Context, json: bool = False) -> None:
+@command(help={"json": JSON_HELP})
+def store(json: bool = False) -> None:
     """Show what the store and the caches beside it hold, and the names that are kept for good."""
-    with errors():
-        from builder.store import Store
-        from builder.store.collection import survey, usage
-        from builder.store.roots import kept
+    from builder.store import Store
+    from builder.store.collection import survey, usage
+    from builder.store.roots import kept
 
-        opened = Store.open()
-        held, names = usage(survey(opened, time.time())), kept(opened)
-        count, size = (
-            (sum(numbers) for numbers in zip(*held.values(), strict=True)) if held else (0, 0)
-        )
-        rows = [("what", "number", "size")]
-        rows += [
-            (kind, str(n), _size(s)) for kind, (n, s) in [*held.items(), ("all", (count, size))]
-        ]
-        rows += [(f"kept as {name}", "", entry.digest) for name, entry in names.items()]
-        found = {
-            "root": str(opened.root), "bytes": size,
-            "kinds": {kind: {"number": n, "bytes": s} for kind, (n, s) in held.items()},
-            "kept": {name: entry.digest for name, entry in names.items()},
-        }  # fmt: skip
-        say(str(opened.root))
-        facts(found, rows, as_json=json)
+    opened = Store.open()
+    held, names = usage(survey(opened, time.time())), kept(opened)
+    count, size = (sum(numbers) for numbers in zip(*held.values(), strict=True)) if held else (0, 0)
+    rows = [("what", "number", "size")]
+    rows += [(kind, str(n), _size(s)) for kind, (n, s) in [*held.items(), ("all", (count, size))]]
+    rows += [(f"kept as {name}", "", entry.digest) for name, entry in names.items()]
+    found = {
+        "root": str(opened.root), "bytes": size,
+        "kinds": {kind: {"number": n, "bytes": s} for kind, (n, s) in held.items()},
+        "kept": {name: entry.digest for name, entry in names.items()},
+    }  # fmt: skip
+    say(str(opened.root))
+    facts(found, rows, as_json=json)
 
 
-@task(
+@command(
     help={
         "keep_days": "keep what was made or used in so many days",
         "forget": "let go of a name that is kept for good, as `invoke store` shows them",
@@ -45,28 +39,27 @@ def store(_: Context, json: bool = False) -> None:
     }
 )
 def gc(
-    _: Context, keep_days: float = 30.0, forget: str = "", dry_run: bool = False, json: bool = False
+    keep_days: float = 30.0, forget: str = "", dry_run: bool = False, json: bool = False
 ) -> None:
     """Remove what no kept image, release or recent use reaches from the store and its caches."""
-    with errors():
-        from builder.store import Store
-        from builder.store.collection import collect, usage
-        from builder.store.roots import forget as let_go
+    from builder.store import Store
+    from builder.store.collection import collect, usage
+    from builder.store.roots import forget as let_go
 
-        opened = Store.open()
-        if forget:
-            let_go(opened, forget)
-        done = collect(opened, keep_days=float(keep_days), now=time.time(), dry_run=dry_run)
-        gone, left = usage(done.gone), usage(done.left)
-        rows = [("what", "would go" if dry_run else "gone", "", "left", "")]
-        for kind in {**gone, **left}:
-            one, other = gone.get(kind, (0, 0)), left.get(kind, (0, 0))
-            rows.append((kind, str(one[0]), _size(one[1]), str(other[0]), _size(other[1])))
-        found = {
-            name: {kind: {"number": n, "bytes": s} for kind, (n, s) in used.items()}
-            for name, used in (("gone", gone), ("left", left))
-        }
-        facts({**found, "dry_run": dry_run}, rows, as_json=json)
+    opened = Store.open()
+    if forget:
+        let_go(opened, forget)
+    done = collect(opened, keep_days=float(keep_days), now=time.time(), dry_run=dry_run)
+    gone, left = usage(done.gone), usage(done.left)
+    rows = [("what", "would go" if dry_run else "gone", "", "left", "")]
+    for kind in {**gone, **left}:
+        one, other = gone.get(kind, (0, 0)), left.get(kind, (0, 0))
+        rows.append((kind, str(one[0]), _size(one[1]), str(other[0]), _size(other[1])))
+    found = {
+        name: {kind: {"number": n, "bytes": s} for kind, (n, s) in used.items()}
+        for name, used in (("gone", gone), ("left", left))
+    }
+    facts({**found, "dry_run": dry_run}, rows, as_json=json)
 
 
 def _size(size: int) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from invoke import Context, task
-
+from cli.command import command
 from cli.output import (
     CHANGED_HELP,
     INSECURE_HELP,
@@ -17,7 +16,6 @@ from cli.output import (
     JSON_HELP,
     ROOT,
     TARGETS_HELP,
-    errors,
     facts,
     say,
 )
@@ -89,17 +87,17 @@ def in_registry(prefix: str, *, insecure: bool = False) -> Iterator[Any]:
         yield RegistryCache(Store.open(), client, path)
 
 
-@task(
+@command(
+    positional=["targets"],
     help={
         "targets": TARGETS_HELP,
         "changed_since": CHANGED_HELP,
         "cache": "HOST/PREFIX of a registry whose images are taken where they are the same",
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
-    }
+    },
 )
 def build_images(
-    _: Context,
     targets: str = "",
     changed_since: str = "",
     cache: str = "",
@@ -107,36 +105,35 @@ def build_images(
     json: bool = False,
 ) -> None:
     """Build the images into the local store; what has not changed is not made again."""
-    with errors():
-        started = time.monotonic()
-        with in_registry(cache) if cache else nullcontext() as results:
-            _, _, built = build(targets, jobs, changed_since, results)
-        rows = [("image", "digest", "size", "")]
-        rows += [
-            (b.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", "cached" if b.cached else "")
-            for b in built.values()
-        ]
-        found = {
-            name: {
-                "digest": b.image.digest, "key": b.key, "size": b.image.size, "cached": b.cached,
-            }
-            for name, b in built.items()
-        }  # fmt: skip
-        facts(found, rows, as_json=json)
-        say(f"{time.monotonic() - started:.2f} s")
+    started = time.monotonic()
+    with in_registry(cache) if cache else nullcontext() as results:
+        _, _, built = build(targets, jobs, changed_since, results)
+    rows = [("image", "digest", "size", "")]
+    rows += [
+        (b.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", "cached" if b.cached else "")
+        for b in built.values()
+    ]
+    found = {
+        name: {
+            "digest": b.image.digest, "key": b.key, "size": b.image.size, "cached": b.cached,
+        }
+        for name, b in built.items()
+    }  # fmt: skip
+    facts(found, rows, as_json=json)
+    say(f"{time.monotonic() - started:.2f} s")
 
 
-@task(
+@command(
+    positional=["targets"],
     help={
         "registry": "HOST/PREFIX, for example localhost:5000/plateline ($PLATELINE_REGISTRY)",
         "targets": TARGETS_HELP,
         "insecure": INSECURE_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
-    }
+    },
 )
 def push_images(
-    _: Context,
     registry: str = "",
     targets: str = "",
     insecure: bool = False,
@@ -144,55 +141,54 @@ def push_images(
     json: bool = False,
 ) -> None:
     """Build the images and push what the registry lacks, each with its bill of materials."""
-    with errors():
-        from builder.inspect.inventory import sbom
-        from builder.registry.push import push
+    from builder.inspect.inventory import sbom
+    from builder.registry.push import push
 
-        prefix = named_registry(registry)
-        with in_registry(prefix, insecure=insecure) as cache:
-            workspace, store, built = build(targets, jobs, cache=cache)
-            images = {name: (result.key, result.image) for name, result in built.items()}
-            pushed = push(
-                store, images, prefix, cache.registry, jobs=jobs, there=cache.found,
-                progress=pushing(), inventory=lambda name: sbom(workspace, store, built[name].plan),
-            )  # fmt: skip
-        rows = [("image", "uploaded", "mounted", "inventory", "")]
-        rows += [
-            (str(p.reference), f"{p.uploaded / 1e6:.3f} MB", str(p.mounted_blobs),
-             f"{p.attached / 1e3:.1f} kB", "was there" if p.already else "")
-            for p in pushed.values()
-        ]  # fmt: skip
-        found = {
-            name: {
-                "reference": str(p.reference),
-                "uploaded": p.uploaded,
-                "already": p.already,
-                "inventory": p.attached,
-            }
-            for name, p in pushed.items()
+    prefix = named_registry(registry)
+    with in_registry(prefix, insecure=insecure) as cache:
+        workspace, store, built = build(targets, jobs, cache=cache)
+        images = {name: (result.key, result.image) for name, result in built.items()}
+        pushed = push(
+            store, images, prefix, cache.registry, jobs=jobs, there=cache.found,
+            progress=pushing(), inventory=lambda name: sbom(workspace, store, built[name].plan),
+        )  # fmt: skip
+    rows = [("image", "uploaded", "mounted", "inventory", "")]
+    rows += [
+        (str(p.reference), f"{p.uploaded / 1e6:.3f} MB", str(p.mounted_blobs),
+         f"{p.attached / 1e3:.1f} kB", "was there" if p.already else "")
+        for p in pushed.values()
+    ]  # fmt: skip
+    found = {
+        name: {
+            "reference": str(p.reference),
+            "uploaded": p.uploaded,
+            "already": p.already,
+            "inventory": p.attached,
         }
-        facts(found, rows, as_json=json)
+        for name, p in pushed.items()
+    }
+    facts(found, rows, as_json=json)
 
 
-@task(
+@command(
+    positional=["targets"],
     help={
         "targets": TARGETS_HELP,
         "upgrade": "take newer versions",
         "json": JSON_HELP,
-    }
+    },
 )
-def lock(_: Context, targets: str = "", upgrade: bool = False, json: bool = False) -> None:
+def lock(targets: str = "", upgrade: bool = False, json: bool = False) -> None:
     """Resolve debian.in and requirements.in into the lock files, and print what changed."""
-    with errors():
-        from builder.build.lock import lock as resolve
-        from builder.build.workspace import Workspace
+    from builder.build.lock import lock as resolve
+    from builder.build.workspace import Workspace
 
-        names = [name for name in targets.split(",") if name]
-        say("resolving with pip; this takes a minute or two")
-        changes = resolve(Workspace.load(ROOT), names, upgrade=upgrade)
-        found = [
-            {"target": c.target, "package": c.package, "old": c.old, "new": c.new} for c in changes
-        ]
-        rows = [("target", "package", "old", "new")]
-        rows += [(c.target, c.package, c.old or "-", c.new or "-") for c in changes]
-        facts({"changes": found}, rows if changes else [("nothing changed",)], as_json=json)
+    names = [name for name in targets.split(",") if name]
+    say("resolving with pip; this takes a minute or two")
+    changes = resolve(Workspace.load(ROOT), names, upgrade=upgrade)
+    found = [
+        {"target": c.target, "package": c.package, "old": c.old, "new": c.new} for c in changes
+    ]
+    rows = [("target", "package", "old", "new")]
+    rows += [(c.target, c.package, c.old or "-", c.new or "-") for c in changes]
+    facts({"changes": found}, rows if changes else [("nothing changed",)], as_json=json)

@@ -8,131 +8,123 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from invoke import Context, task
+from cli.command import command
+from cli.output import JOBS_HELP, JSON_HELP, ROOT, TARGETS_HELP, say, table
 
-from cli.output import JOBS_HELP, JSON_HELP, ROOT, TARGETS_HELP, errors, say, table
 
-
-@task(
+@command(
     help={
         "format": "text, mermaid or svg",
         "changed_since": "mark the targets that a git range touches, from this revision to now",
         "json": JSON_HELP,
     }
 )
-def graph(_: Context, format: str = "text", changed_since: str = "", json: bool = False) -> None:  # noqa: A002
+def graph(format: str = "text", changed_since: str = "", json: bool = False) -> None:  # noqa: A002
     """Print the targets and what stands on each of them."""
-    with errors():
-        from builder.build.workspace import Workspace
-        from builder.errors import BuilderError
-        from builder.inspect import graph as drawing
-        from builder.inspect.affected import changed_since as compare
-        from builder.store import Store
+    from builder.build.workspace import Workspace
+    from builder.errors import BuilderError
+    from builder.inspect import graph as drawing
+    from builder.inspect.affected import changed_since as compare
+    from builder.store import Store
 
-        draw = {"text": drawing.text, "mermaid": drawing.mermaid, "svg": drawing.svg}
-        if format not in draw:
-            raise BuilderError(f"there is no format {format!r}; there are {', '.join(draw)}")
-        workspace = Workspace.load(ROOT)
-        needs = drawing.needs(workspace)
-        marked = compare(workspace, Store.open(), changed_since) if changed_since else {}
-        touched = [name for name, differs in marked.items() if differs]
-        if json:
-            found = {"needs": {name: sorted(below) for name, below in needs.items()},
-                     "dependents": drawing.dependents(needs), "changed": touched}  # fmt: skip
-            print(encoder.dumps(found))
-        else:
-            print(draw[format](needs, touched), end="")
+    draw = {"text": drawing.text, "mermaid": drawing.mermaid, "svg": drawing.svg}
+    if format not in draw:
+        raise BuilderError(f"there is no format {format!r}; there are {', '.join(draw)}")
+    workspace = Workspace.load(ROOT)
+    needs = drawing.needs(workspace)
+    marked = compare(workspace, Store.open(), changed_since) if changed_since else {}
+    touched = [name for name, differs in marked.items() if differs]
+    if json:
+        found = {"needs": {name: sorted(below) for name, below in needs.items()},
+                 "dependents": drawing.dependents(needs), "changed": touched}  # fmt: skip
+        print(encoder.dumps(found))
+    else:
+        print(draw[format](needs, touched), end="")
 
 
-@task(help={"stage": "a target", "json": JSON_HELP})
-def explain(_: Context, stage: str, json: bool = False) -> None:
+@command(help={"stage": "a target", "json": JSON_HELP})
+def explain(stage: str, json: bool = False) -> None:
     """Say why a target would or would not be rebuilt, against its last build in this checkout."""
-    with errors():
-        from builder.build.workspace import Workspace
-        from builder.inspect.explain import explain as compare
-        from builder.store import Store
+    from builder.build.workspace import Workspace
+    from builder.inspect.explain import explain as compare
+    from builder.store import Store
 
-        found = compare(Workspace.load(ROOT), Store.open(), stage)
-        if json:
-            print(encoder.dumps({"sentence": found.sentence(), **asdict(found)}))
-            return
-        print(found.sentence())
-        if found.changes:
-            rows = [("what", "name", "was", "is", "where")]
-            rows += [(c.kind, c.name, c.old or "-", c.new or "-", c.where) for c in found.changes]
-            table(rows)
-        for layer in found.making:
-            print(f"would make the layer: {layer}")
+    found = compare(Workspace.load(ROOT), Store.open(), stage)
+    if json:
+        print(encoder.dumps({"sentence": found.sentence(), **asdict(found)}))
+        return
+    print(found.sentence())
+    if found.changes:
+        rows = [("what", "name", "was", "is", "where")]
+        rows += [(c.kind, c.name, c.old or "-", c.new or "-", c.where) for c in found.changes]
+        table(rows)
+    for layer in found.making:
+        print(f"would make the layer: {layer}")
 
 
-@task(
+@command(
+    positional=["targets"],
     help={
         "targets": TARGETS_HELP,
         "rounds": "how many times to build again",
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
-    }
+    },
 )
-def verify_images(
-    _: Context, targets: str = "", rounds: int = 1, jobs: int = 2, json: bool = False
-) -> None:
+def verify_images(targets: str = "", rounds: int = 1, jobs: int = 2, json: bool = False) -> None:
     """Build again from nothing, all surroundings changed, and compare the digests."""
-    with errors():
-        from builder.build.workspace import Workspace
-        from builder.inspect.verify import verify
-        from builder.store import Store
+    from builder.build.workspace import Workspace
+    from builder.inspect.verify import verify
+    from builder.store import Store
 
-        started = time.monotonic()
-        workspace = Workspace.load(ROOT)
-        names = [name for name in targets.split(",") if name] or list(workspace.targets)
-        found = verify(workspace, Store.open(), names, rounds=rounds, jobs=jobs, progress=say)
-        if json:
-            print(encoder.dumps({"images": names, "rounds": rounds,
-                                 "differences": [asdict(d) for d in found]}))  # fmt: skip
-        for different in found:
-            print(different.sentence(), file=sys.stderr)
-        seconds = time.monotonic() - started
-        how = f"{len(found)} differences" if found else "all digests equal"
-        say(f"{len(names)} images, {rounds} times: {how} ({seconds:.1f} s)")
-        raise SystemExit(1 if found else 0)
+    started = time.monotonic()
+    workspace = Workspace.load(ROOT)
+    names = [name for name in targets.split(",") if name] or list(workspace.targets)
+    found = verify(workspace, Store.open(), names, rounds=rounds, jobs=jobs, progress=say)
+    if json:
+        print(encoder.dumps({"images": names, "rounds": rounds,
+                             "differences": [asdict(d) for d in found]}))  # fmt: skip
+    for different in found:
+        print(different.sentence(), file=sys.stderr)
+    seconds = time.monotonic() - started
+    how = f"{len(found)} differences" if found else "all digests equal"
+    say(f"{len(names)} images, {rounds} times: {how} ({seconds:.1f} s)")
+    raise SystemExit(1 if found else 0)
 
 
-@task(help={"stage": "a target", "output": "the file to write (standard output)"})
-def sbom(_: Context, stage: str, output: str = "") -> None:
+@command(help={"stage": "a target", "output": "the file to write (standard output)"})
+def sbom(stage: str, output: str = "") -> None:
     """Print what is in an image, from its locks, as a CycloneDX bill of materials."""
-    with errors():
-        from builder.build.make import plans
-        from builder.build.workspace import Workspace
-        from builder.inspect.inventory import sbom as bill
-        from builder.store import Store
+    from builder.build.make import plans
+    from builder.build.workspace import Workspace
+    from builder.inspect.inventory import sbom as bill
+    from builder.store import Store
 
-        workspace, store = Workspace.load(ROOT), Store.open()
-        data = bill(workspace, store, plans(workspace, store, [stage])[stage])
-        if output:
-            _write(Path(output), data)
-        else:
-            print(data.decode())
+    workspace, store = Workspace.load(ROOT), Store.open()
+    data = bill(workspace, store, plans(workspace, store, [stage])[stage])
+    if output:
+        _write(Path(output), data)
+    else:
+        print(data.decode())
 
 
-@task(
+@command(
+    positional=["targets"],
     help={
         "targets": TARGETS_HELP,
         "output": "the file to write",
         "jobs": JOBS_HELP,
-    }
+    },
 )
-def bake(
-    _: Context, targets: str = "", output: str = "dist/docker-bake.json", jobs: int = 2
-) -> None:
+def bake(targets: str = "", output: str = "dist/docker-bake.json", jobs: int = 2) -> None:
     """Write a bake file, so that BuildKit builds the same recipes: docker buildx bake -f FILE."""
-    with errors():
-        from builder.build.workspace import Workspace
-        from builder.inspect.bake import bake as prepare
-        from builder.store import Store
+    from builder.build.workspace import Workspace
+    from builder.inspect.bake import bake as prepare
+    from builder.store import Store
 
-        names = [name for name in targets.split(",") if name]
-        _write(Path(output), prepare(Workspace.load(ROOT), Store.open(), names, jobs))
-        say(f"wrote {output}; in the repository's root: docker buildx bake -f {output}")
+    names = [name for name in targets.split(",") if name]
+    _write(Path(output), prepare(Workspace.load(ROOT), Store.open(), names, jobs))
+    say(f"wrote {output}; in the repository's root: docker buildx bake -f {output}")
 
 
 def _write(path: Path, data: bytes) -> None:

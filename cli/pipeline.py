@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invoke import Context, task
-
+from cli.command import command
 from cli.images import build, in_registry
 from cli.output import (
     ENGINE_HELP,
@@ -20,7 +19,6 @@ from cli.output import (
     JSON_HELP,
     REGISTRY_HELP,
     ROOT,
-    errors,
     facts,
     say,
     table,
@@ -97,7 +95,7 @@ def make_package(pinned: Pinned, gpus: int, builder: str, output: str) -> Any:
     return compiled
 
 
-@task(
+@command(
     help={
         "output": "the file to write",
         "registry": REGISTRY_HELP,
@@ -110,7 +108,6 @@ def make_package(pinned: Pinned, gpus: int, builder: str, output: str) -> Any:
     }
 )
 def compile(  # noqa: A001 - the task's name
-    _: Context,
     output: str = PACKAGE,
     registry: str = "",
     allow_local: bool = False,
@@ -121,29 +118,28 @@ def compile(  # noqa: A001 - the task's name
     json: bool = False,
 ) -> None:
     """Compile the pipeline with every image pinned by digest, and print the package's digest."""
-    with errors():
-        from pipeline.errors import PipelineError
+    from pipeline.errors import PipelineError
 
-        started = time.monotonic()
-        registry = registry or ("" if allow_local else os.environ.get("PLATELINE_REGISTRY", ""))
-        if not registry and not allow_local:
-            raise PipelineError(
-                "no registry was named, and a cluster cannot pull from this machine's store; "
-                "give --registry HOST/PREFIX, or --allow-local for `invoke run` on this machine"
-            )
-        pinned = pin_in_registry(registry, jobs, insecure=insecure) if registry else pin_local(jobs)
-        compiled = make_package(pinned, gpus, builder, output)
-        found = {
-            "package": output,
-            "digest": compiled.digest,
-            "pins": dict(pinned.pins),
-            "kfp_imported": "kfp" in sys.modules,
-        }
-        rows = [("what", "digest")]
-        rows += [(name, pin) for name, pin in pinned.pins.items()]
-        rows.append((output, compiled.digest))
-        facts(found, rows, as_json=json)
-        say(f"{time.monotonic() - started:.2f} s{', unchanged' if compiled.cached else ''}")
+    started = time.monotonic()
+    registry = registry or ("" if allow_local else os.environ.get("PLATELINE_REGISTRY", ""))
+    if not registry and not allow_local:
+        raise PipelineError(
+            "no registry was named, and a cluster cannot pull from this machine's store; "
+            "give --registry HOST/PREFIX, or --allow-local for `invoke run` on this machine"
+        )
+    pinned = pin_in_registry(registry, jobs, insecure=insecure) if registry else pin_local(jobs)
+    compiled = make_package(pinned, gpus, builder, output)
+    found = {
+        "package": output,
+        "digest": compiled.digest,
+        "pins": dict(pinned.pins),
+        "kfp_imported": "kfp" in sys.modules,
+    }
+    rows = [("what", "digest")]
+    rows += [(name, pin) for name, pin in pinned.pins.items()]
+    rows.append((output, compiled.digest))
+    facts(found, rows, as_json=json)
+    say(f"{time.monotonic() - started:.2f} s{', unchanged' if compiled.cached else ''}")
 
 
 def pairs(values: list[str], option: str) -> dict[str, str]:
@@ -246,10 +242,11 @@ def _terminal() -> Callable[[str], str] | None:
     return answer
 
 
-@task(
-    iterable=["param", "secret", "volume"],
+@command(
+    positional=["file"],
+    repeated=["param", "secret", "volume"],
     help={
-        "file": f"the compiled package ({PACKAGE})",  # invoke has no optional positional
+        "file": f"the compiled package ({PACKAGE})",
         "param": "a parameter, name=value; once for each",
         "plate": "the folder of a plate's images",
         "secret": "name=DIR with a file for each key; once for each",
@@ -265,7 +262,6 @@ def _terminal() -> Callable[[str], str] | None:
     },
 )
 def run(
-    _: Context,
     file: str = PACKAGE,
     param: list[str] = [],  # noqa: B006 - invoke reads it as a list
     plate: str = "",
@@ -281,19 +277,18 @@ def run(
     json: bool = False,
 ) -> None:
     """Run a compiled package on this machine, in the very images whose digests it holds."""
-    with errors():
-        from builder.store import Store
-        from pipeline.run.page import document
+    from builder.store import Store
+    from pipeline.run.page import document
 
-        result = execute(
-            Path(file), Store.open(), parameters=pairs(param, "param"), plate=plate, engine=engine,
-            volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
-            secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
-            jobs=jobs, insecure=insecure, use_cache=not no_cache, trust=trust, network=network,
-            runs=runs,
-        )  # fmt: skip
-        facts(document(result), run_rows(result), as_json=json)
-        finish(result)
+    result = execute(
+        Path(file), Store.open(), parameters=pairs(param, "param"), plate=plate, engine=engine,
+        volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
+        secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
+        jobs=jobs, insecure=insecure, use_cache=not no_cache, trust=trust,
+        network=network, runs=runs,
+    )  # fmt: skip
+    facts(document(result), run_rows(result), as_json=json)
+    finish(result)
 
 
 def run_rows(result: Any) -> list[tuple[str, ...]]:
@@ -312,8 +307,7 @@ def finish(result: Any) -> None:
         raise SystemExit(1)
 
 
-@task(
-    positional=["folder"],
+@command(
     help={
         "folder": "the folder of the plate's images",
         "layout": "bbbc013, bbbc014, or a TOML file",
@@ -322,23 +316,22 @@ def finish(result: Any) -> None:
     },
 )
 def check_plate(
-    _: Context, folder: str, layout: str = "bbbc014", engine: str = "auto", json: bool = False
+    folder: str, layout: str = "bbbc014", engine: str = "auto", json: bool = False
 ) -> None:
     """Print what a layout understands of a plate's folder: each well, its role and its dose."""
-    with errors():
-        from builder.sandbox.engines import choose
-        from pipeline.definition import plates
+    from builder.sandbox.engines import choose
+    from pipeline.definition import plates
 
-        _workspace, store, built = build("prepare", 2)
-        sandbox = choose(engine, store)
-        found = plates.check_plate(sandbox, built["prepare"].image, Path(folder), layout)
-        if json:
-            facts(found, [], as_json=True)
-        else:
-            print(found["text"])
-            table([(f"note: {note}",) for note in found["notes"]] or [("",)])
-            print(f"plate digest: {found['plate_digest'] or 'none, the plate is not usable'}")
-        for problem in found["problems"]:
-            say(f"error: {problem}")
-        if found["problems"]:
-            raise SystemExit(1)
+    _workspace, store, built = build("prepare", 2)
+    sandbox = choose(engine, store)
+    found = plates.check_plate(sandbox, built["prepare"].image, Path(folder), layout)
+    if json:
+        facts(found, [], as_json=True)
+    else:
+        print(found["text"])
+        table([(f"note: {note}",) for note in found["notes"]] or [("",)])
+        print(f"plate digest: {found['plate_digest'] or 'none, the plate is not usable'}")
+    for problem in found["problems"]:
+        say(f"error: {problem}")
+    if found["problems"]:
+        raise SystemExit(1)

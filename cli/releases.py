@@ -6,15 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from invoke import Context, task
-
+from cli.command import command
 from cli.images import build, named_registry, opened
-from cli.output import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, errors, facts, say
+from cli.output import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
 from cli.pipeline import PACKAGE, Pinned, make_package
 from cli.progress import pushing
 
 
-@task(
+@command(
     help={
         "registry": REGISTRY_HELP,
         "tag": "a further name for the release, for example v1.2",
@@ -29,7 +28,6 @@ from cli.progress import pushing
     }
 )
 def release(
-    _: Context,
     registry: str = "",
     tag: str = "",
     allow_dirty: bool = False,
@@ -42,32 +40,31 @@ def release(
     json: bool = False,
 ) -> None:
     """Build, test, push, compile, and publish the package with its images behind one digest."""
-    with errors():
-        from builder.build.make import pins
-        from builder.registry.push import push
-        from pipeline.definition.settings import TARGETS
-        from pipeline.errors import PipelineError
-        from pipeline.release import publish as publishing
-        from pipeline.release.materials import is_dirty
+    from builder.build.make import pins
+    from builder.registry.push import push
+    from pipeline.definition.settings import TARGETS
+    from pipeline.errors import PipelineError
+    from pipeline.release import publish as publishing
+    from pipeline.release.materials import is_dirty
 
-        prefix = named_registry(registry)
-        if not allow_dirty and is_dirty(ROOT):
-            raise PipelineError(
-                "the tree has changes that no commit holds, so nobody could make this release "
-                "again; commit them, or give --allow-dirty"
-            )
-        if not no_test:
-            _test()
-        workspace, store, built = build(",".join(TARGETS), jobs)
-        with opened(prefix, insecure=insecure) as (client, path):
-            images = {name: result.image for name, result in built.items()}
-            keyed = {name: (result.key, result.image) for name, result in built.items()}
-            say(f"pushing {len(keyed)} images to {prefix}")
-            push(store, keyed, prefix, client, jobs=jobs, progress=pushing())
-            pinned = Pinned(store, workspace, built, pins(built, prefix))
-            compiled = make_package(pinned, gpus, builder, output)
-            made = publishing.publish(client, path, store, compiled.data, images, tag)
-        facts(_facts(made, prefix), _table(made, prefix), as_json=json)
+    prefix = named_registry(registry)
+    if not allow_dirty and is_dirty(ROOT):
+        raise PipelineError(
+            "the tree has changes that no commit holds, so nobody could make this release "
+            "again; commit them, or give --allow-dirty"
+        )
+    if not no_test:
+        _test()
+    workspace, store, built = build(",".join(TARGETS), jobs)
+    with opened(prefix, insecure=insecure) as (client, path):
+        images = {name: result.image for name, result in built.items()}
+        keyed = {name: (result.key, result.image) for name, result in built.items()}
+        say(f"pushing {len(keyed)} images to {prefix}")
+        push(store, keyed, prefix, client, jobs=jobs, progress=pushing())
+        pinned = Pinned(store, workspace, built, pins(built, prefix))
+        compiled = make_package(pinned, gpus, builder, output)
+        made = publishing.publish(client, path, store, compiled.data, images, tag)
+    facts(_facts(made, prefix), _table(made, prefix), as_json=json)
 
 
 def _test() -> None:
@@ -108,25 +105,23 @@ def _table(release: Any, prefix: str) -> list[tuple[str, ...]]:
     ]
 
 
-@task(help={"registry": REGISTRY_HELP, "insecure": INSECURE_HELP, "json": JSON_HELP})
-def releases(_: Context, registry: str = "", insecure: bool = False, json: bool = False) -> None:
+@command(help={"registry": REGISTRY_HELP, "insecure": INSECURE_HELP, "json": JSON_HELP})
+def releases(registry: str = "", insecure: bool = False, json: bool = False) -> None:
     """List the releases of a registry."""
-    with errors():
-        from pipeline.release import publish as publishing
+    from pipeline.release import publish as publishing
 
-        prefix = named_registry(registry)
-        with opened(prefix, insecure=insecure) as (client, path):
-            found = publishing.releases(client, path)
-        rows = [("package", "tags", "commit", "release")]
-        rows += [
-            (r.package, " ".join(r.tags), r.commit[:12] + ("+" if r.dirty else ""), r.digest)
-            for r in found
-        ]
-        facts({"releases": [_facts(r, prefix) for r in found]}, rows, as_json=json)
+    prefix = named_registry(registry)
+    with opened(prefix, insecure=insecure) as (client, path):
+        found = publishing.releases(client, path)
+    rows = [("package", "tags", "commit", "release")]
+    rows += [
+        (r.package, " ".join(r.tags), r.commit[:12] + ("+" if r.dirty else ""), r.digest)
+        for r in found
+    ]
+    facts({"releases": [_facts(r, prefix) for r in found]}, rows, as_json=json)
 
 
-@task(
-    positional=["release"],
+@command(
     help={
         "release": "the package's digest, the release's, or a tag",
         "registry": REGISTRY_HELP,
@@ -136,7 +131,6 @@ def releases(_: Context, registry: str = "", insecure: bool = False, json: bool 
     },
 )
 def pull_release(
-    _: Context,
     release: str,
     registry: str = "",
     output: str = PACKAGE,
@@ -144,18 +138,17 @@ def pull_release(
     json: bool = False,
 ) -> None:
     """Get a released package back, byte for byte; the source is not needed."""
-    with errors():
-        from builder.oci import canonical
-        from pipeline.spec.compile import write
+    from builder.oci import canonical
+    from pipeline.spec.compile import write
 
-        data = _package(release, named_registry(registry), insecure=insecure)
-        write(data, Path(output))
-        digest = canonical.sha256(data)
-        facts(
-            {"package": output, "digest": digest},
-            [("package", "digest"), (output, digest)],
-            as_json=json,
-        )
+    data = _package(release, named_registry(registry), insecure=insecure)
+    write(data, Path(output))
+    digest = canonical.sha256(data)
+    facts(
+        {"package": output, "digest": digest},
+        [("package", "digest"), (output, digest)],
+        as_json=json,
+    )
 
 
 def _package(which: str, prefix: str, *, insecure: bool) -> bytes:
@@ -165,38 +158,36 @@ def _package(which: str, prefix: str, *, insecure: bool) -> bytes:
         return fetch(client, path, which)
 
 
-@task(
-    positional=["a", "b"],
+@command(
     help={
-        "a": "a package file, or a release's digest or tag",
-        "b": "what to compare it with",
+        "old": "a package file, or a release's digest or tag",
+        "new": "what to compare it with",
         "registry": REGISTRY_HELP,
         "insecure": INSECURE_HELP,
         "json": JSON_HELP,
     },
 )
 def diff(
-    _: Context, a: str, b: str, registry: str = "", insecure: bool = False, json: bool = False
+    old: str, new: str, registry: str = "", insecure: bool = False, json: bool = False
 ) -> None:
     """Say what changed between two packages: parameters, images, layers, wheels and debs."""
-    with errors():
-        from dataclasses import asdict
+    from dataclasses import asdict
 
-        from pipeline.release.difference import compare
+    from pipeline.release.difference import compare
 
-        def get(which: str) -> bytes:
-            if Path(which).is_file():
-                return Path(which).read_bytes()
-            return _package(which, named_registry(registry), insecure=insecure)
+    def get(which: str) -> bytes:
+        if Path(which).is_file():
+            return Path(which).read_bytes()
+        return _package(which, named_registry(registry), insecure=insecure)
 
-        changes = compare(get(a), get(b))
-        rows = [("what", "name", "old", "new")]
-        rows += [(c.kind, c.name, _brief(c.old), _brief(c.new)) for c in changes]
-        facts(
-            {"changes": [asdict(change) for change in changes]},
-            rows if changes else [("nothing changed",)],
-            as_json=json,
-        )
+    changes = compare(get(old), get(new))
+    rows = [("what", "name", "old", "new")]
+    rows += [(c.kind, c.name, _brief(c.old), _brief(c.new)) for c in changes]
+    facts(
+        {"changes": [asdict(change) for change in changes]},
+        rows if changes else [("nothing changed",)],
+        as_json=json,
+    )
 
 
 def _brief(value: str) -> str:

@@ -7,15 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from invoke import Context, task
-
-from cli.output import INSECURE_HELP, JSON_HELP, ROOT, errors, facts
+from cli.command import command
+from cli.output import INSECURE_HELP, JSON_HELP, ROOT, facts
 
 STACK = str(ROOT / "deploy" / "openfaas" / "stack.yaml")
 _SHOWN = ("class", "probability", "model_digest")
 
 
-@task(
+@command(
     help={
         "image": "the packaged image, HOST/REPOSITORY@sha256:…; localhost/… is the store",
         "package": "the compiled package, where it is neither released nor in the store",
@@ -23,23 +22,20 @@ _SHOWN = ("class", "probability", "model_digest")
         "json": JSON_HELP,
     }
 )
-def trace(
-    _: Context, image: str, package: str = "", insecure: bool = False, json: bool = False
-) -> None:
+def trace(image: str, package: str = "", insecure: bool = False, json: bool = False) -> None:
     """Walk back from a packaged image to its model, package, stage images, locks and commit."""
-    with errors():
-        from builder.oci.reference import Reference
-        from builder.store import Store
-        from pipeline.release.trace import Places
-        from pipeline.release.trace import trace as walk
+    from builder.oci.reference import Reference
+    from builder.store import Store
+    from pipeline.release.trace import Places
+    from pipeline.release.trace import trace as walk
 
-        with Places(Store.open(), insecure=insecure) as places:
-            file = Path(package) if package else None
-            found = walk(Reference.parse(image), places, ROOT, file)
-        facts(asdict(found), _walked(found), as_json=json)
+    with Places(Store.open(), insecure=insecure) as places:
+        file = Path(package) if package else None
+        found = walk(Reference.parse(image), places, ROOT, file)
+    facts(asdict(found), _walked(found), as_json=json)
 
 
-@task(
+@command(
     help={
         "gateway": "address of the OpenFaaS gateway ($OPENFAAS_URL)",
         "image": "the packaged image, HOST/REPOSITORY@sha256:… (the stack file's own)",
@@ -52,7 +48,6 @@ def trace(
     }
 )
 def deploy(
-    _: Context,
     gateway: str = "",
     image: str = "",
     stack: str = STACK,
@@ -63,25 +58,24 @@ def deploy(
     json: bool = False,
 ) -> None:
     """Deploy a packaged image to OpenFaaS, wait until it is ready, and send it one tile."""
-    with errors():
-        from pipeline.errors import PipelineError
-        from pipeline.serving.deploy import Gateway, find_password, read_stack, sample_tile
-        from pipeline.serving.deploy import deploy as put
+    from pipeline.errors import PipelineError
+    from pipeline.serving.deploy import Gateway, find_password, read_stack, sample_tile
+    from pipeline.serving.deploy import deploy as put
 
-        url = gateway or os.environ.get("OPENFAAS_URL", "")
-        if not url:
-            raise PipelineError("no gateway was named; give --gateway URL or set OPENFAAS_URL")
-        body = read_stack(Path(stack), image, function)
-        try:
-            picture = Path(tile).read_bytes() if tile else sample_tile()
-        except OSError as error:
-            raise PipelineError(f"cannot read the tile {tile} ({error.strerror})") from None
-        where = Gateway(url, *find_password(url), insecure=insecure, timeout=timeout)
-        found = put(where, body, picture)
-        rows = [("what", "found"), ("function", found.name), ("image", found.image)]
-        rows += [("address", found.url), ("was", "updated" if found.updated else "created")]
-        rows += [(key, str(value)) for key, value in found.answer.items() if key in _SHOWN]
-        facts(asdict(found), rows, as_json=json)
+    url = gateway or os.environ.get("OPENFAAS_URL", "")
+    if not url:
+        raise PipelineError("no gateway was named; give --gateway URL or set OPENFAAS_URL")
+    body = read_stack(Path(stack), image, function)
+    try:
+        picture = Path(tile).read_bytes() if tile else sample_tile()
+    except OSError as error:
+        raise PipelineError(f"cannot read the tile {tile} ({error.strerror})") from None
+    where = Gateway(url, *find_password(url), insecure=insecure, timeout=timeout)
+    found = put(where, body, picture)
+    rows = [("what", "found"), ("function", found.name), ("image", found.image)]
+    rows += [("address", found.url), ("was", "updated" if found.updated else "created")]
+    rows += [(key, str(value)) for key, value in found.answer.items() if key in _SHOWN]
+    facts(asdict(found), rows, as_json=json)
 
 
 def _walked(found: Any) -> list[tuple[str, str]]:

@@ -9,13 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from invoke import Context, task
-
-from cli.output import CHANGED_HELP, ENGINE_HELP, JSON_HELP, ROOT, errors, say
+from cli.command import command
+from cli.output import CHANGED_HELP, ENGINE_HELP, JSON_HELP, ROOT, say
 from cli.progress import building
 
 
-@task(
+@command(
     help={
         "stage": "a target that has a folder tests/, or all",
         "pytest": "pytest's arguments, for example '-k name'; or write them after --",
@@ -25,51 +24,47 @@ from cli.progress import building
     },
 )
 def test_stage(
-    c: Context,
     stage: str,
     pytest: str = "",
     changed_since: str = "",
     engine: str = "bubblewrap",
     json: bool = False,
+    remainder: str = "",
 ) -> None:
     """Run a stage's tests inside its image; what passed and has not changed is not run again."""
-    with errors():
-        from builder.build.stage_tests import run_tests, with_tests
-        from builder.build.workspace import Workspace
-        from builder.inspect.affected import changed_since as compare
-        from builder.inspect.affected import with_changed_tests
-        from builder.sandbox.engines import choose
-        from builder.store import Store
+    from builder.build.stage_tests import run_tests, with_tests
+    from builder.build.workspace import Workspace
+    from builder.inspect.affected import changed_since as compare
+    from builder.inspect.affected import with_changed_tests
+    from builder.sandbox.engines import choose
+    from builder.store import Store
 
-        store, workspace = Store.open(), Workspace.load(ROOT)
-        tested = with_tests(workspace)
-        names = tested if stage == "all" else [stage]
-        if changed_since:
-            touched = {
-                n for n, differs in compare(workspace, store, changed_since).items() if differs
-            }
-            touched |= set(tested) if "testing" in touched else set()
-            touched |= with_changed_tests(workspace, changed_since)
-            names = [name for name in names if name in touched]
-        found, codes = {}, []
-        for name in names:
-            ended = run_tests(
-                workspace, store, choose(engine, store), name,
-                [*pytest.split(), *shlex.split(c.remainder)], output=2 if json else 1,
-            )  # fmt: skip
-            how = "cached" if ended.cached else "passed" if not ended.code else "failed"
-            found[name] = {"result": how, "seconds": ended.seconds, "code": ended.code}
-            codes.append(ended.code)
-            say(f"{name}: {how} ({ended.seconds:.1f} s)")
-        if not names:
-            say(f"no stage with tests has changed since {changed_since}")
-        if json:
-            print(encoder.dumps(found))
-        raise SystemExit(max(codes, default=0))
+    store, workspace = Store.open(), Workspace.load(ROOT)
+    tested = with_tests(workspace)
+    names = tested if stage == "all" else [stage]
+    if changed_since:
+        touched = {n for n, differs in compare(workspace, store, changed_since).items() if differs}
+        touched |= set(tested) if "testing" in touched else set()
+        touched |= with_changed_tests(workspace, changed_since)
+        names = [name for name in names if name in touched]
+    found, codes = {}, []
+    for name in names:
+        ended = run_tests(
+            workspace, store, choose(engine, store), name,
+            [*pytest.split(), *shlex.split(remainder)], output=2 if json else 1,
+        )  # fmt: skip
+        how = "cached" if ended.cached else "passed" if not ended.code else "failed"
+        found[name] = {"result": how, "seconds": ended.seconds, "code": ended.code}
+        codes.append(ended.code)
+        say(f"{name}: {how} ({ended.seconds:.1f} s)")
+    if not names:
+        say(f"no stage with tests has changed since {changed_since}")
+    if json:
+        print(encoder.dumps(found))
+    raise SystemExit(max(codes, default=0))
 
 
-@task(
-    positional=["stage"],
+@command(
     help={
         "stage": "a target with a Python",
         "engine": ENGINE_HELP,
@@ -78,38 +73,37 @@ def test_stage(
     },
 )
 def shell(
-    _: Context, stage: str, engine: str = "bubblewrap", network: bool = False, timeout: float = 0
+    stage: str, engine: str = "bubblewrap", network: bool = False, timeout: float = 0
 ) -> None:
     """Open a Python prompt in a stage's image, or run what comes in by a pipe."""
-    with errors():
-        from builder.build.make import build
-        from builder.build.workspace import Workspace
-        from builder.sandbox.engines import choose
-        from builder.sandbox.process import Process
-        from builder.store import Store
+    from builder.build.make import build
+    from builder.build.workspace import Workspace
+    from builder.sandbox.engines import choose
+    from builder.sandbox.process import Process
+    from builder.store import Store
 
-        store = Store.open()
-        image = build(Workspace.load(ROOT), store, [stage], progress=building())[stage].image
-        process = Process(
-            image=image, command=("python3",), env={"TERM": os.environ.get("TERM", "dumb")},
-            network=network, timeout=timeout or None,
-        )  # fmt: skip
-        with store.in_use():
-            ended = choose(engine, store).attach(process)
-        if ended.timed_out:
-            say(str(ended))
-        raise SystemExit(ended.code)
+    store = Store.open()
+    image = build(Workspace.load(ROOT), store, [stage], progress=building())[stage].image
+    process = Process(
+        image=image, command=("python3",), env={"TERM": os.environ.get("TERM", "dumb")},
+        network=network, timeout=timeout or None,
+    )  # fmt: skip
+    with store.in_use():
+        ended = choose(engine, store).attach(process)
+    if ended.timed_out:
+        say(str(ended))
+    raise SystemExit(ended.code)
 
 
-@task(help={"slow": "run the tests marked slow as well", "pytest": "further pytest arguments"})
-def test(_: Context, slow: bool = False, pytest: str = "") -> None:
+@command(help={"slow": "run the tests marked slow as well", "pytest": "further pytest arguments"})
+def test(slow: bool = False, pytest: str = "") -> None:
     """Run the tests."""
     command = [sys.executable, "-m", "pytest", *([] if slow else ["-m", "not slow"])]
     raise SystemExit(subprocess.run([*command, *pytest.split()], cwd=ROOT, check=False).returncode)
 
 
-@task
-def lint_code(_: Context) -> None:
+@command()
+def lint_code() -> None:
     """Run ruff, mypy, and the check that imports go down the floors only."""
     for words in ("ruff check .", "ruff format --check .", "mypy", "lint-imports"):
         program, *arguments = words.split()

@@ -63,8 +63,9 @@ def synthetic_plate(sandbox: Sandbox, image: oci.Image, folder: Path, seed: int 
 def check_plate(sandbox: Sandbox, image: oci.Image, plate: Path, layout: str) -> dict[str, Any]:
     """Return what a layout makes of the folder `plate`: text, problems, notes, plate_digest.
 
-    `layout` is the name of a known one or a TOML file. Raises PipelineError for a folder that is
-    not there and a layout that cannot be used.
+    `layout` is the name of a known one or a TOML file; where it is empty, those that fit the names
+    in the folder are looked for. Raises PipelineError for a folder that is not there and a layout
+    that cannot be used.
     """
     if not plate.is_dir():
         raise PipelineError(f"the plate {plate} is not a folder; name the one with its images")
@@ -72,8 +73,9 @@ def check_plate(sandbox: Sandbox, image: oci.Image, plate: Path, layout: str) ->
     if layout.endswith(".toml"):
         if not Path(layout).is_file():
             raise PipelineError(f"the layout {layout} is not there; docs/layouts.md has an example")
-        mounts.append(Mount(Path(layout).resolve(), "/tmp/layout.toml"))  # noqa: S108 - inside
-        layout = "/tmp/layout.toml"  # noqa: S108
+        inside = f"/tmp/{Path(layout).name}"  # noqa: S108 - its own name, for messages about it
+        mounts.append(Mount(Path(layout).resolve(), inside))
+        layout = inside
     code, text = _run(
         sandbox, image, "common.check", ["/plate", "--layout", layout, "--json"], *mounts
     )

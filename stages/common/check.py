@@ -1,40 +1,62 @@
-"""What a layout understands of a plate folder, as text. Standard library only.
+"""What a layout understands of a plate folder, as text. Refuses what the prepare stage refuses.
 
-python3 -m common.check FOLDER --layout NAME|FILE
+python3 -m common.check FOLDER [--layout NAME|FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import string
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from . import digest, spelling, tiling
 from . import layout as layouts
 from . import plate as plates
 from .errors import StageError
 from .layout import Layout, well_name
 
 _SIGN = {"positive": "+", "negative": "-", "empty": "o", "sample": "s"}
+_MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
 class Check:
-    """A plate's picture as text, what makes it unusable, what is worth reading, and its digest."""
+    """A plate's picture as text, what makes it unusable, what is worth reading, and its digest.
+
+    `layout` is the layout's name, empty where none was given and not exactly one fits.
+    """
 
     text: str
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     plate_digest: str
+    layout: str
 
 
-def check_plate(folder: Path, layout: str | Path) -> Check:
-    """Match `folder` with `layout` and describe it. Raises StageError for an unusable layout."""
-    known = layouts.load(layout, folder)
+def check_plate(folder: Path, layout: str | Path = "") -> Check:
+    """Match `folder` with `layout`, read every image of it, and describe it.
+
+    Without a layout, the known ones and the .toml files in the folder are tried, and the only one
+    that fits is taken. Raises StageError for an unusable layout and a folder that cannot be listed.
+    """
+    if not str(layout):
+        return _without_layout(folder)
+    return _with_layout(folder, layouts.load(layout, folder), ())
+
+
+def _with_layout(folder: Path, known: Layout, notes: tuple[str, ...]) -> Check:
     plate = plates.match(folder, known)
-    digest = "" if plate.problems else plates.plate_digest(folder, known)
+    unreadable, hashes = _read(plate, known)
+    refused, untrained = _folds(known)
+    problems = [*plate.problems, *unreadable, *refused]
+    if len(problems) > _MOST_PROBLEMS:
+        more = len(problems) - _MOST_PROBLEMS
+        problems = [*problems[:_MOST_PROBLEMS], f"… and {more} more"]
     fields = "1 field" if known.fields == 1 else f"{known.fields} fields"
     lines = [
         f"{known.title}",
@@ -51,7 +73,86 @@ def check_plate(folder: Path, layout: str | Path) -> Check:
         ),
         *_series(known),
     ]
-    return Check("\n".join(lines), tuple(plate.problems), tuple(plate.notes), digest)
+    return Check(
+        "\n".join(lines),
+        tuple(problems),
+        (*notes, *plate.notes, *untrained),
+        "" if problems else digest.of_hashes(hashes),
+        known.name,
+    )
+
+
+def _without_layout(folder: Path) -> Check:
+    """Say of each layout there is how it fits, and check the only one that knows the names."""
+    lines, fitting, whole = ["No layout was given. Of those there are:"], [], []
+    for name in (*layouts.names(), *layouts.files_beside(folder)):
+        shown = spelling.shown(name)
+        try:
+            known = layouts.load(name, folder)
+        except StageError as error:
+            lines.append(f"{shown} cannot be used: {error}")
+            continue
+        plate = plates.match(folder, known)
+        most = len(known.wells) * known.fields * len(layouts.MEANINGS)
+        verdict = (
+            "fits" if not plate.problems else "fits in part" if plate.images else "does not fit"
+        )
+        lines.append(f"{shown} {verdict}: {len(plate.images)} of {most} images have names of it")
+        fitting += [(shown, known)] * bool(plate.images)
+        whole += [(shown, known)] * (not plate.problems)
+    for found in (whole, fitting):
+        if len(found) == 1:
+            shown, known = found[0]
+            return _with_layout(folder, known, (f"no layout was given; {shown} is taken",))
+    if fitting:
+        named = " or ".join(f"--layout {shown}" for shown, _ in whole or fitting)
+        problem = f"more than one layout fits this folder; give {named}"
+    else:
+        problem = (
+            "no known layout fits the names in this folder; write one (docs/layouts.md has whole "
+            "examples) and give it with --layout FILE"
+        )
+    return Check("\n".join(lines), (problem,), (), "", "")
+
+
+def _read(plate: plates.Plate, layout: Layout) -> tuple[list[str], dict[str, str]]:
+    """Return what is wrong with the plate's images, and relative name -> sha256 of the others."""
+
+    def read(path: Path) -> str | StageError:
+        try:
+            return tiling.read_image(path, plate.shown(path), layout.size, layout.bits)[1]
+        except StageError as error:
+            return error
+
+    paths = list(plate.images.values())
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = dict(zip(paths, pool.map(read, paths), strict=True))
+    problems = [str(error) for error in found.values() if isinstance(error, StageError)]
+    hashes = {plate.relative(p): value for p, value in found.items() if isinstance(value, str)}
+    return problems, hashes
+
+
+def _folds(layout: Layout) -> tuple[list[str], list[str]]:
+    """Return what the later stages refuse of a layout, and what train alone refuses.
+
+    Every fold is judged on positive and negative wells, and trained on two of each at least: one
+    to learn from, one to choose the best epoch by.
+    """
+    refused, untrained = [], []
+    for fold in layout.folds:
+        for label, kind in ((1, "positive"), (0, "negative")):
+            wells = [well for well in layout.wells.values() if well.label == label]
+            inside = sum(well.fold == fold for well in wells)
+            if not inside:
+                refused.append(
+                    f"the fold {fold} has no {kind} well to judge; correct [folds] or the roles in "
+                    "the layout"
+                )
+            if (outside := len(wells) - inside) < 2:
+                untrained.append(
+                    f"outside of the fold {fold} is {outside} {kind} well; train needs two"
+                )
+    return refused, untrained
 
 
 def _picture(layout: Layout, plate: plates.Plate) -> list[str]:
@@ -90,7 +191,7 @@ def main() -> None:
     """Print the check, with `--json` as one object; exit with 1 where the plate cannot be used."""
     parser = argparse.ArgumentParser(prog="python3 -m common.check")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--layout", required=True)
+    parser.add_argument("--layout", default="", help="without it the known ones are tried")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     try:

@@ -15,13 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import spelling
 from .errors import StageError
 
 FORMAT = 1
+MOST_PIXELS = 64_000_000  # of one image
 ROLES = ("positive", "negative", "sample", "empty")
 MEANINGS = ("signal", "dna")
 _FOLDER = Path(__file__).parent / "layouts"
 _FOLD_NAME = re.compile(r"[A-Za-z0-9._-]+")
+# Every key that a layout may have, by its table; another one is a slip, or of a later format.
+_KEYS = {
+    "": {"format", "name", "title", "source", "files", "channels", "plate", "tiling", "wells"}
+    | {"folds"},
+    "files": {"pattern", "size", "bits", "fields"},
+    "plate": {"rows", "columns"},
+    "tiling": {"target"},
+    "folds": {"rows", "columns"},
+    "wells": {"rows", "columns", "role", "roles", "compound", "unit", "doses", "label"},
+}
 
 
 @dataclass(frozen=True)
@@ -67,23 +79,36 @@ def names() -> list[str]:
 def load(layout: str | Path, plate: Path | None = None) -> Layout:
     """Return the layout of that name, in that file (also relative to `plate`), or of that text.
 
-    Raises StageError where there is none or it cannot be understood.
+    Raises StageError where there is none or it cannot be understood. A file goes by its own name in
+    messages: the folder is another one inside a container than outside.
     """
     text = str(layout)
     if "\n" in text:
-        return parse(text, "the given layout text")
-    if text in names():
+        return parse(text, "the layout")
+    if text.casefold() in names():
+        text = text.casefold()
         return parse((_FOLDER / f"{text}.toml").read_text(encoding="utf-8"), f"layout {text}")
     for path in [Path(text)] + ([plate / text] if plate is not None else []):
         if text.endswith(".toml") and path.is_file():
+            origin = f"the layout {spelling.shown(path.name)}"
             try:
-                return parse(path.read_text(encoding="utf-8"), str(path))
-            except (OSError, UnicodeDecodeError) as error:
-                raise StageError(f"cannot read the layout {path}: {error}") from None
+                return parse(path.read_text(encoding="utf-8-sig"), origin)
+            except OSError as error:
+                raise StageError(f"cannot read {origin}: {error.strerror or error}") from None
+            except UnicodeDecodeError:
+                raise StageError(f"{origin} is not UTF-8 text; save it as UTF-8") from None
+    known = f"known are {', '.join(names())}"
+    if beside := [] if plate is None else files_beside(plate):
+        known += f", in the plate's folder are {', '.join(map(spelling.shown, beside))}"
     raise StageError(
-        f"there is no plate layout {text!r}; known are {', '.join(names())}, "
-        "or give the path of a .toml file (docs/layouts.md)"
+        f"there is no plate layout {spelling.shown(text)!r}; {known}; or give a .toml file "
+        "(docs/layouts.md)"
     )
+
+
+def files_beside(plate: Path) -> list[str]:
+    """Return the names of the layout files that lie in a plate's folder."""
+    return sorted(path.name for path in plate.glob("*.toml") if path.is_file())
 
 
 def parse(text: str, origin: str) -> Layout:
@@ -105,36 +130,59 @@ def well_name(row: str, column: int) -> str:
     return f"{row}{column:02d}"
 
 
+def _check_keys(table: Mapping[str, Any], name: str) -> None:
+    unknown = sorted(set(table) - _KEYS[name])
+    if unknown:
+        where = f"{name}." if name else ""
+        raise ValueError(
+            f"there is no key {where}{unknown[0]}; there are {', '.join(sorted(_KEYS[name]))}"
+        )
+
+
+def _whole(table: Mapping[str, Any], key: str, name: str, default: int | None = None) -> int:
+    value = table[key] if default is None else table.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, not a whole number")
+    return value
+
+
 def _layout(document: dict[str, Any], text: str) -> Layout:
     if document.get("format") != FORMAT:
         raise ValueError(f"format is {document.get('format')!r}, this version reads {FORMAT}")
-    files, plate = document["files"], document["plate"]
-    rows, columns = int(plate["rows"]), int(plate["columns"])
+    _check_keys(document, "")
+    files, plate, tiling = document["files"], document["plate"], document.get("tiling", {})
+    for table, key in ((files, "files"), (plate, "plate"), (tiling, "tiling")):
+        _check_keys(table, key)
+    rows, columns = _whole(plate, "rows", "plate.rows"), _whole(plate, "columns", "plate.columns")
     if not (1 <= rows <= 26 and 1 <= columns <= 99):
         raise ValueError(f"a plate of {rows} x {columns} wells is not supported")
-    target = document.get("tiling", {}).get("target")
+    target = tiling.get("target")
     if target is not None and (len(target) != 2 or any(n <= 0 or n % 256 for n in target)):
         raise ValueError(f"tiling.target {target} is not two multiples of 256")
     size = tuple(files["size"])
     if len(size) != 2 or any(not isinstance(n, int) or not 0 < n <= 16384 for n in size):
         raise ValueError(f"files.size {list(size)} is not [width, height] in pixels")
-    bits = int(files.get("bits", 8))
+    if size[0] * size[1] > MOST_PIXELS:
+        raise ValueError(f"files.size {list(size)} is more than {MOST_PIXELS:,} pixels")
+    bits = _whole(files, "bits", "files.bits", 8)
     if not 8 <= bits <= 16:
         raise ValueError(f"files.bits is {bits}, not 8 to 16")
-    if int(files.get("fields", 1)) < 1:
+    fields = _whole(files, "fields", "files.fields", 1)
+    if fields < 1:
         raise ValueError("files.fields is less than 1")
-    channels = {str(key): value for key, value in document["channels"].items()}
-    if sorted(channels.values()) != sorted(MEANINGS):
-        raise ValueError(f"channels must name one signal and one dna, not {channels}")
+    pattern = _pattern(files["pattern"])
+    if fields > 1 and "field" not in re.compile(pattern).groupindex:
+        raise ValueError(f"files.fields is {fields}, and files.pattern has no group (?P<field>…)")
+    channels = _channels(document["channels"])
     folds = _folds(document["folds"], rows, columns)
     return Layout(
         name=str(document["name"]),
         title=str(document.get("title", document["name"])),
         source=str(document.get("source", "")),
-        pattern=_pattern(files["pattern"]),
+        pattern=pattern,
         size=(size[0], size[1]),
         bits=bits,
-        fields=int(files.get("fields", 1)),
+        fields=fields,
         channels=channels,
         rows=rows,
         columns=columns,
@@ -145,7 +193,17 @@ def _layout(document: dict[str, Any], text: str) -> Layout:
     )
 
 
+def _channels(document: Mapping[str, Any]) -> dict[str, str]:
+    channels = {str(key): str(value).casefold() for key, value in document.items()}
+    if sorted(channels.values()) != sorted(MEANINGS):
+        raise ValueError(f"channels must name one signal and one dna, not {channels}")
+    if len({spelling.plain(key) for key in channels}) < len(channels):
+        raise ValueError(f"the channels {' and '.join(channels)} are the same one")
+    return channels
+
+
 def _pattern(pattern: str) -> str:
+    pattern = spelling.composed(pattern)  # as the files' names are when they are compared
     try:
         groups = re.compile(pattern).groupindex
     except re.error as error:
@@ -184,6 +242,7 @@ def _folds(document: Mapping[str, Any], rows: int, columns: int) -> dict[tuple[s
         if not _FOLD_NAME.fullmatch(name):
             raise ValueError(f"the fold name {name!r} has other signs than A-Z a-z 0-9 . _ -")
         given = {"rows": place} if isinstance(place, str) else place
+        _check_keys(given, "folds")
         for row in _row_range(given.get("rows", f"A-{string.ascii_uppercase[rows - 1]}"), rows):
             for column in _column_range(given.get("columns", f"1-{columns}"), columns):
                 if (row, column) in found:
@@ -212,8 +271,10 @@ def _wells(
 ) -> dict[str, Well]:
     wells: dict[str, Well] = {}
     for group in groups:
+        _check_keys(group, "wells")
         across = _column_range(group["columns"], columns)
-        roles = group.get("roles") or [group["role"]] * len(across)
+        roles = [str(role).casefold() for role in group.get("roles") or ()]
+        roles = roles or [str(group["role"]).casefold()] * len(across)
         if len(roles) != len(across):
             raise ValueError(f"{len(roles)} roles are given for {len(across)} columns")
         doses = _doses(group.get("doses"), len(across))

@@ -1,90 +1,195 @@
 """Reads microscope images and cuts them into tiles: the same code for prepare and for serving.
 
-Pillow, numpy and isal only. A picture is uint8 [height, width, 3] with R = 0, G = signal, B = DNA;
-a tile is such a picture of 256 x 256. Intensities are never stretched: an empty tile stays dark.
+A picture is uint8 [height, width, 3] with R = 0, G = signal, B = DNA; a tile is such a picture of
+256 x 256. Intensities are never stretched: an empty tile stays dark.
+Pillow, numpy and isal; `grey` reads a TIFF file with tifffile, which only prepare's image has.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from .errors import StageError
+from .layout import MOST_PIXELS
 from .png import stored
 
 TILE = 256
 FORMATS = ("PNG", "TIFF", "BMP")
-MOST_PIXELS = 64_000_000
 Picture = NDArray[np.uint8]
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
+_FEWER_BITS = {"1": 1, "1;I": 1, "L;2": 2, "L;4": 4, "BGR;15": 5, "BGR;16": 5}  # Pillow's raw modes
+_OTHER_FORMATS = (  # first bytes, where they begin, and what writes them
+    (b"\xff\xd8\xff", 0, "JPEG"),
+    (b"jP  \r\n\x87\n", 4, "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", 0, "JPEG 2000"),
+    (b"II\xbc", 0, "JPEG XR"),
+    (b"GIF8", 0, "GIF"),
+    (b"WEBP", 8, "WebP"),
+    (b"ZISRAWFILE", 0, "Zeiss CZI"),
+    (b"\xda\xce\xbe\n", 0, "Nikon ND2"),
+    (b"\x89HDF\r\n\x1a\n", 0, "HDF5"),
+    (b"DICM", 128, "DICOM"),
+    (b"PK\x03\x04", 0, "ZIP"),
+    (b"\x1f\x8b", 0, "gzip"),
+)
 
 
-def open_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS) -> Image.Image:
+def open_image(
+    data: bytes, name: str, most_pixels: int = MOST_PIXELS, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
     """Return the decoded image of a PNG, TIFF or BMP file's bytes.
 
-    The number of pixels is checked before anything is decoded. Raises StageError, naming `name`.
+    The number of pixels is checked before anything is decoded. Raises StageError, naming `name`,
+    also for what Pillow would leave out without a word: frames, samples, bits, transparency.
     """
     if not data:
         raise StageError(f"{name} is empty (0 bytes); copy it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(stored(data, most_pixels)), formats=FORMATS)
-            if image.width * image.height > most_pixels:
-                raise StageError(
-                    f"{name} has {image.width} x {image.height} pixels, more than {most_pixels:,}"
-                )
-            if (frames := getattr(image, "n_frames", 1)) > 1:
-                raise StageError(f"{name} has {frames} frames; give one picture a file")
-            # Pillow would drop the lower bits of such pictures without a word.
-            if image.mode == "RGB" and ";16" in str(image.tile):
-                raise StageError(f"{name} has 16 bits a channel; save it with 8")
+            image = Image.open(io.BytesIO(stored(data, most_pixels)), formats=formats)
+            _check_whole(image, name, most_pixels)
             image.load()
     except Image.DecompressionBombError:
         raise StageError(f"{name} has far more than {most_pixels:,} pixels") from None
     except UnidentifiedImageError:
-        raise StageError(f"{name} is no readable PNG, TIFF or BMP image; copy it again") from None
+        raise StageError(f"{name} {_not_read(data)}") from None
     except StageError:
         raise
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their input provokes
         raise StageError(
             f"{name} is damaged or truncated ({error or type(error).__name__}); copy it again"
         ) from None
+    # A PNG's chunk tRNS is no band of the picture. It may stand behind its first pixels.
+    if "transparency" in image.info:
+        raise StageError(f"{name} has a transparent colour; save it without transparency")
     return image
+
+
+def _check_whole(image: Image.Image, name: str, most_pixels: int) -> None:
+    """Raise StageError where Pillow would decode less than the file holds."""
+    if image.width * image.height > most_pixels:
+        raise StageError(
+            f"{name} has {image.width} x {image.height} pixels, more than {most_pixels:,}"
+        )
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise StageError(f"{name} has {frames} frames; give one picture a file")
+    raw = _raw_mode(image)
+    if len(image.getbands()) > 1 and ";16" in raw and raw not in _FEWER_BITS:
+        raise StageError(
+            f"{name} has several samples of 16 bits a pixel, and half of each would be lost; save "
+            "it with 8 bits, or each channel as a grey image of its own"
+        )
+    if raw in _FEWER_BITS:
+        raise StageError(f"{name} has {_FEWER_BITS[raw]} bits a sample; save it with at least 8")
+    if image.format == "TIFF":
+        samples = int(image.tag_v2.get(277, 1))  # type: ignore[attr-defined]
+        if samples != len(image.getbands()):
+            raise StageError(
+                f"{name} has {samples} samples a pixel, of which {len(image.getbands())} would be "
+                "read; save it without the others"
+            )
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return Pillow's name for the order and depth of the samples in the file."""
+    if not image.tile:
+        return ""
+    arguments = image.tile[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _not_read(data: bytes) -> str:
+    for start, offset, kind in _OTHER_FORMATS:
+        if data.startswith(start, offset):
+            return (
+                f"is no readable PNG, TIFF or BMP image but a {kind} file; save it as one of these"
+            )
+    if data.startswith(_TIFF):
+        return (
+            "is damaged or truncated, or a TIFF of a kind that is not read here; copy it again, or "
+            "save it as PNG"
+        )
+    return "is no readable PNG, TIFF or BMP image; copy it again"
 
 
 def grey(data: bytes, name: str, bits: int = 8, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Return a single channel's image as 8-bit grey (mode L).
 
-    Palettes are applied; 16-bit values become 8-bit by dropping the lower `bits` - 8 bits, the
-    same for every image. Raises StageError for a colour image and for values above 2**bits - 1.
+    A layout declares one unsigned sample of `bits` bits a pixel, with black as 0; a file of 9 to 16
+    bits may keep them in 16. Palettes are applied, and three equal samples are grey. More than 8
+    bits become 8 by dropping the lowest `bits` - 8, the same for every image. Raises StageError
+    for every other file, and for values above 2**bits - 1.
     """
-    image = open_image(data, name, most_pixels)
+    if data.startswith(_TIFF):
+        from . import tiff  # serving has no tifffile, and never comes here
+
+        values, depth = tiff.grey_samples(data, name, most_pixels)
+    else:
+        values, depth = _grey_samples(open_image(data, name, most_pixels, ("PNG", "BMP")), name)
+    if depth not in {bits, 8 if bits == 8 else 16}:
+        raise StageError(
+            f"{name} has {depth}-bit values where the layout says {bits}; "
+            + (
+                "where all images of the plate have them, set files.bits to the bits that the "
+                "camera gives: 16, or less where the highest bits are never used"
+                if depth > 8
+                else "replace it, or set files.bits = 8 where all images of the plate have 8"
+            )
+        )
+    if bits == 8:
+        return Image.fromarray(values)
+    highest = int(values.max())
+    if highest >= 1 << bits:
+        raise StageError(
+            f"{name} has the value {highest}, which needs {highest.bit_length()} bits where the "
+            f"layout says {bits}; set files.bits = {highest.bit_length()} or more"
+        )
+    return Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+
+
+def _grey_samples(image: Image.Image, name: str) -> tuple[NDArray[Any], int]:
+    """Return a PNG or BMP file's grey samples [height, width] and their depth."""
     if image.mode == "L":
-        return image
-    if image.mode == "1":
-        return image.convert("L")
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image)
-        if image.mode == "F" or bits == 8:
-            raise StageError(
-                f"{name} has {'floating-point' if image.mode == 'F' else '16-bit'} values where "
-                "the layout says 8; set files.bits (12, 14 or 16) in the layout"
-            )
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high >= 1 << bits:
-            raise StageError(
-                f"{name} has the value {low if low < 0 else high}, outside {bits} bits; "
-                "correct files.bits in the layout"
-            )
-        return Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+        return np.asarray(image), 8
+    if image.mode.startswith("I"):
+        return np.asarray(image), 16
+    if image.mode not in {"RGB", "P"}:
+        raise StageError(
+            f"{name} has {len(image.getbands())} samples a pixel ({image.mode}), a layout declares "
+            "one; save each channel as a grey image of its own, without alpha"
+        )
     colour = np.asarray(image.convert("RGB"))
     if (colour[..., 0] != colour[..., 1]).any() or (colour[..., 0] != colour[..., 2]).any():
         raise StageError(f"{name} is a colour image; each channel must be a grey image of its own")
-    return Image.fromarray(np.ascontiguousarray(colour[..., 0]))
+    return np.ascontiguousarray(colour[..., 0]), 8
+
+
+def read_image(path: Path, name: str, size: tuple[int, int], bits: int) -> tuple[Image.Image, str]:
+    """Return the image in the file `path`, 8-bit grey, and the file's sha256 as 64 hex digits.
+
+    `size` (width, height) and `bits` are what the layout declares. Raises StageError, naming
+    `name`, for a file that cannot be read or is something else.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StageError(f"cannot read {name}: {error.strerror or error}") from None
+    image = grey(data, name, bits)
+    if image.size != size:
+        raise StageError(
+            f"{name} is {image.width} x {image.height} pixels, the layout says "
+            f"{size[0]} x {size[1]}; check the file, or files.size in the layout"
+        )
+    return image, hashlib.sha256(data).hexdigest()
 
 
 def default_target(width: int, height: int) -> tuple[int, int]:

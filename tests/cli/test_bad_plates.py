@@ -48,18 +48,18 @@ def _double(plate: Path) -> None:
     shutil.copy(plate / "c1-A1.bmp", plate / "C1-A1.BMP")
 
 
-@pytest.mark.parametrize(
-    ("spoil", "name"),
-    [
-        (_truncate, "c1-A1.bmp"),
-        (_fill_with_text, "c1-A1.bmp"),
-        (_empty_file, "c1-A1.bmp"),
-        (_lose_a_well, "A01"),
-        (_lose_a_channel, "A01"),
-        (_other_size, "c1-A1.bmp"),
-        (_double, "A01"),
-    ],
-)
+SPOILS = [
+    (_truncate, "c1-A1.bmp"),
+    (_fill_with_text, "c1-A1.bmp"),
+    (_empty_file, "c1-A1.bmp"),
+    (_lose_a_well, "A01"),
+    (_lose_a_channel, "A01"),
+    (_other_size, "c1-A1.bmp"),
+    (_double, "A01"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "name"), SPOILS)
 def test_a_run_on_a_damaged_plate_fails_in_prepare_and_names_the_file(
     invoke: Task, plate: Path, compiled: Path, spoil: Callable[[Path], None], name: str
 ):
@@ -118,3 +118,23 @@ def test_check_plate_names_a_missing_image_and_fails(invoke: Task, plate: Path):
     _lose_a_channel(plate)
     done = invoke("check-plate", str(plate), "--layout", str(plate / "small.toml"))
     refused(done, "A01")
+
+
+@pytest.mark.parametrize(("spoil", "name"), SPOILS)
+def test_check_plate_refuses_what_a_run_refuses(
+    invoke: Task, plate: Path, spoil: Callable[[Path], None], name: str
+):
+    spoil(plate)
+    done = invoke("check-plate", str(plate), "--layout", str(plate / "small.toml"))
+    refused(done, name)
+    assert done.returncode == 1
+
+
+def test_check_plate_names_a_faulty_layout_as_the_user_does(
+    invoke: Task, plate: Path, tmp_path: Path
+):
+    mine = tmp_path / "mine é.toml"
+    mine.write_text((plate / "small.toml").read_text().replace("size =", "sise ="))
+    done = invoke("check-plate", str(plate), "--layout", str(mine))
+    refused(done, "the layout mine é.toml: there is no key files.sise")
+    assert "/tmp/" not in done.stderr.replace(str(tmp_path), "")

@@ -31,7 +31,7 @@ class Job:
 
     well: str
     field: int
-    files: Mapping[str, tuple[str, str]]  # meaning -> path, name within the plate
+    files: Mapping[str, tuple[str, str, str]]  # meaning -> path, name within the plate, as shown
     size: tuple[int, int]
     bits: int
     target: tuple[int, int]
@@ -50,25 +50,11 @@ class Field:
     thumbnail: NDArray[np.uint8]  # [h, w, 2]: signal, DNA
 
 
-def _read(path: str, name: str, job: Job) -> tuple[Image.Image, str]:
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise StageError(f"cannot read {name}: {error.strerror or error}") from None
-    image = tiling.grey(data, name, job.bits)
-    if image.size != job.size:
-        raise StageError(
-            f"{name} is {image.width} x {image.height} pixels, the layout says "
-            f"{job.size[0]} x {job.size[1]}; check the file, or files.size in the layout"
-        )
-    return image, hashlib.sha256(data).hexdigest()
-
-
 def cut_field(job: Job) -> Field:
     """Read, check and measure one field; write its tiles at their place in tiles.npy."""
     images, hashes = {}, {}
-    for meaning, (path, name) in job.files.items():
-        images[meaning], hashes[name] = _read(path, name, job)
+    for meaning, (path, name, shown) in job.files.items():
+        images[meaning], hashes[name] = tiling.read_image(Path(path), shown, job.size, job.bits)
     signal, dna = images["signal"], images["dna"]
     tiles = tiling.tile_well(signal, dna, job.target)
     scale = THUMBNAIL / max(job.size)
@@ -109,7 +95,7 @@ def cut_plate(
             well=name,
             field=number,
             files={
-                meaning: (str(path), plate.relative(path))
+                meaning: (str(path), plate.relative(path), plate.shown(path))
                 for meaning in ("signal", "dna")
                 for path in [plate.images[Place(name, number, meaning)]]
             },

@@ -31,7 +31,13 @@ def prepare(task: StageIO) -> None:
     """Run the stage as Kubeflow Pipelines asks."""
 
     def compute() -> None:
-        folder = images_root() / task.parameter("plate_path", str, "").lstrip("/")
+        given = task.parameter("plate_path", str, "")
+        folder = images_root() / given.lstrip("/")
+        if not folder.is_dir():
+            raise StageError(
+                f"plate_path = {given!r} is no folder on the volume of the plates; give the path "
+                "of the plate's folder there"
+            )
         layout = layouts.load(task.parameter("plate_layout", str), folder)
         document = prepare_plate(
             folder,
@@ -83,7 +89,7 @@ def prepare_plate(
         )
         if expected and plate_digest != expected:
             raise StageError(
-                f"the plate {folder} has the digest {plate_digest}, the run asks for {expected}; "
+                f"the plate has the digest {plate_digest}, the run asks for {expected}; "
                 "an image was changed, or plate_digest belongs to another plate"
             )
         document = _write(tiles, layout, fields, sha256, plate_digest)

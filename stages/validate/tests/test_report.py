@@ -8,8 +8,7 @@ import pytest
 from example import full, plain, write
 from hypothesis import given
 from hypothesis import strategies as st
-from validate import plots
-from validate.markup import amount
+from validate import numbers, plots
 from validate.stage import validate
 
 
@@ -61,12 +60,12 @@ def test_it_shows_certain_uncertain_and_wrong_tiles(page):
 
 
 def test_molarities_are_said_as_they_are_spoken():
-    said = [amount(*given) for given in ((3.23e-10, "M"), (1e-13, "M"), (0, "M"), (11.08, "nM"))]
+    said = [numbers.amount(*given) for given in ((3.23e-10, "M"), (1e-13, "M"), (0, "M"), (11.08, "nM"))]
     assert said == ["323 pM", "100 fM", "0 M", "11.1 nM"]
 
 
 def test_numbers_have_three_digits_and_no_needless_exponent():
-    said = [plots.short(x) for x in (1190.4, 0.0471, 3.24e-10, -2.0, 123456.0, 2.5e6, 0)]
+    said = [numbers.short(x) for x in (1190.4, 0.0471, 3.24e-10, -2.0, 123456.0, 2.5e6, 0)]
     assert said == ["1190", "0.0471", "3.24e−10", "−2", "123000", "2.5e6", "0"]
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from . import numbers
+
 # matplotlib's viridis at nine even places: even in lightness, the same to every kind of eye.
 _VIRIDIS = (
     (68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141),
@@ -30,14 +32,6 @@ def colour(share: float) -> tuple[str, str]:
     light = sum(w * (c / 255) ** 2.2 for w, c in zip((0.2126, 0.7152, 0.0722), rgb, strict=True))
     # Black and white stand out alike where (light + .05)^2 = 1.05 * .05 (WCAG 2, contrast ratio).
     return "#" + "".join(f"{c:02x}" for c in rgb), "#000" if light > 0.18 else "#fff"
-
-
-def short(value: float) -> str:
-    """Return a number in three significant digits, with a true minus: 1190, 0.047, 3.2e−10."""
-    text = f"{value:.3g}"
-    if 1e-3 <= abs(value) < 1e6:
-        text = f"{float(text):g}" if abs(value) < 1e5 else f"{float(text):.0f}"
-    return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
 
 
 def ramp(width: int = 240) -> str:
@@ -190,9 +184,9 @@ def dose_response(
     start = (zero if has_zero else low) - 0.6 * step
     frame = _Frame((start, high + 0.6 * step), (-0.04, 1.04))
     decades = range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)
-    ticks = [(float(d), short(10.0**d)) for d in decades][:: max(1, len(decades) // 6)]
+    ticks = [(float(d), numbers.short(10.0**d)) for d in decades][:: max(1, len(decades) // 6)]
     if len(ticks) < 2:
-        ticks = [(low, short(above[0])), (high, short(above[-1]))]
+        ticks = [(low, numbers.short(above[0])), (high, numbers.short(above[-1]))]
     ticks += [(zero, "0")] if has_zero else []
     parts = [frame.axes(ticks, _SHARES, f"dose / {unit}" if unit else "dose", "well's score")]
     if ec50 is not None:

@@ -147,9 +147,34 @@ def test_the_plate_digest_depends_on_names_and_contents_only(tmp_path):
     assert plate.plate_digest(two, known) != one
 
 
-def test_an_unknown_layout_lists_the_known_ones():
-    with pytest.raises(StageError, match="known are bbbc013, bbbc014"):
-        layout.load("bbbc999")
+def test_an_unknown_layout_lists_the_known_ones_and_those_in_the_folder(tmp_path):
+    with pytest.raises(StageError, match="known are bbbc013, bbbc014;"):
+        layout.load("bbbc999", tmp_path)
+    (tmp_path / "mine.toml").write_text(LAYOUT_384)
+    with pytest.raises(StageError, match=r"in the plate's folder are mine\.toml;"):
+        layout.load("other.toml", tmp_path)
+
+
+def test_case_makes_no_other_layout_meaning_or_role():
+    assert layout.load("BBBC013") == layout.load("bbbc013")
+    text = LAYOUT_384.replace('"signal"', '"Signal"').replace('"sample"', '"Sample"')
+    known = layout.parse(text, "mine")
+    assert known.channels == {"gfp": "signal", "dapi": "dna"}
+    assert known.wells["A01"].role == "sample"
+
+
+def test_a_layout_file_is_read_as_windows_editors_write_it(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + LAYOUT_384.replace("\n", "\r\n").encode())
+    assert layout.load(path).wells == layout.parse(LAYOUT_384, "mine").wells
+    path.write_bytes(LAYOUT_384.encode("utf-16"))
+    with pytest.raises(StageError, match=r"mine\.toml is not UTF-8 text; save it as UTF-8"):
+        layout.load(path)
+
+
+def test_a_layout_given_as_its_text_is_that_layout(tmp_path):
+    (tmp_path / "mine.toml").write_text(LAYOUT_384)
+    assert layout.load(LAYOUT_384) == layout.load("mine.toml", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +195,17 @@ def test_an_unknown_layout_lists_the_known_ones():
         ("[plate]", "[plate", "is not TOML"),
         ("fields = 2", "fields = 0", "less than 1"),
         ("size = [512, 512]", "size = 512", "docs/layouts.md"),
+        ("size = [512, 512]", "size = [9000, 9000]", "more than 64,000,000 pixels"),
+        ("fields = 2", "fields = 2\nbit = 16", "no key files.bit; there are bits, fields"),
+        ("fields = 2", "fields = 2.0", "files.fields is 2.0, not a whole number"),
+        ("fields = 2", "bits = true", "files.bits is True, not a whole number"),
+        ("fields = 2", "bits = 17", "files.bits is 17, not 8 to 16"),
+        ("rows = 16", 'rows = "16"', "plate.rows is '16', not a whole number"),
+        ("_f(?P<field>\\d)", "", "files.fields is 2, and files.pattern has no group (?P<field>"),
+        ('role = "sample"', 'role = "sample"\ndose = 1', "no key wells.dose; there are"),
+        ('lower = "I-P"', 'lower = { row = "I-P" }', "no key folds.row; there are columns, rows"),
+        ("[plate]", "[plates]\n[plate]", "there is no key plates; there are"),
+        ('dapi = "dna"', 'GFP = "dna"', "the channels gfp and GFP are the same one"),
     ],
 )
 def test_a_faulty_layout_says_what_is_wrong(old, new, message):

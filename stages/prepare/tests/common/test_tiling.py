@@ -1,9 +1,12 @@
 """Claims about reading images and cutting tiles."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from common import tiling
 from common.errors import StageError
 from hypothesis import given, settings
@@ -82,7 +85,7 @@ def test_16_bit_images_lose_their_low_bits_and_only_when_the_layout_says_so(form
     assert np.array_equal(np.asarray(tiling.grey(data, "a", bits=12)), GREY)
     with pytest.raises(StageError, match=r"a has 16-bit values .* set files.bits"):
         tiling.grey(data, "a")
-    with pytest.raises(StageError, match="outside 10 bits"):
+    with pytest.raises(StageError, match=r"needs 12 bits where .* set files.bits = 12 or more"):
         tiling.grey(data, "a", bits=10)
 
 
@@ -114,9 +117,98 @@ def test_pixels_are_counted_before_they_are_decoded():
         tiling.grey(encode(GREY), "a", most_pixels=100)
 
 
-def test_formats_that_no_microscope_writes_are_refused():
-    with pytest.raises(StageError, match=r"no readable PNG, TIFF or BMP"):
-        tiling.grey(encode(GREY, "GIF"), "a")
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [("GIF", "GIF"), ("JPEG", "JPEG"), ("JPEG2000", "JPEG 2000"), ("WEBP", "WebP")],
+)
+def test_another_format_is_refused_by_its_name_not_as_damaged(form, kind):
+    with pytest.raises(
+        StageError, match=f"a is no readable PNG, TIFF or BMP image but a {kind} file; save"
+    ):
+        tiling.grey(encode(GREY, form), "a")
+
+
+def png(depth, colour, row, extra=b"", width=8):
+    """Return a PNG of two equal rows; `extra` chunks (name and content) come before the pixels."""
+
+    def chunk(name, content):
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 2, depth, colour, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress((b"\0" + row) * 2))
+    more = chunk(extra[:4], extra[4:]) if extra else b""
+    return b"\x89PNG\r\n\x1a\n" + head + more + pixels + chunk(b"IEND", b"")
+
+
+def bmp(bits, pixels, width=4):
+    """Return a BMP of one row without a palette."""
+    start = 14 + 40
+    return (
+        struct.pack("<2sIHHI", b"BM", start + len(pixels), 0, 0, start)
+        + struct.pack("<IiiHHIIiiII", 40, width, 1, 1, bits, 0, len(pixels), 0, 0, 0, 0)
+        + pixels
+    )
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (encode(GREY, "PNG", "LA"), "2 samples a pixel"),
+        (encode(GREY, "PNG", "RGBA"), "4 samples a pixel"),
+        (png(16, 4, bytes(32)), "several samples of 16 bits a pixel"),
+        (png(16, 2, bytes(48)), "several samples of 16 bits a pixel"),
+        (png(16, 6, bytes(64)), "several samples of 16 bits a pixel"),
+        (png(1, 0, bytes(1)), "1 bits a sample"),
+        (png(2, 0, bytes(2)), "2 bits a sample"),
+        (png(4, 0, bytes(4)), "4 bits a sample"),
+        (png(8, 0, bytes(8), b"tRNS\0\0"), "a transparent colour"),
+        (png(16, 0, bytes(16), b"tRNS\0\0"), "a transparent colour"),
+        (png(8, 2, bytes(24), b"tRNS" + bytes(6)), "a transparent colour"),
+        (bmp(16, bytes(8)), "5 bits a sample"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "file",
+)
+def test_what_no_layout_declares_is_refused_with_its_name_at_any_depth(data, reason, bits):
+    with pytest.raises(StageError, match=f"a has {reason}"):
+        tiling.grey(data, "a", bits)
+
+
+def test_a_palette_of_few_colours_is_read_as_the_colours_that_it_names():
+    data = png(4, 3, bytes([0x01] * 4), b"PLTE" + bytes([9, 9, 9, 7, 7, 7]))
+    assert np.unique(np.asarray(tiling.grey(data, "a"))).tolist() == [7, 9]
+
+
+@pytest.mark.parametrize("bits", [9, 12, 16])
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP"])
+def test_8_bits_where_the_layout_declares_more_are_refused(form, bits):
+    with pytest.raises(StageError, match=f"a has 8-bit values where the layout says {bits}"):
+        tiling.grey(encode(GREY, form), "a", bits)
+
+
+@pytest.mark.parametrize(
+    ("samples", "extra"), [(4, "unspecified"), (5, "unspecified"), (4, "unassalpha")]
+)
+def test_a_picture_to_serve_loses_no_sample_of_a_tiff(samples, extra):
+    stream = io.BytesIO()
+    array = np.zeros((256, 256, samples), np.uint8)
+    tifffile.imwrite(stream, array, photometric="rgb", extrasamples=[extra] * (samples - 3))
+    with pytest.raises(StageError, match=rf"a (has {samples} samples|is RGBA, not RGB|is damaged)"):
+        tiling.picture_channels(stream.getvalue(), "a")
+
+
+def test_a_picture_to_serve_has_no_transparent_colour():
+    data = png(8, 2, bytes(256 * 3), b"tRNS" + bytes(6), width=256)
+    with pytest.raises(StageError, match="a has a transparent colour"):
+        tiling.picture_channels(data, "a")
+
+
+def test_a_tiff_that_serving_cannot_read_is_not_only_called_damaged():
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, np.zeros((256, 256, 3), np.uint16), photometric="rgb")
+    with pytest.raises(StageError, match=r"save it (as PNG|with 8 bits)"):
+        tiling.picture_channels(stream.getvalue(), "a")
 
 
 def test_a_grey_picture_is_no_rgb_picture():
