@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -81,5 +82,6 @@ class Record:
             if changes.get("state") in _ENDED and step.started:
                 changes["seconds"] = time.time() - step.started
             self.steps[name] = step = replace(step, **changes)
-            self._progress(step)
+            with suppress(OSError, ValueError):  # a closed terminal does not end a run
+                self._progress(step)
         return step

@@ -121,6 +121,7 @@ class Graph:
                 end = Outcome("failed", error=str(error))
             except BaseException as error:  # noqa: BLE001 - a defect must not leave others waiting
                 end = Outcome("failed", error=f"{prefix}{name}: {error!r}")
+                record.update(prefix + name, state="failed", error=end.error)
             if end.state == "skipped" or (end.state == "stopped" and prefix + name in record.steps):
                 record.update(prefix + name, state=end.state, after=waited)
             ends[name].set_result(end)
@@ -188,10 +189,11 @@ class Graph:
                 ends[index] = self._component(task, f"{name}.{index}", *rounds[index], {}, after)
             except Stopped:
                 pass
-            except (PipelineError, BuilderError, OSError) as error:
-                ends[index] = Outcome("failed", error=str(error))
-            except BaseException as error:  # noqa: BLE001
-                ends[index] = Outcome("failed", error=f"{name}.{index}: {error!r}")
+            except BaseException as error:  # noqa: BLE001 - the other rounds go on
+                known = isinstance(error, PipelineError | BuilderError | OSError)
+                why = str(error) if known else f"{name}.{index}: {error!r}"
+                ends[index] = Outcome("failed", error=why)
+                self.around.record.update(f"{name}.{index}", state="failed", error=why)
 
         if not rounds:
             return Outcome("succeeded")  # and gives nothing: the backend's drivers collect no lists

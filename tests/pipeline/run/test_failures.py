@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import requests
-from kfp import dsl
+from kfp import compiler, dsl
 
 from builder.sandbox.bubblewrap import Bubblewrap
 from pipeline.errors import PipelineError
-from pipeline.run import places
+from pipeline.run import places, runner
 
 OUTPUT_FILE = "{{$.outputs.output_file}}"
 PARAMETER_FILE = "{{$.outputs.parameters['said'].output_file}}"
@@ -131,6 +131,48 @@ def test_an_error_of_the_engine_is_tried_again_and_then_the_steps_failure(
     result = run_written({"a": {"script": "exit 0", "retries": 1}})
     failed(result, "a", "No space left" if isinstance(error, OSError) and error.errno else
            type(error).__name__)  # fmt: skip
+
+
+def test_a_defect_outside_of_a_container_is_a_failure_on_the_page_too(execute, image, monkeypatch):
+    from pipeline.run.scheduler import Graph
+
+    def broken(self, *_):
+        raise ZeroDivisionError("a defect")
+
+    @dsl.container_component
+    def script(n: int):
+        return dsl.ContainerSpec(image, ["sh", "-c", "exit 0"], [n])
+
+    @dsl.pipeline(name="defect")
+    def pipeline(far: str = "s3://b/k"):
+        with dsl.ParallelFor([1]) as n:
+            dsl.importer(artifact_uri=far, artifact_class=dsl.Dataset)
+            script(n=n)
+
+    monkeypatch.setattr(Graph, "_import", broken)
+    result = execute(pipeline)
+    (name,) = (name for name in result.steps if name.endswith("importer"))
+    failed(result, name, "ZeroDivisionError('a defect')")
+
+
+def test_a_terminal_that_is_gone_does_not_end_a_run(store, image, tmp_path):
+    def closed(_):
+        raise BrokenPipeError
+
+    @dsl.container_component
+    def script():
+        return dsl.ContainerSpec(image, ["sh", "-c", "exit 0"])
+
+    @dsl.pipeline(name="closed")
+    def pipeline():
+        script()
+
+    compiler.Compiler().compile(pipeline, str(tmp_path / "p.yaml"))
+    result = runner.run(
+        runner.load(tmp_path / "p.yaml"), store, parameters={}, volumes={}, secrets={},
+        runs=tmp_path / "runs", engine="bubblewrap", use_cache=False, progress=closed,
+    )  # fmt: skip
+    assert result.state == "succeeded"
 
 
 def test_the_last_words_of_a_step_cannot_write_on_the_terminal(run_written):
