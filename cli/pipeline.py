@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from cli.output import (
     JOBS_HELP,
     JSON_HELP,
     REGISTRY_HELP,
+    ROOT,
     facts,
     say,
     table,
 )
 
 PACKAGE = "dist/plateline.yaml"
+RUNS = "runs"
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,14 @@ def make_package(pinned: Pinned, gpus: int, builder: str, output: str) -> Any:
     from pipeline.definition.pipelines import definition
     from pipeline.definition.settings import Settings
     from pipeline.release import materials
+    from pipeline.run.consent import remember
     from pipeline.spec.compile import compile_package, write
 
     made_from = materials.collect(pinned.workspace, pinned.built)
     chosen = definition(Settings(gpus, builder))
     compiled = compile_package(chosen, pinned.pins, made_from, pinned.store)
     write(compiled.data, Path(output))
+    remember(pinned.store, ROOT, compiled.digest)
     return compiled
 
 
@@ -163,15 +167,23 @@ def execute(
     jobs: int = 2,
     insecure: bool = False,
     use_cache: bool = True,
+    network: bool = False,
+    runs: str = "",
+    trust: bool = False,
 ) -> Any:
-    """Run a package on this machine and return its Result; images it lacks come from registries."""
+    """Run a package on this machine and return its Result; images it lacks come from registries.
+
+    One that this checkout did not compile runs only where it is trusted or the user agrees.
+    """
     from builder.oci.reference import Reference
     from builder.registry.client import Registry
     from builder.registry.pull import pull
     from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
     from pipeline.errors import PipelineError
+    from pipeline.run import consent, places
     from pipeline.run.progress import live
     from pipeline.run.runner import Volume, load, run
+    from pipeline.spec.package import arguments
 
     def fetch(image: str) -> Any:
         reference = Reference.parse(image)
@@ -192,16 +204,42 @@ def execute(
             raise PipelineError(f"the plate {plate} is not a folder; name the one with its images")
         folders[IMAGES_CLAIM] = Volume(Path(plate).resolve())
         given.setdefault("plate_path", "")
-    if WORKDIR_CLAIM not in folders:
-        workspace = Path("runs/workspace")
-        workspace.mkdir(parents=True, exist_ok=True)
-        folders[WORKDIR_CLAIM] = Volume(workspace.resolve(), writable=True)
+    place = Path(runs or os.environ.get("PLATELINE_RUNS") or RUNS).absolute()
+    folders.setdefault(WORKDIR_CLAIM, Volume(place / "workspace", writable=True))
+    publish = None
+    if not consent.compiled_here(store, ROOT, loaded.digest):
+        values = arguments(loaded, given)
+        if not trust:
+            listed = consent.grants(loaded, values, folders, secrets or {}, network=network)
+            consent.ask(package, listed, _terminal())
+        publish = consent.published(loaded, values)
+    try:
+        places.make_private(place)
+        if place == Path(RUNS).absolute():  # another folder may be there for others too
+            place.chmod(0o700)
+        places.make_private(place / "workspace")
+    except OSError as error:
+        raise PipelineError(
+            f"making {place / 'workspace'} failed ({error.strerror}); {places.advice(error)}"
+        ) from None
     with store.in_use(), live(sys.stderr) as progress:
         return run(
             loaded, store, parameters=given, volumes=folders, secrets=secrets or {},
-            runs=Path("runs"), engine=engine, jobs=jobs, find_image=fetch, progress=progress,
-            use_cache=use_cache,
+            runs=place, engine=engine, jobs=jobs, find_image=fetch, progress=progress,
+            use_cache=use_cache, network=network, publish=publish,
         )  # fmt: skip
+
+
+def _terminal() -> Callable[[str], str] | None:
+    """Return how to ask the user; None in CI and without a terminal."""
+    if os.environ.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+
+    def answer(question: str) -> str:
+        print(question, end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline()
+
+    return answer
 
 
 @command(
@@ -216,6 +254,9 @@ def execute(
         "engine": ENGINE_HELP,
         "jobs": "how many steps to run at the same time",
         "no-cache": "run every step again",
+        "trust": "run a package of somebody else, with all that it asks for, without a question",
+        "network": "give the network to every step, not only to those that ask for it",
+        "runs": f"where to write the run's folder ({RUNS}, or $PLATELINE_RUNS)",
         "insecure": INSECURE_HELP,
         "json": JSON_HELP,
     },
@@ -229,6 +270,9 @@ def run(
     engine: str = "auto",
     jobs: int = 2,
     no_cache: bool = False,
+    trust: bool = False,
+    network: bool = False,
+    runs: str = "",
     insecure: bool = False,
     json: bool = False,
 ) -> None:
@@ -240,7 +284,8 @@ def run(
         Path(file), Store.open(), parameters=pairs(param, "param"), plate=plate, engine=engine,
         volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
         secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
-        jobs=jobs, insecure=insecure, use_cache=not no_cache,
+        jobs=jobs, insecure=insecure, use_cache=not no_cache, trust=trust,
+        network=network, runs=runs,
     )  # fmt: skip
     facts(document(result), run_rows(result), as_json=json)
     finish(result)

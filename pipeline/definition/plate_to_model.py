@@ -15,6 +15,7 @@ from kfp import dsl, kubernetes
 
 from pipeline.definition.claims import IMAGES_CLAIM, SECRET, SOCKET_CLAIM, WORKDIR_CLAIM
 from pipeline.definition.settings import Settings
+from pipeline.spec.kubernetes import NETWORK_LABEL
 
 NAME = "plateline"
 _NONROOT = 65532
@@ -175,6 +176,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
             kubernetes.use_secret_as_volume(
                 packaged, SECRET, f"/var/run/secrets/{SECRET}", optional=True
             )
+            kubernetes.add_pod_label(packaged, NETWORK_LABEL, "yes")  # for its registry
             if settings.builder == "docker":
                 kubernetes.mount_pvc(packaged, SOCKET_CLAIM, "/var/run/docker.sock")
         with dsl.Elif(on_reject == "fail", name="rejected"):

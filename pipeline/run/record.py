@@ -5,11 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import PipelineError
+from pipeline.run import beneath, places
+
 DONE = ("succeeded", "cached")
+_ENDED = ("succeeded", "failed", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +55,14 @@ class Result:
     error: str = ""
 
     def path(self, uri: str) -> Path:
-        """Return where the artifact with `uri` lies on this machine."""
-        return host_path(self.folder, uri)
+        """Return where the artifact with `uri`, which a step of this run made, lies.
 
-
-def host_path(folder: Path, uri: str) -> Path:
-    """Return the host's path of an artifact: /kfp/<step>/<name> lies in steps/<step>/out/<name>."""
-    if not uri.startswith("/kfp/"):
-        return Path(uri.removeprefix("file://"))
-    step, _, name = uri.removeprefix("/kfp/").partition("/")
-    return folder / "steps" / step / "out" / name
+        Raises PipelineError where none lies there.
+        """
+        found = places.artifact(self.folder, uri)
+        if found is None or not beneath.kind(*found):
+            raise PipelineError(f"no step of the run {self.folder} left an artifact at {uri}")
+        return found[0] / found[1]
 
 
 class Record:
@@ -71,13 +74,14 @@ class Record:
         self._lock = threading.Lock()
 
     def update(self, name: str, **changes: Any) -> Step:
-        """Change the step `name`, which is made where it is new."""
+        """Change the step `name`, which is made where it is new; its end says how long it ran."""
         with self._lock:
             step = self.steps.get(name) or Step(name)
             if changes.get("state") == "running" and not step.started:
                 changes["started"] = time.time()
-            if changes.get("state") == "stopped" and step.started:
+            if changes.get("state") in _ENDED and step.started:
                 changes["seconds"] = time.time() - step.started
             self.steps[name] = step = replace(step, **changes)
-            self._progress(step)
+            with suppress(OSError, ValueError):  # a closed terminal does not end a run
+                self._progress(step)
         return step

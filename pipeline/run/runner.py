@@ -16,19 +16,21 @@ from builder.errors import BuilderError
 from builder.sandbox.engines import choose
 from builder.store import Store, origins
 from pipeline.errors import PipelineError
-from pipeline.run import page
-from pipeline.run.cache import Cache
+from pipeline.run import beneath, page, places
 from pipeline.run.record import Record, Result, Step
 from pipeline.run.scheduler import Graph, Outcome
-from pipeline.run.step import Surroundings, Volume
+from pipeline.run.step.cache import Cache
+from pipeline.run.step.context import RunContext, Volume
 from pipeline.spec.kubernetes import known_name
 from pipeline.spec.package import Package, arguments, image_digest, load
-from pipeline.spec.wiring import check_wiring
+from pipeline.spec.rules.inputs import check_inputs
+from pipeline.spec.rules.naming import check_names
+from pipeline.spec.rules.wiring import check_wiring
 
 __all__ = ["Package", "Result", "Step", "Volume", "load", "run"]
 
 _HAD_HERE = {"pvcMount", "secretAsVolume", "secretAsEnv", "activeDeadlineSeconds",
-             "imagePullPolicy", "securityContext"}  # fmt: skip
+             "imagePullPolicy", "securityContext", "podMetadata"}  # fmt: skip
 
 
 def run(
@@ -41,28 +43,32 @@ def run(
     runs: Path,
     engine: str = "auto",
     jobs: int = 2,
-    network: bool = True,
+    network: bool = False,
+    publish: frozenset[str] | None = None,
     use_cache: bool = True,
     find_image: Callable[[str], oci.Image | None] = lambda _: None,
     progress: Callable[[Step], None] = lambda _: None,
 ) -> Result:
     """Execute `package` and return what came of it; a step that fails is in the result.
 
-    `find_image` brings an image that the store lacks (from a registry). Raises PipelineError before
-    anything runs for a wrong parameter, a missing image, claim or secret, and KeyboardInterrupt
-    after every container has been stopped and the page written.
+    `find_image` brings an image that the store lacks (from a registry). `network` gives it to every
+    step, not only to those that ask; `publish` are the repositories of the store that steps may
+    publish to (None: any that parameters name). Raises PipelineError before anything runs for a
+    wrong parameter, a missing image, claim or secret, and KeyboardInterrupt after every container
+    has been stopped and the page written.
     """
     given = arguments(package, parameters)
-    for fault in check_wiring(package):
+    for fault in (*check_names(package), *check_wiring(package), *check_inputs(package, given)):
         raise PipelineError(f"the package cannot run: {fault}")
     images = _images(package, store, find_image)
     notes = _notes(package, given, volumes, secrets)
     began, name = time.time(), time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = _folder(runs, f"{name}-{package.digest.removeprefix('sha256:')[:12]}")
     record = Record(progress)
-    around = Surroundings(
+    around = RunContext(
         folder=folder, sandbox=choose(engine, store), store=store, images=images,
         kubernetes=package.kubernetes, volumes=volumes, secrets=secrets, network=network,
+        publish=publish,
         facts={
             "pipeline_job_name": folder.name, "pipeline_job_uuid": folder.name,
             "pipeline_job_resource_name": f"runs/{folder.name}", "pipeline_root": "/kfp",
@@ -87,10 +93,11 @@ def run(
         while not over.wait(0.05):
             if signals and not around.stop.is_set():
                 around.stop_all()
-    if around.cache:
-        for fingerprint, claims, started, ended in around.wrote:
-            around.cache.left(fingerprint, claims, started, ended)
     end = ends[0] if ends else Outcome("failed", error="the run ended by a defect; see above")
+    try:
+        _settle(around, began)
+    except (PipelineError, OSError) as error:
+        end = Outcome("failed", error=f"looking at what the steps left failed: {error}")
     result = Result(
         state="stopped" if around.stop.is_set() else end.state,
         folder=folder, page=folder / "index.html",
@@ -104,11 +111,21 @@ def run(
     except OSError as error:
         raise PipelineError(
             f"the run ended ({result.state}), but writing its page to {folder} failed "
-            f"({error.strerror}); make room there"
+            f"({error.strerror}); {places.advice(error)}"
         ) from None
     if signals:
         raise KeyboardInterrupt
     return result
+
+
+def _settle(around: RunContext, began: float) -> None:
+    """Note which files of claims the steps left, and strip the special bits of those."""
+    if around.cache:
+        for fingerprint, claims, started, ended in around.wrote:
+            around.cache.left(fingerprint, claims, started, ended)
+    for volume in around.volumes.values():
+        if volume.writable:
+            beneath.strip_special_bits(volume.folder, began)
 
 
 @contextmanager
@@ -135,14 +152,18 @@ def _noticed() -> Iterator[list[int]]:
 
 
 def _folder(runs: Path, name: str) -> Path:
+    """Make the folder of a run, which only its owner may read, and `runs` where that is missing."""
     for number in range(1, 1000):
         folder = runs / (name if number == 1 else f"{name}-{number}")
         try:
-            folder.mkdir(parents=True)
+            places.make_private(runs)
+            folder.mkdir(mode=0o700)
         except FileExistsError:
             continue
         except OSError as error:
-            raise PipelineError(f"making {folder} failed ({error.strerror})") from None
+            raise PipelineError(
+                f"making {folder} failed ({error.strerror}); {places.advice(error)}"
+            ) from None
         return folder.resolve()
     raise PipelineError(f"{runs} has too many runs called {name}")
 

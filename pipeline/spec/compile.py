@@ -74,9 +74,9 @@ def package_key(definition: Definition, pins: Mapping[str, str], provenance: Pro
         "oci": Path(canonical.__file__).parent,
     }  # fmt: skip
     code = {
-        f"{room}/{path.name}": canonical.sha256(path.read_bytes())
+        f"{room}/{path.relative_to(folder).as_posix()}": canonical.sha256(path.read_bytes())
         for room, folder in rooms.items()
-        for path in sorted(folder.glob("*.py"))
+        for path in sorted(folder.rglob("*.py"))
     }
     versions = {name: metadata.version(name) for name in _LIBRARIES}
     action = {

@@ -1,11 +1,11 @@
-"""Which tasks of a DAG wait for which.
+"""Which tasks of a DAG wait for which, and names that wait for each other.
 
 Source: api/v2alpha1/pipeline_spec.proto of kubeflow/pipelines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -20,10 +20,15 @@ def producers(task: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def cycle(tasks: Mapping[str, Any]) -> list[str]:
-    """Return tasks of one DAG that wait for each other, the first one again at the end; or none."""
+def circle(before: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return names that wait for each other, the first one again at the end; or none."""
     try:
-        TopologicalSorter({key: producers(task) for key, task in tasks.items()}).prepare()
+        TopologicalSorter(before).prepare()
     except CycleError as error:
         return list(error.args[1])
     return []
+
+
+def sequence(before: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the names, each after all that it waits for; raises CycleError."""
+    return list(TopologicalSorter(before).static_order())

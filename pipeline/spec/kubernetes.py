@@ -28,6 +28,11 @@ def source(entry: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return {"runtimeValue": {"constant": entry.get("constant") or entry.get(kind, "")}}
 
 
+def constant_name(entry: Mapping[str, Any], kind: str) -> str:
+    """Return the name in `entry` where it stands in the package itself, otherwise ""."""
+    return str(source(entry, kind).get("runtimeValue", {}).get("constant", ""))
+
+
 def known_name(
     entry: Mapping[str, Any], kind: str, parameters: Mapping[str, Any] | None = None
 ) -> str:
@@ -36,6 +41,16 @@ def known_name(
     if "runtimeValue" in found:
         return str(found["runtimeValue"]["constant"])
     return str((parameters or {}).get(found.get("componentInputParameter", ""), ""))
+
+
+# A label of the pod, so that a NetworkPolicy of a cluster can select by it as well.
+NETWORK_LABEL = "plateline/network"
+
+
+def asks_for_network(settings: Mapping[str, Any]) -> bool:
+    """Tell whether a package says that a step needs the network: the label of its pod is "yes"."""
+    labels: Mapping[str, str] = settings.get("podMetadata", {}).get("labels", {})
+    return labels.get(NETWORK_LABEL) == "yes"
 
 
 _QUANTITY = re.compile(r"([0-9.]+(?:e[0-9]+)?)([KMGTP]i|[kMGTP])?")

@@ -14,9 +14,12 @@ from typing import Any
 
 from builder import oci
 from pipeline.errors import PipelineError
-from pipeline.spec import values
+from pipeline.spec import names, placeholders, values
 from pipeline.spec.package import STUBS, Package, read
-from pipeline.spec.wiring import PLACEHOLDER, Finding, Found, check_wiring, declared, texts
+from pipeline.spec.rules.finding import Finding, Found, declared, texts
+from pipeline.spec.rules.inputs import check_inputs
+from pipeline.spec.rules.naming import check_names
+from pipeline.spec.rules.wiring import check_wiring
 
 __all__ = ["Finding", "lint"]
 
@@ -36,8 +39,10 @@ def lint(path: Path) -> list[Finding]:
     }  # fmt: skip
     if not all(fault.readable for fault in faults):
         return sorted(found)  # what else would be found follows from the missing part
-    for check in (_executors, check_wiring, _definitions, _strings):
-        found.update(check(package))
+    half = tuple(f"{fault.where}." for fault in faults)
+    for check in (check_names, _executors, check_wiring, check_inputs, _definitions, _strings):
+        # A name that is missing where another is misspelt is no second fault.
+        found.update(fault for fault in check(package) if not fault.where.startswith(half))
     return sorted(found)
 
 
@@ -63,6 +68,7 @@ _SECRET_VALUE = re.compile(
 def _executors(package: Package) -> Found:
     executors = package.spec["deploymentSpec"].get("executors", {})
     for label, executor in executors.items():
+        yield from _importer(label, executor.get("importer"))
         container = executor.get("container")
         if container is None:
             continue
@@ -93,6 +99,25 @@ def _executors(package: Package) -> Found:
             yield from _arguments(name, component, executors[label].get("container", {}))
 
 
+def _importer(label: str, importer: Mapping[str, Any] | None) -> Found:
+    """Check an importer's place and metadata (backend/src/v2/component/importer_launcher.go)."""
+    if importer is None:
+        return
+    uri = importer.get("artifactUri", {})
+    if "constant" in uri:
+        try:
+            names.imported(str(uri["constant"]))
+        except PipelineError as error:
+            yield Finding(f"{label}.artifactUri", "bad-path", str(error))
+    for where, text in texts(importer.get("metadata", {})):
+        if any(found.side for found in placeholders.find(text)):
+            yield Finding(
+                f"{label}.metadata.{where}", "literal-placeholder",
+                f"the backend's importer does not fill in {text[:80]!r}; use a constant, or let a "
+                "step write the metadata",
+            )  # fmt: skip
+
+
 def _words(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for part in ("command", "args"):
         for index, word in enumerate(container.get(part, [])):
@@ -110,21 +135,21 @@ def _secret(where: str) -> Finding:
 def _arguments(name: str, component: Mapping[str, Any], container: Mapping[str, Any]) -> Found:
     """Check that placeholders name what the component declares, and pass no secret."""
     for where, word in _words(container):
-        shown = {match["name"] for match in PLACEHOLDER.finditer(word)}
+        found = [one for one in placeholders.find(word) if one.side]
+        shown = {one.name for one in found}
         if "{{$}}" in word:  # the executor input, with every parameter
             shown |= set(declared(component, "inputs", "parameters"))
         for key in sorted(filter(_SECRET_NAME.search, shown)):
             if key in declared(component, "inputs", "parameters"):
                 yield _secret(f"{name}.{where} ({key})")
-        for match in PLACEHOLDER.finditer(word):
-            key, side = match["name"], match["side"]
-            if key in declared(component, side, match["kind"]) or key.startswith(
+        for one in found:
+            if one.name in declared(component, one.side, one.kind) or one.name.startswith(
                 "pipelinechannel--"
             ):
                 continue
             yield Finding(
-                f"{name}.{where}", f"missing-{side[:-1]}",
-                f"{match[0]}…}}}} names no {match['kind'][:-1]} among the {side} of the component; "
+                f"{name}.{where}", f"missing-{one.side[:-1]}",
+                f"{one.text} names no {one.kind[:-1]} among the {one.side} of the component; "
                 "declare it, or mend the name",
             )  # fmt: skip
 

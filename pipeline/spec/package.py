@@ -12,10 +12,11 @@ from builder import oci
 from builder.oci import canonical
 from pipeline.errors import PipelineError
 from pipeline.spec import values
+from pipeline.spec.documents import MOST_BYTES, load_yaml
 
 # Names that kfp-kubernetes writes where the driver makes or deletes a claim: nothing is pulled.
 STUBS = frozenset({"argostub/createpvc", "argostub/deletepvc"})
-_PINNED = re.compile(r"[a-z0-9.:-]+(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}")
+PINNED = re.compile(r"[a-z0-9.:-]+(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -70,18 +71,14 @@ def read(path: Path) -> tuple[Package, list[Fault]]:
     where nothing but this parses them: PipelineDeploymentConfig and, an executor,
     KubernetesExecutorConfig. Raises PipelineError for a file that is missing or no package at all.
     """
-    import yaml
-
     try:
-        data = path.read_bytes()
-        # Only libyaml's loader is fast enough for packages of some thousand lines.
-        documents = list(yaml.load_all(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise PipelineError(
             f"reading the package {path} failed ({error.strerror}); make it by `invoke compile`"
         ) from None
-    except yaml.YAMLError as error:
-        raise _no_package(path, str(error).splitlines()[0]) from None
+    documents = load_yaml(data, f"{path} is not a compiled pipeline (make one by `invoke compile`)")
     if documents and isinstance(documents[0], dict) and "pipeline_spec" in documents[0]:
         # As the API server gives a version back: both parts in one document.
         documents = [documents[0]["pipeline_spec"], documents[0].get("platform_spec")]
@@ -125,11 +122,18 @@ def _parse(document: Any, message: Any) -> tuple[dict[str, Any], str]:
     for lenient in (False, True):
         try:
             parsed = json_format.ParseDict(document, message(), ignore_unknown_fields=lenient)
-        except (json_format.ParseError, AttributeError, TypeError) as error:
+        except (json_format.ParseError, AttributeError, TypeError, ValueError) as error:
             fault = (str(error).splitlines() or ["unreadable"])[0]
         else:
-            return json_format.MessageToDict(parsed), fault if lenient else ""
+            return _sorted(json_format.MessageToDict(parsed)), fault if lenient else ""
     return {}, fault
+
+
+def _sorted(node: Any) -> Any:
+    """Return `node` with the keys of its maps in order: protobuf gives them in any."""
+    if isinstance(node, dict):
+        return {key: _sorted(node[key]) for key in sorted(node)}
+    return [_sorted(inner) for inner in node] if isinstance(node, list) else node
 
 
 def _no_package(path: Path, why: str) -> PipelineError:
@@ -175,7 +179,7 @@ def arguments(package: Package, given: Mapping[str, Any]) -> dict[str, Any]:
 def references(package: Package) -> list[str]:
     """Return every image by digest that the package runs or hands to a step as a value."""
     images = {*package.images().values()} - STUBS
-    return sorted({*images, *filter(_PINNED.fullmatch, _strings(package.spec))})
+    return sorted({*images, *filter(PINNED.fullmatch, _strings(package.spec))})
 
 
 def _strings(node: Any) -> Iterator[str]:

@@ -6,13 +6,13 @@ ignores it, and is part of the package's digest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from builder.oci import canonical
 from pipeline.errors import PipelineError
+from pipeline.spec.documents import load_json
 
 _MARK = "# made from: "
 
@@ -39,4 +39,7 @@ def read(package: bytes) -> dict[str, Any]:
         raise PipelineError(
             "the package does not say what it was made from; it was not made by `invoke compile`"
         )
-    return dict(json.loads(first.removeprefix(_MARK)))
+    found = load_json(first.removeprefix(_MARK), "the package's line on its making")
+    if not isinstance(found, dict):
+        raise PipelineError("the package's line on its making is damaged; get the package again")
+    return found

@@ -1,4 +1,4 @@
-"""Parameter values: their types, the placeholders in arguments, the conditions of tasks.
+"""Parameter values: their types, their text, the conditions and selectors that read them.
 
 Sources: api/v2alpha1/pipeline_spec.proto and backend/src/v2/driver of kubeflow/pipelines.
 """
@@ -10,43 +10,65 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.spec.documents import load_json
 
-_TRUE, _FALSE = {"true", "1"}, {"false", "0"}
+# strconv.ParseBool and ParseInt of Go.
+_BOOLEAN = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
+}
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+
+
+def _finite(value: Any) -> None:
+    """Raise ValueError for NaN and Infinity anywhere in `value`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _finite(inner)
 
 
 def coerce(value: Any, kind: str, name: str) -> Any:
     """Return `value` (also as text from a command line) as the parameter type `kind`.
 
-    Raises PipelineError for what is not of that type.
+    Text is read as the launcher reads an output's file: blanks around it do not count
+    (TextToPbValue in backend/src/v2/metadata/converter.go).
+
+    Raises PipelineError for what is not of that type, and for numbers that are not finite: no
+    backend can store them.
     """
     try:
         if kind == "NUMBER_INTEGER":
-            number = float(value) if not isinstance(value, bool) else float("nan")
-            if number != int(number):
+            if isinstance(value, str):
+                return int(_INTEGER.fullmatch(value.strip())[0])  # type: ignore[index]
+            if isinstance(value, bool) or int(value) != value:
                 raise ValueError
-            return int(value) if isinstance(value, str | int) else int(number)
+            return int(value)
         if kind == "NUMBER_DOUBLE":
-            if isinstance(value, bool):
+            number = float(value) if not isinstance(value, bool) else math.nan
+            if not math.isfinite(number):
                 raise ValueError
-            return float(value)
+            return number
         if kind == "BOOLEAN":
-            if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
-                return value.lower() in _TRUE
-            if not isinstance(value, bool):
-                raise ValueError
-            return value
+            return value if isinstance(value, bool) else _BOOLEAN[value.strip()]
         if kind in ("LIST", "STRUCT"):
-            found = json.loads(value) if isinstance(value, str) else value
+            found = load_json(value, f"the parameter {name}") if isinstance(value, str) else value
             if not isinstance(found, list if kind == "LIST" else dict):
                 raise ValueError
+            _finite(found)
             return whole(found)
-    except (ValueError, TypeError, OverflowError):
-        raise PipelineError(f"the parameter {name} = {value!r} is not of its type {kind}") from None
+    except (ValueError, TypeError, OverflowError, KeyError, AttributeError):
+        shown = repr(value)
+        raise PipelineError(
+            f"the parameter {name} = {shown if len(shown) < 100 else shown[:97] + '…'} is not of "
+            f"its type {kind}"
+        ) from None
     if kind == "STRING" and not isinstance(value, str):
         return text(value)
     return value
@@ -76,100 +98,7 @@ def text(value: Any) -> str:
     return json.dumps(whole(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 
 
-_INPUT = re.compile(r"\{\{\$\.inputs\.parameters\[(['\"])(.+?)\1\]\}\}")
-
-
-def filled(value: Any, parameters: Mapping[str, Any]) -> Any:
-    """Return a constant with the placeholders in its strings replaced: `"to {text}"`, `[output]`.
-
-    A string that is one placeholder and nothing else takes the value with its type.
-    """
-    if isinstance(value, str):
-        whole_one = _INPUT.fullmatch(value)
-        if whole_one and whole_one[2] in parameters:
-            return parameters[whole_one[2]]
-        return _INPUT.sub(lambda m: text(parameters[m[2]]) if m[2] in parameters else m[0], value)
-    if isinstance(value, list):
-        return [filled(item, parameters) for item in value]
-    if isinstance(value, dict):
-        return {key: filled(item, parameters) for key, item in value.items()}
-    return value
-
-
-_PLACEHOLDER = re.compile(r"\{\{\$(\.[^}]*?)?\}\}")
-_PART = re.compile(
-    r"\.(inputs|outputs)\.(parameters|artifacts)\[(['\"])(.+?)\3\](?:\.(\w+))?"
-    r"(?:\[(['\"])(.+?)\6\])?"
-)
-
-
-def substitute(
-    words: Sequence[str], executor_input: Mapping[str, Any], facts: Mapping[str, str]
-) -> list[str]:
-    """Return `words` with their placeholders replaced; absent optional parts vanish."""
-    found: list[str] = []
-    for word in words:
-        expanded = _structure(word, executor_input)
-        for part in expanded if isinstance(expanded, list) else [expanded]:
-            made = _PLACEHOLDER.sub(lambda m: _placeholder(m, executor_input, facts), str(part))
-            found.append(made)
-    return found
-
-
-def _structure(word: str, executor_input: Mapping[str, Any]) -> Any:
-    if not word.startswith(('{"Concat"', '{"IfPresent"')):
-        return word
-    try:
-        return _expand(json.loads(word), executor_input)
-    except ValueError:
-        return word
-
-
-def _expand(node: Any, executor_input: Mapping[str, Any]) -> Any:
-    if isinstance(node, dict) and "Concat" in node:
-        return "".join(str(_expand(part, executor_input)) for part in node["Concat"])
-    if isinstance(node, dict) and "IfPresent" in node:
-        inner, inputs = node["IfPresent"], executor_input["inputs"]
-        name = inner["InputName"]
-        there = name in inputs["parameterValues"] or name in inputs["artifacts"]
-        return _expand(inner["Then"] if there else inner.get("Else", []), executor_input)
-    if isinstance(node, list):
-        return [_expand(part, executor_input) for part in node]
-    return node
-
-
-def _placeholder(
-    match: re.Match[str], executor_input: Mapping[str, Any], facts: Mapping[str, str]
-) -> str:
-    path = match[1]
-    if path is None:
-        return json.dumps(executor_input)
-    if path.startswith(".json_escape[1]"):
-        escaped = json.dumps(json.dumps(executor_input))
-        return escaped[1:-1]
-    if path == ".outputs.output_file":
-        return str(executor_input["outputs"]["outputFile"])
-    if path.removeprefix(".") in facts:
-        return facts[path.removeprefix(".")]
-    part = _PART.fullmatch(path)
-    if part is None:
-        return match[0]
-    side, kind, _, name, field, _, key = part.groups()
-    try:
-        if kind == "parameters":
-            if side == "inputs":
-                return text(executor_input["inputs"]["parameterValues"][name])
-            return str(executor_input["outputs"]["parameters"][name]["outputFile"])
-        artifact = executor_input[side]["artifacts"][name]["artifacts"][0]
-        if field in ("path", "uri"):
-            return str(artifact["uri"])
-        if field == "metadata":
-            return text(artifact["metadata"][key]) if key else json.dumps(artifact["metadata"])
-        return text(artifact.get(field, ""))
-    except KeyError:
-        raise PipelineError(f"the placeholder {match[0]} has no value") from None
-
-
+_LONGEST_CONDITION = 100_000
 _TOKEN = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|&&|\|\||!(?!=)|\btrue\b|\bfalse\b")
 _WORDS = {"&&": " and ", "||": " or ", "!": " not ", "true": "True", "false": "False"}
 _COMPARE = {
@@ -191,10 +120,12 @@ def condition(expression: str, parameters: Mapping[str, Any]) -> bool:
     """
     python = _TOKEN.sub(lambda m: _WORDS.get(m[0], m[0]), expression)
     try:
+        if len(python) > _LONGEST_CONDITION:
+            raise ValueError("it is too long")
         return bool(_evaluate(ast.parse(python.strip(), mode="eval").body, parameters))
-    except (SyntaxError, KeyError, TypeError, ValueError) as error:
+    except (SyntaxError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise PipelineError(
-            f"the condition {expression!r} cannot be evaluated ({error!r})"
+            f"the condition {expression[:200]!r} cannot be evaluated ({error!r})"
         ) from None
 
 
@@ -226,11 +157,14 @@ _SELECTOR = re.compile(r"parseJson\(string_value\)\[(['\"])(.+)\1\]")
 
 
 def select(value: Any, expression: str) -> Any:
-    """Apply a parameter expression selector, `parseJson(string_value)["key"]`."""
+    """Apply a parameter expression selector, `parseJson(string_value)["key"]`.
+
+    Raises PipelineError for another expression and for a value without that member.
+    """
     match = _SELECTOR.fullmatch(expression)
     if match is None:
         raise PipelineError(f"the selector {expression!r} is not known")
-    document = json.loads(value) if isinstance(value, str) else value
+    document = load_json(value, "the selected value") if isinstance(value, str) else value
     try:
         return document[match[2]]
     except (KeyError, TypeError):

@@ -114,6 +114,16 @@ def cases(image: str) -> dict[str, Case]:
     def farewell(said: dsl.OutputPath(str)):
         return shell('mkdir -p "${0%/*}"; echo -n bye > "$0"', said)
 
+    @dsl.container_component
+    def loose(number: dsl.OutputPath(int), truth: dsl.OutputPath(bool)):
+        return shell('mkdir -p "${0%/*}"; echo " 42" > "$0"; echo " True" > "$1"', number, truth)
+
+    @dsl.container_component
+    def came_from(one: dsl.Input[dsl.Dataset], said: dsl.OutputPath(str)):
+        return shell(
+            'mkdir -p "${2%/*}"; echo -n "$0 $1" > "$2"', one.uri, one.metadata["origin"], said
+        )
+
     class Three(NamedTuple):
         s: str
         n: int
@@ -270,6 +280,25 @@ def cases(image: str) -> dict[str, Case]:
     def concat(a: str = "left", b: int = 3) -> str:
         return glue(a=a, b=b).output
 
+    @dsl.pipeline(name="blanks")
+    def blanks() -> str:
+        found = loose()
+        return every(
+            s="", i=found.outputs["number"], f=0.5, b=found.outputs["truth"], items=[], d={}
+        ).output
+
+    @dsl.pipeline(name="task-name")
+    def task_name() -> str:
+        return say(text=dsl.PIPELINE_TASK_NAME_PLACEHOLDER).output
+
+    @dsl.pipeline(name="imported")
+    def imported(origin: str = "lab", place: str = "https://example.org/data.csv") -> str:
+        found = dsl.importer(
+            artifact_uri=place, artifact_class=dsl.Dataset, reimport=True,
+            metadata={"origin": origin, "fixed": "yes"},
+        )  # fmt: skip
+        return came_from(one=found.output).output
+
     @dsl.pipeline(name="no-output")
     def no_output():
         @dsl.container_component
@@ -301,14 +330,14 @@ def cases(image: str) -> dict[str, Case]:
         "loop over an output": Case(loop_output, {"Output": '["x","y"]'}),
         "loop over members": Case(loop_members, {"Output": '["x-1","y-2"]'}),
         "loop in a loop": Case(loop_nested, {"Output": '[["a-1","b-1"],["a-2","b-2"]]'}),
-        "loop over nothing": Case(loop_empty, {"Output": "[]"}),
+        "loop over nothing": Case(loop_empty, {}, {}, "failed", not_run=("join",)),
         "condition in a loop": Case(loop_condition, {}, said={"say": "big"}),
         "artifacts in a loop": Case(loop_artifacts, {"Output": '["x","y"]'}),
         "exit handler after a failure": Case(
             exit_handler, {}, {"code": 1}, "failed", {"last": status.format("FAILED")}
         ),
         "exit handler after success": Case(
-            exit_well, {}, said={"last": status.format("SUCCEEDED")}
+            exit_well, {}, said={"last": status.format("COMPLETE")}
         ),
         "retry": Case(retry, {}, {"code": 4}, "failed"),
         "failure": Case(failure, {}, {}, "failed", not_run=("say",)),
@@ -319,5 +348,8 @@ def cases(image: str) -> dict[str, Case]:
         "list of outputs": Case(list_of_outputs, {"Output": '["a","b"]'}),
         "strings with parameters": Case(strings, {"Output": "<x|4>"}),
         "concatenation": Case(concat, {"Output": "left-3"}),
+        "blanks around outputs": Case(blanks, {"Output": "|42|0.5|true|[]|{}"}),
+        "name of the task": Case(task_name, {"Output": "say"}),
+        "metadata of an importer": Case(imported, {"Output": "https://example.org/data.csv lab"}),
         "no output": Case(no_output, {}, {}, "failed"),
     }  # fmt: skip

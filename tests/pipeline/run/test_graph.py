@@ -92,3 +92,51 @@ def test_a_full_disk_is_one_message(store, image, tmp_path, monkeypatch):
             package({"a": ([], 0)}, image), store, parameters={}, volumes={}, secrets={},
             runs=tmp_path, engine="bubblewrap", use_cache=False,
         )  # fmt: skip
+
+
+def nested() -> dict:
+    """A pipeline whose optional parameter goes to a component that needs it."""
+    task = {
+        "componentRef": {"name": "comp-need"},
+        "inputs": {"parameters": {"text": {"componentInputParameter": "t"}}},
+    }
+    optional = {"parameters": {"t": {"parameterType": "STRING", "isOptional": True}}}
+    needed = {"parameters": {"text": {"parameterType": "STRING"}}}
+    return {
+        "root": {"dag": {"tasks": {"need": task}}, "inputDefinitions": optional},
+        "components": {"comp-need": {"executorLabel": "exec", "inputDefinitions": needed}},
+        "deploymentSpec": {"executors": {}},
+    }
+
+
+def test_a_needed_input_without_a_value_ends_the_run_before_it_begins(store, image, tmp_path):
+    spec = nested()
+    spec["deploymentSpec"]["executors"]["exec"] = {
+        "container": {"image": image, "command": ["echo", "{{$.inputs.parameters['text']}}"]}
+    }
+    package = runner.Package("sha256:" + "0" * 64, "nested", spec, {})
+
+    def run(**parameters):
+        return runner.run(
+            package, store, parameters=parameters, volumes={}, secrets={}, runs=tmp_path,
+            engine="bubblewrap", use_cache=False,
+        )  # fmt: skip
+
+    with pytest.raises(PipelineError, match=r"root\.need\.text: .* gives no value to text"):
+        run()
+    assert list(tmp_path.iterdir()) == []
+    assert run(t="x").state == "succeeded"
+
+
+def test_what_needs_a_skipped_step_is_skipped_default_or_not(store, image, tmp_path):
+    """As `depends: x.Succeeded` has it in the backend's workflow."""
+    spec = package({"a": ([], 0), "b": (["a"], 0), "c": ([], 0)}, image).spec
+    spec["root"]["dag"]["tasks"]["a"]["triggerPolicy"] = {"condition": "1 > 2"}
+    result = runner.run(
+        runner.Package("sha256:" + "0" * 64, "skips", spec, {}), store, parameters={}, volumes={},
+        secrets={}, runs=tmp_path, engine="bubblewrap", use_cache=False,
+    )  # fmt: skip
+    assert {name: step.state for name, step in result.steps.items()} == {
+        "a": "skipped", "b": "skipped", "c": "succeeded",
+    }  # fmt: skip
+    assert result.state == "succeeded"

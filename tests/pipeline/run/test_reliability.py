@@ -401,7 +401,7 @@ def test_a_claim_named_by_a_parameter_is_found_in_a_loop(execute, script, tmp_pa
     assert "mounts the claim d; give a folder with --volume d=DIR" in lost.error
 
 
-BROKEN = ROOT / "tests" / "pipeline" / "broken"
+BROKEN = ROOT / "tests" / "pipeline" / "spec" / "broken"
 UNWIRED = [
     path
     for rule in ("missing-input", "missing-output.", "missing-producer", "missing-component",

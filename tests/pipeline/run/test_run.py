@@ -92,7 +92,7 @@ def test_a_loop_is_collected_in_order(parts, execute, image):
     assert execute(loop).outputs == {"Output": '["a","b","c"]'}
 
 
-@pytest.mark.parametrize(("code", "state"), [("exit 0", "SUCCEEDED"), ("exit 1", "FAILED")])
+@pytest.mark.parametrize(("code", "state"), [("exit 0", "COMPLETE"), ("exit 1", "FAILED")])
 def test_the_exit_task_always_runs_and_knows(parts, execute, image, code, state):
     @dsl.container_component
     def last(status: dsl.PipelineTaskFinalStatus, said: dsl.OutputPath(str)):
@@ -104,7 +104,7 @@ def test_the_exit_task_always_runs_and_knows(parts, execute, image, code, state)
             parts.script(code=code)
 
     result = execute(exits)
-    assert result.state == ("succeeded" if state == "SUCCEEDED" else "failed")
+    assert result.state == ("succeeded" if state == "COMPLETE" else "failed")
     assert f'"state": "{state}"' in result.steps["last"].outputs["said"]
 
 
@@ -145,7 +145,7 @@ def test_a_missing_output_and_broken_json_fail(execute, image):
         broken()
 
     assert "wrote no output parameter 'said'" in execute(missing).error
-    assert "not the JSON" in execute(breaks).error
+    assert "is no JSON" in execute(breaks).error
 
 
 def test_a_retry_can_succeed(execute, parts, tmp_path):

@@ -47,7 +47,6 @@ DIFFERENCES: dict[str, Seen] = {
     "loop over a parameter": Seen("succeeded", {"Output": "[6.0,2.0]"}, {}),
     "loop over an output": FAILED,
     "loop over members": Seen("succeeded", {"Output": '["x-1.0","y-2.0"]'}, {}),
-    "loop over nothing": FAILED,
     "list of outputs": Seen(
         "succeeded",
         {
@@ -58,6 +57,7 @@ DIFFERENCES: dict[str, Seen] = {
     ),
     "optional input left out": FAILED,
     "strings with parameters": Seen("succeeded", {"Output": "<x|4.0>"}, {}),
+    "exit handler after success": Seen("succeeded", {}, {}),
     "no output": Seen("succeeded", {}, {}),
 }
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError
-from pipeline.spec import kubernetes, values
+from pipeline.spec import kubernetes, placeholders, values
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,11 @@ def test_lists_and_dictionaries_are_read_back(value):
 def test_placeholders_in_a_constant_are_filled_with_their_type():
     one = "{{$.inputs.parameters['pipelinechannel--n']}}"
     given_values = {"pipelinechannel--n": 3}
-    assert values.filled(one, given_values) == 3
-    assert values.filled(f"<{one}>", given_values) == "<3>"
-    assert values.filled([{"k": one}], given_values) == [{"k": 3}]
-    assert values.filled(one, {}) == one
+    assert placeholders.filled(one, given_values) == 3
+    assert placeholders.filled(f"<{one}>", given_values) == "<3>"
+    assert placeholders.filled([{"k": one}], given_values) == [{"k": 3}]
+    with pytest.raises(PipelineError, match="has no value"):
+        placeholders.filled(f"<{one}>", {})
 
 
 @pytest.mark.parametrize(

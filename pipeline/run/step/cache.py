@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from builder.oci import canonical
+from pipeline.errors import PipelineError
+from pipeline.run import beneath
 
 
 def content_digest(path: Path) -> str:
@@ -96,9 +99,8 @@ class Cache:
         """
         found = {
             claim: {
-                path.relative_to(folder).as_posix(): _file(path)
-                for path in sorted(folder.rglob("*"))
-                if path.is_file() and began - _TICK <= path.stat().st_ctime <= ended + _TICK
+                name: _below(folder, name)
+                for name in _changed(folder, began - _TICK, ended + _TICK)
             }
             for claim, folder in claims.items()
         }
@@ -111,7 +113,25 @@ _TICK = 0.02  # seconds by which the clock of a file system can be behind
 
 def _still_there(found: Mapping[str, Mapping[str, str]], claims: Mapping[str, Path]) -> bool:
     return found.keys() == claims.keys() and all(
-        (claims[claim] / name).is_file() and _file(claims[claim] / name) == digest
+        _below(claims[claim], name) == digest
         for claim, files in found.items()
         for name, digest in files.items()
     )
+
+
+def _changed(folder: Path, began: float, ended: float) -> list[str]:
+    """Return the files below `folder`, no links, whose last change fell into a time."""
+    return sorted(
+        name
+        for name, status, _ in beneath.entries(folder)
+        if stat.S_ISREG(status.st_mode) and began <= status.st_ctime <= ended
+    )
+
+
+def _below(folder: Path, name: str) -> str:
+    """Return the digest of a file of a claim; "" where none is there: steps can change it."""
+    try:
+        with beneath.opened(folder, name) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, PipelineError):
+        return ""

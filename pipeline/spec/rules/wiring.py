@@ -6,36 +6,16 @@ backend/src/v2/driver of kubeflow/pipelines.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from pipeline.spec.dependencies import cycle
+from pipeline.errors import PipelineError
+from pipeline.spec import placeholders
+from pipeline.spec.dependencies import circle, producers, sequence
+from pipeline.spec.documents import load_json
 from pipeline.spec.package import Package, dags
-
-Found = Iterator["Finding"]
-PLACEHOLDER = re.compile(
-    r"\{\{\$\.(?P<side>inputs|outputs)\.(?P<kind>parameters|artifacts)\[(['\"])(?P<name>.+?)\3\]"
-)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Finding:
-    """A fault: the rule, the place in the package, and a message that holds the way out."""
-
-    where: str
-    rule: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message} [{self.rule}]"
-
-
-def declared(component: Mapping[str, Any], side: str, kind: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = component.get(f"{side[:-1]}Definitions", {}).get(kind, {})
-    return found
+from pipeline.spec.rules.finding import Finding, Found, declared, texts
 
 
 def check_wiring(package: Package) -> Found:
@@ -54,6 +34,37 @@ def check_wiring(package: Package) -> Found:
             yield from _task(package, component, f"{name}.{key}", task)
         yield from _cycle(name, tasks)
         yield from _dag_outputs(package, name, component)
+    yield from _nesting(package)
+
+
+_MOST_TASKS = 10_000
+
+
+def _nesting(package: Package) -> Found:
+    """Check that no pipeline holds itself, and that what all of them unfold to has a bound."""
+    inner = {
+        name: [
+            task.get("componentRef", {}).get("name", "")
+            for task in component["dag"].get("tasks", {}).values()
+        ]
+        for name, component in dags(package)
+    }
+    calls = {name: [n for n in called if n in inner] for name, called in inner.items()}
+    if found := circle(calls):
+        yield Finding(
+            found[0], "cycle",
+            f"a pipeline holds itself: {' -> '.join(found)}; take one of them out",
+        )  # fmt: skip
+        return
+    sizes: dict[str, int] = {}
+    for name in sequence(calls):
+        sizes[name] = len(inner[name]) + sum(sizes[n] for n in calls[name])
+    if sizes["root"] > _MOST_TASKS:
+        yield Finding(
+            "root", "too-many-tasks",
+            f"its pipelines unfold to {sizes['root']:,} tasks, at most {_MOST_TASKS:,} are run; "
+            "use a loop, or split it",
+        )  # fmt: skip
 
 
 def _task(package: Package, outer: Mapping[str, Any], where: str, task: Mapping[str, Any]) -> Found:
@@ -79,9 +90,10 @@ def _task(package: Package, outer: Mapping[str, Any], where: str, task: Mapping[
         component.get("executorLabel"), {}
     )  # fmt: skip
     resources = {
-        match["name"]
+        found.name
         for _, text in texts(executor.get("container", {}).get("resources", {}))
-        for match in PLACEHOLDER.finditer(text)
+        for found in placeholders.find(text)
+        if found.side
     }
     given = task.get("inputs", {})
     for kind in ("parameters", "artifacts"):
@@ -178,6 +190,13 @@ def _complete(where: str, task: Mapping[str, Any], component: Mapping[str, Any])
                 )  # fmt: skip
 
 
+def constant_inputs(constant: Any) -> set[str]:
+    """Return the inputs of the same task that a constant's placeholders name."""
+    return {
+        found.name for _, text in texts(constant) for found in placeholders.find(text) if found.side
+    }
+
+
 _NAMED = re.compile(r"inputs\.parameter_values\[(['\"])(.+?)\1\]")
 
 
@@ -189,9 +208,7 @@ def _expressions(where: str, task: Mapping[str, Any]) -> Found:
     }
     for source in given.values():
         constant = source.get("runtimeValue", {}).get("constant")
-        named |= {
-            match["name"] for _, text in texts(constant) for match in PLACEHOLDER.finditer(text)
-        }
+        named |= constant_inputs(constant)
     items = task.get("parameterIterator", {}).get("items", {})
     named |= {items["inputParameter"]} if "inputParameter" in items else set()
     for name in sorted(named - given.keys()):
@@ -209,8 +226,8 @@ def _expressions(where: str, task: Mapping[str, Any]) -> Found:
 
 def _is_list(raw: str) -> bool:
     try:
-        return isinstance(json.loads(raw), list)
-    except ValueError:
+        return isinstance(load_json(raw, "the loop"), list)
+    except PipelineError:
         return False
 
 
@@ -228,7 +245,7 @@ def _sources(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _cycle(name: str, tasks: Mapping[str, Any]) -> Found:
-    if found := cycle(tasks):
+    if found := circle({key: producers(task) for key, task in tasks.items()}):
         yield Finding(
             name,
             "cycle",
@@ -259,16 +276,3 @@ def _selectors(source: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     one = source.get("valueFromParameter")
     several = source.get("valueFromOneof", {}).get("parameterSelectors", [])
     return [*([one] if one else []), *several, *source.get("artifactSelectors", [])]
-
-
-def texts(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the place and the text of every string below `node`, keys included."""
-    if isinstance(node, str):
-        yield path, node
-    elif isinstance(node, Mapping):
-        for key, inner in node.items():
-            yield from texts(key, path)
-            yield from texts(inner, f"{path}.{key}" if path else key)
-    elif isinstance(node, list):
-        for index, inner in enumerate(node):
-            yield from texts(inner, f"{path}[{index}]")

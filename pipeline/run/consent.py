@@ -1,0 +1,119 @@
+"""What a package would get on this machine, and whether its owner agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.oci import canonical
+from builder.store import Store
+from pipeline.errors import PipelineError
+from pipeline.run.step.context import Volume
+from pipeline.run.step.publication import targets
+from pipeline.spec.kubernetes import asks_for_network, known_name
+from pipeline.spec.package import Package
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Grant:
+    """One thing that a package gets: its kind (folder, secret, …), what it is, and who gets it."""
+
+    kind: str
+    what: str
+    steps: str = ""
+
+    def __str__(self) -> str:
+        shown = f"  {self.kind:8} {self.what}{f' ({self.steps})' if self.steps else ''}"
+        # The package chose these words: none of them may move the cursor of a terminal.
+        return "".join(letter if letter.isprintable() else "?" for letter in shown)
+
+
+def grants(
+    package: Package,
+    parameters: Mapping[str, Any],
+    volumes: Mapping[str, Volume],
+    secrets: Mapping[str, Path],
+    *,
+    network: bool = False,
+) -> tuple[Grant, ...]:
+    """Return all that a run of `package` would get of this machine, in order; pure."""
+    found = set()
+    for label, settings in package.kubernetes.items():
+        for mount in settings.get("pvcMount", []):
+            claim = known_name(mount, "pvcName", parameters)
+            volume = volumes.get(claim)
+            if volume:
+                how = "read and write" if volume.writable else "read"
+                found.add(Grant("folder", f"{volume.folder}, to {how}: the claim {claim}", label))
+        for key in ("secretAsVolume", "secretAsEnv"):
+            for secret in settings.get(key, []):
+                name = known_name(secret, "secretName", parameters)
+                if name in secrets:
+                    found.add(Grant("secret", f"{name} ({secrets[name]})", label))
+        if asks_for_network(settings) and not network:
+            found.add(Grant("network", "this machine's", label))
+    if network:
+        found.add(Grant("network", "this machine's", "all steps"))
+    found |= {Grant("store", f"to publish {name}") for name in published(package, parameters)}
+    for label, executor in package.spec["deploymentSpec"].get("executors", {}).items():
+        source = executor.get("importer", {}).get("artifactUri")
+        if source:
+            uri = source.get("constant") or "what its parameter says"
+            found.add(Grant("import", uri, label))
+        if "container" in executor:
+            found.add(Grant("image", executor["container"]["image"], label))
+    together: dict[tuple[str, str], list[str]] = {}
+    for grant in sorted(found):
+        together.setdefault((grant.kind, grant.what), []).append(grant.steps)
+    return tuple(Grant(*key, ", ".join(steps)) for key, steps in together.items())
+
+
+def published(package: Package, parameters: Mapping[str, Any]) -> frozenset[str]:
+    """Return the repositories of the local store that constants and parameters name."""
+    words = enumerate(_strings([package.spec, parameters]))
+    return targets({str(number): word for number, word in words})
+
+
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for inner in node.values():
+            yield from _strings(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from _strings(inner)
+
+
+def remember(store: Store, checkout: Path, digest: str) -> None:
+    """Keep that the checkout at `checkout` compiled the package `digest`."""
+    store.put_result(_key(checkout, digest), {"compiled": digest, "in": str(checkout.resolve())})
+
+
+def compiled_here(store: Store, checkout: Path, digest: str) -> bool:
+    """Tell whether the checkout at `checkout` compiled the package `digest`."""
+    found = store.get_result(_key(checkout, digest))
+    return found is not None and found.get("compiled") == digest
+
+
+def _key(checkout: Path, digest: str) -> str:
+    action = {"compiled": digest, "in": str(checkout.resolve())}
+    return canonical.sha256(canonical.dumps(action)).removeprefix("sha256:")
+
+
+def ask(path: Path, listed: tuple[Grant, ...], answer: Callable[[str], str] | None) -> None:
+    """Ask whether a package from elsewhere may get what is listed; `answer` is None without a user.
+
+    Raises PipelineError that has the list, unless the answer is yes.
+    """
+    shown = "\n".join(map(str, listed)) or "  nothing"
+    question = f"this checkout did not compile {path}; a run of it would get\n{shown}\n"
+    if answer is None:
+        raise PipelineError(
+            f"{question}run it with --trust if that is right, or run `invoke compile` for a "
+            "package of your own"
+        )
+    if answer(f"{question}Run it? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise PipelineError(f"{path} was not run")

@@ -1,0 +1,124 @@
+"""A package that this checkout did not compile runs only where its user agrees to what it gets."""
+
+import json
+
+import pytest
+import yaml
+
+from builder.store import Store
+from pipeline.errors import PipelineError
+from pipeline.run import consent
+from pipeline.run.consent import Grant
+from pipeline.run.runner import Volume, load
+from pipeline.spec.package import arguments
+
+IMAGE = "registry.example/t/x@sha256:" + "0" * 64
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Return a package that asks for one thing of each kind."""
+    text = {"parameterType": "STRING"}
+    spec = {
+        "pipelineInfo": {"name": "asks"}, "schemaVersion": "2.1.0", "sdkVersion": "kfp-2.17.0",
+        "components": {
+            "c": {"executorLabel": "e", "inputDefinitions": {"parameters": {"repo": text}}},
+            "i": {"executorLabel": "far", "outputDefinitions": {"artifacts": {
+                "a": {"artifactType": {"schemaTitle": "system.Artifact"}}}}},
+        },
+        "deploymentSpec": {"executors": {
+            "e": {"container": {"image": IMAGE, "command": ["x"]}},
+            "far": {"importer": {"artifactUri": {"constant": "s3://bucket/\x1b[2Jkey"}}},
+        }},
+        "root": {
+            "inputDefinitions": {"parameters": {
+                "repo": {**text, "defaultValue": "localhost/t/model"}, "claim": text}},
+            "dag": {"tasks": {"c": {
+                "componentRef": {"name": "c"}, "taskInfo": {"name": "c"},
+                "inputs": {"parameters": {"repo": {"componentInputParameter": "repo"}}},
+            }}},
+        },
+    }  # fmt: skip
+    executor = {
+        "pvcMount": [
+            {"mountPath": "/w", "pvcNameParameter": {"componentInputParameter": "claim"}},
+            {"mountPath": "/r", "constant": "read"},
+        ],
+        "secretAsVolume": [{"secretName": "login", "mountPath": "/s"}],
+        "secretAsEnv": [{"secretName": "absent", "keyToEnv": []}],
+        "podMetadata": {"labels": {"plateline/network": "yes"}},
+    }
+    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"e": executor}}}}}
+    path = tmp_path / "asks.yaml"
+    path.write_text(yaml.safe_dump_all([spec, platform]))
+    return load(path)
+
+
+def listed(package, tmp_path, **options):
+    folders = {"work": Volume(tmp_path, writable=True), "read": Volume(tmp_path)}
+    given = arguments(package, {"claim": "work"})
+    return consent.grants(package, given, folders, {"login": tmp_path}, **options)
+
+
+def test_all_that_a_package_gets_is_listed(package, tmp_path):
+    assert listed(package, tmp_path) == (
+        Grant("folder", f"{tmp_path}, to read and write: the claim work", "e"),
+        Grant("folder", f"{tmp_path}, to read: the claim read", "e"),
+        Grant("image", IMAGE, "e"),
+        Grant("import", "s3://bucket/\x1b[2Jkey", "far"),
+        Grant("network", "this machine's", "e"),
+        Grant("secret", f"login ({tmp_path})", "e"),
+        Grant("store", "to publish localhost/t/model"),
+    )
+
+
+def test_the_network_for_all_is_listed_once(package, tmp_path):
+    found = listed(package, tmp_path, network=True)
+    assert [grant.steps for grant in found if grant.kind == "network"] == ["all steps"]
+
+
+def test_what_a_parameter_of_the_run_publishes_is_listed(package):
+    given = arguments(package, {"claim": "work", "repo": "localhost/other:v1"})
+    assert consent.published(package, given) >= {"localhost/other"}
+
+
+def test_without_a_user_it_is_refused_with_the_list_and_no_control_character(package, tmp_path):
+    with pytest.raises(PipelineError) as raised:
+        consent.ask(tmp_path / "asks.yaml", listed(package, tmp_path), None)
+    words = str(raised.value)
+    for word in ("asks.yaml", "--trust", "to read and write", "localhost/t/model", "s3://", IMAGE):
+        assert word in words
+    assert "\x1b" not in words
+
+
+@pytest.mark.parametrize(("answer", "runs"), [
+    ("y", True), ("yes\n", True), ("Y", True), ("", False), ("n", False), ("\n", False),
+    ("maybe", False),
+])  # fmt: skip
+def test_only_yes_is_an_agreement(package, tmp_path, answer, runs):
+    asked = []
+
+    def reply(question):
+        asked.append(question)
+        return answer
+
+    if runs:
+        consent.ask(tmp_path / "x", listed(package, tmp_path), reply)
+    else:
+        with pytest.raises(PipelineError, match="was not run"):
+            consent.ask(tmp_path / "x", listed(package, tmp_path), reply)
+    assert "localhost/t/model" in asked[0]
+
+
+def test_a_checkout_knows_what_it_compiled_and_no_other_does(tmp_path):
+    store = Store.open(tmp_path / "store")
+    digest, other = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+    consent.remember(store, tmp_path / "here", digest)
+    assert consent.compiled_here(store, tmp_path / "here", digest)
+    assert not consent.compiled_here(store, tmp_path / "here", other)
+    assert not consent.compiled_here(store, tmp_path / "there", digest)
+    for path in (store.root / "results").iterdir():
+        document = json.loads(path.read_bytes())
+        document["result"]["compiled"] = other
+        path.write_text(json.dumps(document))
+    assert not consent.compiled_here(store, tmp_path / "here", digest)
