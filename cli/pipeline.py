@@ -41,7 +41,7 @@ class Pinned:
 def pin_local(jobs: int) -> Pinned:
     """Build all that the pipeline runs into the store, and name it as of this machine."""
     from builder.build.make import pins
-    from pipeline.definition.settings import TARGETS
+    from pipeline.definition.stages import TARGETS
 
     workspace, store, built = build(",".join(TARGETS), jobs)
     return Pinned(store, workspace, built, pins(built, "localhost/plateline"))
@@ -55,7 +55,7 @@ def pin_in_registry(registry: str, jobs: int, *, insecure: bool = False) -> Pinn
     from concurrent.futures import ThreadPoolExecutor
 
     from builder.build.make import pins
-    from pipeline.definition.settings import TARGETS
+    from pipeline.definition.stages import TARGETS
     from pipeline.errors import PipelineError
 
     with in_registry(registry, insecure=insecure) as cache:

@@ -42,7 +42,7 @@ def release(
     """Build, test, push, compile, and publish the package with its images behind one digest."""
     from builder.build.make import pins
     from builder.registry.push import push
-    from pipeline.definition.settings import TARGETS
+    from pipeline.definition.stages import TARGETS
     from pipeline.errors import PipelineError
     from pipeline.release import publish as publishing
     from pipeline.release.materials import is_dirty

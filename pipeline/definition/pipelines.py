@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.definition.settings import TARGETS, Settings
+from pipeline.definition.settings import Settings
+from pipeline.definition.stages import TARGETS
 from pipeline.spec.compile import Definition
 
 

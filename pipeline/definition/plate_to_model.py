@@ -8,46 +8,24 @@ KFP reads the annotations of these functions as objects, so they must not be pos
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from kfp import dsl, kubernetes
 
 from pipeline.definition.claims import IMAGES_CLAIM, SECRET, SOCKET_CLAIM, WORKDIR_CLAIM
 from pipeline.definition.settings import Settings
+from pipeline.definition.stages import STAGES
 from pipeline.spec.kubernetes import NETWORK_LABEL
 
 NAME = "plateline"
 _NONROOT = 65532
 
 
-@dataclass(frozen=True)
-class _Resources:
-    """Requests and limits of a step, as Kubernetes writes them, and its time limit in seconds."""
-
-    cpu: tuple[str, str]
-    memory: tuple[str, str]
-    seconds: int
-
-
-_RESOURCES = {
-    "prepare": _Resources(("2", "4"), ("4Gi", "8Gi"), 3600),
-    "train": _Resources(("2", "4"), ("4Gi", "8Gi"), 24 * 3600),
-    "validate": _Resources(("1", "2"), ("1Gi", "4Gi"), 3600),
-    "package": _Resources(("1", "2"), ("1Gi", "2Gi"), 3600),
-    "small": _Resources(("100m", "1"), ("128Mi", "512Mi"), 600),
-}
-
-_MODULES = {
-    "prepare": "prepare", "train": "train", "validate": "validate", "package": "package",
-    "reject": "common.reject", "summary": "common.summary",
-}  # fmt: skip
-
-
-def _container(image: str, step: str) -> dsl.ContainerSpec:
+def _container(images: Mapping[str, str], step: str) -> dsl.ContainerSpec:
+    stage = STAGES[step]
     return dsl.ContainerSpec(
-        image=image,
-        command=["python3", "-m", _MODULES[step]],
+        image=images[stage.image],
+        command=["python3", "-m", stage.module],
         args=["--executor-input", "{{$}}"],
     )
 
@@ -68,7 +46,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         digest: dsl.OutputPath(str),
     ):
         """Read the plate's images, check them, cut them to tiles."""
-        return _container(images["prepare"], "prepare")
+        return _container(images, "prepare")
 
     @dsl.container_component
     def train(
@@ -90,7 +68,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         digest: dsl.OutputPath(str),
     ):
         """Train one model that never sees the wells of its fold."""
-        return _container(images["train"], "train")
+        return _container(images, "train")
 
     @dsl.container_component
     def validate(
@@ -111,7 +89,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         digest: dsl.OutputPath(str),
     ):
         """Judge every model on the wells it never saw."""
-        return _container(images["validate"], "validate")
+        return _container(images, "validate")
 
     @dsl.container_component
     def package(
@@ -131,17 +109,27 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         digests: dsl.Output[dsl.Markdown],
     ):
         """Lay the models over the pinned function image and push it."""
-        return _container(images["package"], "package")
+        return _container(images, "package")
 
     @dsl.container_component
     def reject(f1_threshold: float):
         """Fail the run because a model did not reach the threshold."""
-        return _container(images["validate"], "reject")
+        return _container(images, "reject")
 
     @dsl.container_component
-    def summary(status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]):
-        """Say how the run ended."""
-        return _container(images["prepare"], "summary")
+    def summary(
+        status: dsl.PipelineTaskFinalStatus,
+        plate_path: str,
+        model_type: str,
+        f1_threshold: float,
+        on_reject: str,
+        workspace_name: str,
+        model_repo: str,
+        package_digest: str,
+        summary: dsl.Output[dsl.Markdown],
+    ):
+        """Say how the run ended and what it was asked for: no artifact reaches an exit task."""
+        return _container(images, "summary")
 
     # A condition on another task's output inside a loop or an exit handler is silently false in
     # some engines; a parameter of a pipeline of its own is not.
@@ -172,7 +160,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 metrics=metrics,
                 report=report,
             )
-            _finish(packaged, images["package"], "package", retries=3)
+            _finish(packaged, images, "package")
             kubernetes.use_secret_as_volume(
                 packaged, SECRET, f"/var/run/secrets/{SECRET}", optional=True
             )
@@ -181,7 +169,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 kubernetes.mount_pvc(packaged, SOCKET_CLAIM, "/var/run/docker.sock")
         with dsl.Elif(on_reject == "fail", name="rejected"):
             rejected = reject(f1_threshold=f1_threshold)
-            _finish(rejected, images["validate"], "small")
+            _finish(rejected, images, "reject")
 
     @dsl.pipeline(name=NAME, description="From a microscopy plate to a validated, packaged model.")
     def plateline(
@@ -233,8 +221,18 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
             on_reject: What a model below the threshold does to the run: fail or skip.
             package_digest: Digest of this package; submit and run fill it in.
         """
-        ending = summary()
-        _finish(ending, images["prepare"], "small")
+        ending = summary(
+            plate_path=plate_path,
+            model_type=model_type,
+            f1_threshold=f1_threshold,
+            on_reject=on_reject,
+            workspace_name=workspace_name,
+            model_repo=model_repo,
+            package_digest=package_digest,
+        )
+        _finish(ending, images, "summary")
+        # Taken from the cache it would tell how another run ended.
+        ending.set_caching_options(False)
         with dsl.ExitHandler(ending, name="plate-to-model"):
             prepared = prepare(
                 plate_path=plate_path,
@@ -243,7 +241,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 workspace_name=workspace_name,
                 checkpoint=checkpoint_prepare,
             )
-            _finish(prepared, images["prepare"], "prepare", retries=1)
+            _finish(prepared, images, "prepare")
             # What lies in the claims is not in the cache key, and prepare alone reads a plate.
             prepared.set_caching_options(False)
             kubernetes.mount_pvc(prepared, IMAGES_CLAIM, "/mnt/images")
@@ -264,7 +262,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                     tiles_digest=prepared.outputs["digest"],
                     tiles=prepared.outputs["tiles"],
                 )
-                _finish(trained, images["train"], "train", retries=2)
+                _finish(trained, images, "train")
                 kubernetes.mount_pvc(trained, WORKDIR_CLAIM, "/mnt/workspace")
                 if settings.gpus:
                     trained.set_accelerator_type("nvidia.com/gpu")
@@ -279,7 +277,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 tiles=prepared.outputs["tiles"],
                 models=dsl.Collected(trained.outputs["model"]),
             )
-            _finish(judged, images["validate"], "validate", retries=1)
+            _finish(judged, images, "validate")
             kubernetes.mount_pvc(judged, WORKDIR_CLAIM, "/mnt/workspace")
             gate(
                 passed=judged.outputs["passed"],
@@ -298,18 +296,22 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
     return plateline
 
 
-def _finish(task: dsl.PipelineTask, image: str, step: str, retries: int = 0) -> None:
+def _finish(task: dsl.PipelineTask, images: Mapping[str, str], step: str) -> None:
     """Give a task its resources, limits, user and name of its image."""
-    resources = _RESOURCES[step]
-    task.set_cpu_request(resources.cpu[0]).set_cpu_limit(resources.cpu[1])
-    task.set_memory_request(resources.memory[0]).set_memory_limit(resources.memory[1])
-    if retries:
-        task.set_retry(retries, backoff_duration="5s", backoff_factor=2)
+    stage = STAGES[step]
+    task.set_cpu_request(stage.cpu[0]).set_cpu_limit(stage.cpu[1])
+    task.set_memory_request(stage.memory[0]).set_memory_limit(stage.memory[1])
+    if stage.retries:
+        retry = stage.retry()
+        task.set_retry(
+            retry.count, backoff_duration=f"{retry.pause:.0f}s", backoff_factor=retry.factor,
+            backoff_max_duration=f"{retry.window:.0f}s",
+        )  # fmt: skip
     # The stages write it into what they make: a model names the image that trained it.
-    task.set_env_variable("PLATELINE_IMAGE", image)
+    task.set_env_variable("PLATELINE_IMAGE", images[stage.image])
     # A digest cannot go stale.
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
-    kubernetes.set_timeout(task, resources.seconds)
+    kubernetes.set_timeout(task, stage.seconds)
     kubernetes.set_security_context(
         task, run_as_user=_NONROOT, run_as_group=_NONROOT, run_as_non_root=True
     )

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from pipeline.errors import PipelineError
 
-STAGES = ("prepare", "train", "validate", "package")
-TARGETS = (*STAGES, "function")
 BUILDERS = ("registry", "docker")
 
 

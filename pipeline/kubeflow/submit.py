@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from builder.errors import BuilderError
+from builder.registry.connection import is_loopback
 from pipeline.errors import PipelineError
 from pipeline.kubeflow import api
+from pipeline.spec.documents import load_json
 from pipeline.spec.package import Package, arguments, image_digest, load, references
 
 _ENDED = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
@@ -177,6 +180,14 @@ def _connect(access: Access) -> Any:
     """Return a kfp.Client whose requests end; raises what `_speaking` translates."""
     import kfp
 
+    parts = urlsplit(access.host if "//" in access.host else f"https://{access.host}")
+    secret = access.token or access.cookie
+    if secret and parts.scheme != "https" and not is_loopback(parts.netloc):
+        raise PipelineError(
+            f"the token or cookie for {access.host} would be readable on the network; give an "
+            "https:// address, or the loopback address that `kubectl port-forward` has made"
+        )
+
     class Client(kfp.Client):  # type: ignore[misc]
         def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:  # noqa: ARG002
             """Ask once: kfp asks five times, for half a minute, and logs each traceback."""
@@ -190,8 +201,8 @@ def _connect(access: Access) -> Any:
     client.get_kfp_healthz()
     answer = client.healthzs.healthz_service_get_healthz(_preload_content=False)
     try:
-        json.loads(answer.data)
-    except ValueError:
+        load_json(answer.data, access.host)
+    except PipelineError:
         raise _no_api(access) from None
     return client
 
@@ -220,8 +231,8 @@ def _speaking(access: Access) -> Iterator[None]:
 
 def _explained(access: Access, error: Any) -> str:
     try:
-        said = json.loads(error.body).get("message") or ""
-    except (ValueError, TypeError, AttributeError):
+        said = str(load_json(error.body, access.host).get("message") or "")
+    except (PipelineError, TypeError, AttributeError):
         said = ""
     what = f"{access.host} answered {error.status}" + (f" ({said[:200]})" if said else "")
     if error.status == 401:

@@ -17,8 +17,9 @@ from builder.sandbox.engines import choose
 from builder.store import Store, origins
 from pipeline.errors import PipelineError
 from pipeline.run import beneath, page, places
+from pipeline.run.inputs import Outcome
 from pipeline.run.record import Record, Result, Step
-from pipeline.run.scheduler import Graph, Outcome
+from pipeline.run.scheduler import Graph
 from pipeline.run.step.cache import Cache
 from pipeline.run.step.context import RunContext, Volume
 from pipeline.spec.kubernetes import known_name

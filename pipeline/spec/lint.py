@@ -16,6 +16,7 @@ from builder import oci
 from pipeline.errors import PipelineError
 from pipeline.spec import names, placeholders, values
 from pipeline.spec.package import STUBS, Package, read
+from pipeline.spec.rules.backend import check_backend
 from pipeline.spec.rules.finding import Finding, Found, declared, texts
 from pipeline.spec.rules.inputs import check_inputs
 from pipeline.spec.rules.naming import check_names
@@ -40,7 +41,15 @@ def lint(path: Path) -> list[Finding]:
     if not all(fault.readable for fault in faults):
         return sorted(found)  # what else would be found follows from the missing part
     half = tuple(f"{fault.where}." for fault in faults)
-    for check in (check_names, _executors, check_wiring, check_inputs, _definitions, _strings):
+    for check in (
+        check_names,
+        _executors,
+        check_wiring,
+        check_inputs,
+        check_backend,
+        _definitions,
+        _strings,
+    ):
         # A name that is missing where another is misspelt is no second fault.
         found.update(fault for fault in check(package) if not fault.where.startswith(half))
     return sorted(found)

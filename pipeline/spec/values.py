@@ -75,13 +75,16 @@ def coerce(value: Any, kind: str, name: str) -> Any:
 
 
 def whole(value: Any) -> Any:
-    """Return `value` with doubles that are whole numbers as integers: protobuf has doubles only."""
+    """Return a value as protobuf's Struct gives it back.
+
+    It has doubles only, so whole ones are integers here, and maps without order: keys are sorted.
+    """
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):
         return [whole(item) for item in value]
     if isinstance(value, dict):
-        return {key: whole(item) for key, item in value.items()}
+        return {key: whole(value[key]) for key in sorted(value)}
     return value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class StageIO:
     document: Mapping[str, Any]
     _parameters: dict[str, Any] = field(default_factory=dict)
     _metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _written: set[str] = field(default_factory=set)
 
     def parameter(self, name: str, kind: type[T], default: T | None = None) -> T:
         """Return the input parameter `name` as `kind`.
@@ -108,15 +110,24 @@ class StageIO:
         return self.inputs(name)[0]
 
     def output_names(self) -> list[str]:
-        """Return the names of the output artifacts."""
+        """Return the names of the output artifacts that the component declares.
+
+        A backend adds some of its own (`executor-logs`), which are not the stage's to write.
+        """
         return sorted(self.document.get("outputs", {}).get("artifacts", {}))
+
+    def written(self) -> list[str]:
+        """Return the names of the output artifacts that the stage asked for or described."""
+        return sorted(self._written | self._metadata.keys())
 
     def output(self, name: str) -> Path:
         """Return where to write the output artifact `name`; its parent folder is made.
 
-        The stage makes a file or a folder there, as it likes.
+        The stage makes a file or a folder there, as it likes. Raises StageError for a name that the
+        component does not declare.
         """
         path = self._output(name).path
+        self._written.add(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -129,11 +140,19 @@ class StageIO:
     def set_parameter(
         self, name: str, value: str | float | bool | list[Any] | dict[str, Any]
     ) -> None:
-        """Set the output parameter `name`."""
+        """Set the output parameter `name`.
+
+        Raises StageError for values that no backend can store: NaN, Infinity and None.
+        """
+        _storable(f"the output parameter {name}", value)
         self._parameters[name] = value
 
     def set_metadata(self, name: str, metadata: Mapping[str, Any]) -> None:
-        """Set the metadata of the output artifact `name` (metrics, confusion matrix, …)."""
+        """Set the metadata of the output artifact `name` (metrics, confusion matrix, …).
+
+        Raises StageError for values that no backend can store: NaN, Infinity and None.
+        """
+        _storable(f"the metadata of {name}", metadata)
         self._metadata[name] = dict(metadata)
 
     def output_parameters(self) -> dict[str, Any]:
@@ -145,7 +164,11 @@ class StageIO:
         return {name: dict(metadata) for name, metadata in self._metadata.items()}
 
     def finish(self) -> None:
-        """Write the executor output file, and each output parameter to its own file."""
+        """Write the executor output file, and each output parameter to its own file.
+
+        It names the artifacts that the stage wrote or described, and no other. Raises OSError where
+        they cannot be written.
+        """
         outputs = self.document.get("outputs", {})
         for name, value in self._parameters.items():
             target = outputs.get("parameters", {}).get(name, {}).get("outputFile")
@@ -154,13 +177,28 @@ class StageIO:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(value if isinstance(value, str) else json.dumps(value))
         artifacts = {}
-        for name in self.output_names():
+        for name in self.written():
             entry = dict(outputs["artifacts"][name]["artifacts"][0])
             entry["metadata"] = {**(entry.get("metadata") or {}), **self._metadata.get(name, {})}
             artifacts[name] = {"artifacts": [entry]}
         path = Path(outputs["outputFile"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"parameterValues": self._parameters, "artifacts": artifacts}))
+
+
+def _storable(what: str, value: Any) -> None:
+    """Refuse what fails a step on a cluster only after it has ended well."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        raise StageError(
+            f"{what} is {value}, which no backend can store; the values it was computed from are "
+            "missing or not finite"
+        )
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _storable(f"{what}, {key},", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _storable(what, inner)
 
 
 def run_stage(

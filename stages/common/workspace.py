@@ -94,7 +94,7 @@ def _save(task: StageIO, folder: Path) -> None:
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         (fresh / "outputs").mkdir(parents=True)
-        for name in task.output_names():
+        for name in task.written():
             source = task.output(name)
             if source.is_dir():
                 shutil.copytree(source, fresh / "outputs" / name)
@@ -144,12 +144,12 @@ def _restore(task: StageIO, folder: Path) -> None:
             "run without this checkpoint to make it anew"
         )
     try:
-        for name in task.output_names():
-            target = task.output(name)
-            if (source / name).is_dir():
-                shutil.copytree(source / name, target, dirs_exist_ok=True)
-            elif (source / name).exists():
-                shutil.copyfile(source / name, target)
+        for saved in sorted(source.iterdir()):
+            target = task.output(saved.name)
+            if saved.is_dir():
+                shutil.copytree(saved, target, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(saved, target)
     except OSError as error:
         raise StageError(
             f"cannot copy the checkpoint {folder}: {error.strerror or error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from pipeline.run.step.cache import content_digest
 from pipeline.run.step.container import Container, executor_input, make
 from pipeline.run.step.context import RunContext, Stopped, Task
 from pipeline.spec.kubernetes import NETWORK_LABEL
+from pipeline.spec.retries import Retries
 
 _NO_NETWORK = re.compile(
     r"name resolution|name or service not known|network is unreachable|nodename nor servname|"
@@ -36,10 +38,11 @@ def run(task: Task, context: RunContext) -> dict[str, Any]:
     Whatever goes wrong is this step's failure, and is tried again as its policy says. Raises
     PipelineError that says what went wrong in the last attempt, and Stopped.
     """
-    tries = 1 + int(task.retry.get("maxRetryCount", 0))
+    retries = Retries.of(task.retry)
     began = time.monotonic()
     with context.slots, context.claims(task):
-        for attempt in range(1, tries + 1):
+        started = time.monotonic()
+        for attempt in itertools.count(1):
             if context.stop.is_set():
                 raise Stopped
             try:
@@ -49,7 +52,8 @@ def run(task: Task, context: RunContext) -> dict[str, Any]:
             except Exception as error:
                 if context.stop.is_set():
                     raise Stopped from None
-                if attempt == tries or isinstance(error, Refused):
+                pause = retries.next(attempt, time.monotonic() - started)
+                if pause is None or isinstance(error, Refused):
                     failure = _named(task.name, error)
                     context.record.update(task.name, state="failed", error=str(failure))
                     raise failure from error
@@ -59,17 +63,9 @@ def run(task: Task, context: RunContext) -> dict[str, Any]:
                     outputs=found["parameters"], artifacts=found["artifacts"],
                 )  # fmt: skip
                 return found
-            if context.stop.wait(_pause(task.retry, attempt)):
+            if context.stop.wait(pause):
                 raise Stopped
     raise AssertionError("the last attempt returns or raises")
-
-
-def _pause(retry: Mapping[str, Any], attempt: int) -> float:
-    """Return the seconds to wait after the attempt of that number, from 1."""
-    pause = float(str(retry.get("backoffDuration", "0s")).rstrip("s") or 0)
-    factor = float(retry.get("backoffFactor", 2) or 2)
-    longest = float(str(retry.get("backoffMaxDuration", "3600s")).rstrip("s") or 3600)
-    return min(pause * factor ** (attempt - 1), longest)
 
 
 def _named(step: str, error: Exception) -> PipelineError:

@@ -10,8 +10,10 @@ import pytest
 from builder.store import Store
 from pipeline.definition.pipelines import definition
 from pipeline.definition.settings import Settings
+from pipeline.definition.stages import STAGES
 from pipeline.spec.compile import compile_package
 from pipeline.spec.package import Package, load
+from pipeline.spec.retries import Retries
 from tests.pipeline.spec.test_compile import MADE, PINS
 
 PARAMETERS = {
@@ -123,3 +125,37 @@ def test_no_step_runs_as_root_and_a_digest_is_not_pulled_again(package: Package)
 def test_what_reads_a_claim_is_never_taken_from_the_backends_cache(package: Package):
     tasks = package.spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     assert "enableCache" not in tasks["prepare"].get("cachingOptions", {})
+
+
+def tasks(package: Package) -> dict[str, dict]:
+    found = {}
+    for component in [package.spec["root"], *package.spec["components"].values()]:
+        found |= component.get("dag", {}).get("tasks", {})
+    return found
+
+
+def test_the_summary_is_never_taken_from_the_cache(package: Package):
+    """It would tell how another run ended."""
+    assert "enableCache" not in tasks(package)["summary"].get("cachingOptions", {})
+    assert tasks(package)["summary"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+
+
+def test_every_retry_may_begin_within_the_time_limits(package: Package):
+    tried = {}
+    for name, task in tasks(package).items():
+        if retries := Retries.of(task.get("retryPolicy", {})):
+            limit = int(package.kubernetes.get(f"exec-{name}", {}).get("activeDeadlineSeconds", 0))
+            assert retries.needs(limit) <= retries.window or not retries.count
+            tried[name] = retries.count
+    assert {name: count for name, count in tried.items() if count} == {
+        "prepare": 1, "train": 2, "validate": 1, "package": 3,
+    }  # fmt: skip
+
+
+def test_each_step_is_as_its_declaration_says(package: Package):
+    found = executors(package)
+    assert found.keys() == STAGES.keys()
+    for name, stage in STAGES.items():
+        assert found[name]["image"] == PINS[stage.image]
+        assert found[name]["command"] == ["python3", "-m", stage.module]
+        assert found[name]["resources"]["resourceMemoryLimit"] == stage.memory[1]

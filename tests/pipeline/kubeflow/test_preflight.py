@@ -227,7 +227,8 @@ def test_every_manifest_is_in_a_kustomization():
 @pytest.mark.parametrize("builder", ["registry", "docker"])
 def test_the_pipeline_needs_what_the_manifests_have(builder, tmp_path):
     from pipeline.definition import plate_to_model
-    from pipeline.definition.settings import TARGETS, Settings
+    from pipeline.definition.settings import Settings
+    from pipeline.definition.stages import TARGETS
 
     images = {name: f"example.org/{name}@sha256:{'0' * 64}" for name in TARGETS}
     path = tmp_path / "package.yaml"

@@ -139,6 +139,13 @@ def test_nobody_listening_is_said(send):
         send(access=Access("http://127.0.0.1:1", timeout=1))
 
 
+@pytest.mark.parametrize("secret", [{"token": "t0ken"}, {"cookie": "session=abc"}])
+@pytest.mark.parametrize("host", ["http://kubeflow.example.org", "http://10.0.0.1:8080"])
+def test_no_token_and_no_cookie_goes_out_over_plain_http(send, access, secret, host):
+    with pytest.raises(PipelineError, match="would be readable on the network"):
+        send(access=replace(access, host=host, **secret))
+
+
 def test_a_token_or_a_cookie_lets_in(send, kubeflow, access):
     kubeflow.token = "t0ken"
     with pytest.raises(PipelineError, match="401"):

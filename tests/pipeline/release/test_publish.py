@@ -16,7 +16,8 @@ from builder.registry.push import push
 from builder.store import Store
 from builder.store.collection import collect
 from pipeline.definition.pipelines import definition
-from pipeline.definition.settings import TARGETS, Settings
+from pipeline.definition.settings import Settings
+from pipeline.definition.stages import TARGETS
 from pipeline.errors import PipelineError
 from pipeline.release.difference import compare
 from pipeline.release.publish import fetch, publish, releases, repository

@@ -15,7 +15,8 @@ import pytest
 
 from builder.store import Store
 from pipeline.definition.pipelines import definition
-from pipeline.definition.settings import TARGETS, Settings
+from pipeline.definition.settings import Settings
+from pipeline.definition.stages import TARGETS
 from pipeline.errors import PipelineError
 from pipeline.spec.compile import compile_package, package_key
 from pipeline.spec.package import Package, load

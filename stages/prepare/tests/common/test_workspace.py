@@ -208,3 +208,48 @@ def test_the_summary_tells_state_and_error():
         assert text.startswith("# Run failed")
         assert "error 9: oh" in text
         assert "- plate: `p`" in text
+
+
+def ending(tmp_path, **artifacts) -> StageIO:
+    return StageIO(
+        {
+            "inputs": {"parameterValues": {"status": {"state": "COMPLETE", "error": {}}}},
+            "outputs": {
+                "outputFile": str(tmp_path / "o.json"),
+                "artifacts": {
+                    name: {"artifacts": [{"name": name, "uri": str(tmp_path / name)}]}
+                    for name in ("summary", "executor-logs")
+                },
+            },
+        }
+    )
+
+
+def test_a_stage_writes_and_names_only_the_outputs_that_it_knows(tmp_path):
+    """The backend adds an output of its own, which is the launcher's to write."""
+    (tmp_path / "executor-logs").write_text("the launcher's")
+    task = ending(tmp_path)
+    summary.summarise(task)
+    task.finish()
+    assert (tmp_path / "executor-logs").read_text() == "the launcher's"
+    assert (tmp_path / "summary").read_text().startswith("# Run complete")
+    assert json.loads((tmp_path / "o.json").read_text())["artifacts"].keys() == {"summary"}
+
+
+@pytest.mark.parametrize("state", ["COMPLETE", "FAILED"])
+def test_the_summary_says_where_the_rest_stands(state):
+    text = summary.describe({"status": {"state": state, "error": {}}, "model_type": "m"})
+    assert "validate's" in text
+    assert "- model_type: `m`" in text
+    assert "error" not in text.lower()
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), None, [1, float("nan")], {"a": None}]
+)
+def test_what_no_backend_can_store_is_refused_at_its_source(tmp_path, value):
+    task = stage(tmp_path, "one")
+    with pytest.raises(StageError, match="no backend can store"):
+        task.set_metadata("model", {"auc": value})
+    with pytest.raises(StageError, match="no backend can store"):
+        task.set_parameter("auc", value)

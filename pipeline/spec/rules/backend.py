@@ -1,0 +1,116 @@
+"""What a package may say and Kubeflow Pipelines 2.17 does not do as it reads.
+
+Seen by running the backend's driver, launcher and Argo's controller, or read in backend/src/v2 of
+kubeflow/pipelines: each rule says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.spec import placeholders
+from pipeline.spec.documents import load_json
+from pipeline.spec.kubernetes import memory
+from pipeline.spec.package import STUBS, Package, dags
+from pipeline.spec.retries import Retries
+from pipeline.spec.rules.finding import Finding, Found, declared, texts
+
+_LAUNCHER = 103_000_000  # bytes, the most that the launcher took in a step's container (seen)
+_LEAST = _LAUNCHER + 64_000_000  # and what a small program needs beside it
+# resolve.go: a constant that is one of these and nothing else is replaced by the driver (read).
+_FACTS = {
+    "pipeline_job_name", "pipeline_job_resource_name", "pipeline_job_uuid", "pipeline_task_name",
+    "pipeline_task_uuid", "pipeline_job_create_time_utc", "pipeline_job_schedule_time_utc",
+}  # fmt: skip
+
+
+def check_backend(package: Package) -> Found:
+    """Yield what a cluster would do otherwise than the package says."""
+    executors = package.spec["deploymentSpec"].get("executors", {})
+    for label, executor in executors.items():
+        yield from _memory(label, executor.get("container", {}))
+    for name, component in dags(package):
+        if name != "root":
+            yield from _lists(name, component)
+        for key, task in component["dag"].get("tasks", {}).items():
+            called = task.get("componentRef", {}).get("name")
+            inner = package.spec.get("components", {}).get(called, {})
+            yield from _retries(package, f"{name}.{key}", task, inner)
+            yield from _empty_loop(f"{name}.{key}", task, inner)
+            yield from _facts(f"{name}.{key}", task)
+
+
+def _memory(label: str, container: Mapping[str, Any]) -> Found:
+    """The launcher runs inside the step's container and counts in its limit (seen)."""
+    text = container.get("resources", {}).get("resourceMemoryLimit", "")
+    try:
+        limit = memory(text) if text and "{{" not in text else _LEAST
+    except PipelineError as error:
+        yield Finding(f"{label}.resourceMemoryLimit", "wrong-type", str(error))
+        return
+    if limit < _LEAST and container.get("image") not in STUBS:
+        yield Finding(
+            f"{label}.resourceMemoryLimit", "memory-for-the-launcher",
+            f"{text} is not enough: the backend's launcher runs in the step's container and takes "
+            f"up to {_LAUNCHER // 10**6} MB of it; set 256Mi or more",
+        )  # fmt: skip
+
+
+def _retries(
+    package: Package, where: str, task: Mapping[str, Any], component: Mapping[str, Any]
+) -> Found:
+    """Argo makes no retry after the policy's window, from the first start (seen)."""
+    retries = Retries.of(task.get("retryPolicy", {}))
+    settings = package.kubernetes.get(component.get("executorLabel", ""), {})
+    limit = int(settings.get("activeDeadlineSeconds", 0))
+    needed = retries.needs(limit)
+    if limit and retries.count and needed > retries.window:
+        yield Finding(
+            where, "retry-window",
+            f"it may take {limit} s a try and be tried {retries.count + 1} times, but no retry "
+            f"begins later than {retries.window:g} s after the first start; "
+            f'set backoff_max_duration="{needed:.0f}s" or more in set_retry',
+        )  # fmt: skip
+
+
+def _lists(name: str, component: Mapping[str, Any]) -> Found:
+    """Of a list of artifacts handed to a nested pipeline, one arrives (seen)."""
+    for key, definition in declared(component, "inputs", "artifacts").items():
+        if definition.get("isArtifactList"):
+            yield Finding(
+                f"{name}.{key}", "list-in-a-nested-pipeline",
+                "of a list of artifacts that is handed to a nested pipeline, a loop or a "
+                "condition, one arrives; hand it to the task itself, outside of them",
+            )  # fmt: skip
+
+
+def _empty_loop(where: str, task: Mapping[str, Any], component: Mapping[str, Any]) -> Found:
+    """A driver that collects from a loop without rounds fails (seen)."""
+    raw = task.get("parameterIterator", {}).get("items", {}).get("raw")
+    collected = [*declared(component, "outputs", "parameters"),
+                 *declared(component, "outputs", "artifacts")]  # fmt: skip
+    try:
+        empty = raw is not None and load_json(raw, "the loop") == []
+    except PipelineError:
+        return  # `wrong-type` says so
+    if empty and collected:
+        yield Finding(
+            where, "empty-loop",
+            f"it loops over nothing, so who collects {', '.join(collected)} fails; give it an item",
+        )  # fmt: skip
+
+
+def _facts(where: str, task: Mapping[str, Any]) -> Found:
+    """Constants with a fact of the run among other words stay as they are (read)."""
+    for name, source in task.get("inputs", {}).get("parameters", {}).items():
+        for _, text in texts(source.get("runtimeValue", {}).get("constant")):
+            for found in placeholders.find(text):
+                if found.side or (found.path in _FACTS and found.text == text):
+                    continue
+                yield Finding(
+                    f"{where}.{name}", "literal-placeholder",
+                    f"the backend's driver leaves {found.text} as it is here; make it the whole "
+                    "value of an input, and use no other than those of the run and the task",
+                )  # fmt: skip
