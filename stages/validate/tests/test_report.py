@@ -60,7 +60,9 @@ def test_it_shows_certain_uncertain_and_wrong_tiles(page):
 
 
 def test_molarities_are_said_as_they_are_spoken():
-    said = [numbers.amount(*given) for given in ((3.23e-10, "M"), (1e-13, "M"), (0, "M"), (11.08, "nM"))]
+    said = [
+        numbers.amount(*given) for given in ((3.23e-10, "M"), (1e-13, "M"), (0, "M"), (11.08, "nM"))
+    ]
     assert said == ["323 pM", "100 fM", "0 M", "11.1 nM"]
 
 
