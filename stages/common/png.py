@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import cast
 
 from isal import isal_zlib
 
@@ -21,6 +22,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3}  # of the colour types grey and RGB
 _LONGEST_BLOCK = 0xFFFF
 _MOST_PIXELS = 2048 * 2048  # of larger ones the copies would need more memory than is worth it
+_IsalError = cast("type[Exception]", isal_zlib.error)  # its stubs do not say that it is one
 
 
 def stored(data: bytes, most_pixels: int) -> bytes:
@@ -41,7 +43,7 @@ def stored(data: bytes, most_pixels: int) -> bytes:
     inflate = isal_zlib.decompressobj()
     try:
         rows = inflate.decompress(b"".join(parts), size + 1)
-    except isal_zlib.error:
+    except _IsalError:
         return data
     if len(rows) != size or not inflate.eof or inflate.unused_data:
         return data

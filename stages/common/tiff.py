@@ -77,7 +77,8 @@ def _planes(file: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
     if file.is_imagej:
         return int((file.imagej_metadata or {}).get("images", 1))
     if file.is_shaped:
-        shape = (file.shaped_metadata or ({},))[0].get("shape", page.shape)
+        described: Any = (file.shaped_metadata or ({},))[0]
+        shape = described.get("shape", page.shape)
         return int(np.prod(shape, dtype=np.int64)) // max(1, int(np.prod(page.shape)))
     return 1
 
@@ -129,13 +130,14 @@ def _check_size(page: tifffile.TiffPage, name: str, length: int, most_pixels: in
 
 
 def _grey(page: tifffile.TiffPage, values: NDArray[Any], name: str) -> NDArray[Any]:
+    colours: list[NDArray[Any]]
     if page.photometric == _PALETTE:
         red, green, blue = (page.colormap >> 8).astype(np.uint8)
-        colours = (red[values], green[values], blue[values])
+        colours = [red[values], green[values], blue[values]]
     elif page.photometric == _RGB:
-        colours = tuple(np.moveaxis(values, -1 if page.planarconfig == 1 else 0, 0))
+        colours = list(np.moveaxis(values, -1 if page.planarconfig == 1 else 0, 0))
     else:
-        colours = (values,)
+        colours = [values]
     if any(not np.array_equal(colours[0], other) for other in colours[1:]):
         raise StageError(f"{name} is a colour image; each channel must be a grey image of its own")
     if colours[0].shape != (page.imagelength, page.imagewidth) or colours[0].dtype.kind != "u":

@@ -91,7 +91,7 @@ def _check_whole(image: Image.Image, name: str, most_pixels: int) -> None:
     if raw in _FEWER_BITS:
         raise StageError(f"{name} has {_FEWER_BITS[raw]} bits a sample; save it with at least 8")
     if image.format == "TIFF":
-        samples = int(image.tag_v2.get(277, 1))  # type: ignore[attr-defined]
+        samples = int(image.tag_v2.get(277, 1))
         if samples != len(image.getbands()):
             raise StageError(
                 f"{name} has {samples} samples a pixel, of which {len(image.getbands())} would be "

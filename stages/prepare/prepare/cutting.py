@@ -63,7 +63,7 @@ def cut_field(job: Job) -> Field:
     try:
         with Path(job.output).open("r+b", buffering=0) as file:
             file.seek(job.offset)
-            left = memoryview(tiles).cast("B")
+            left = memoryview(tiles.data).cast("B")
             while left:
                 left = left[file.write(left) :]
     except OSError as error:

@@ -108,7 +108,8 @@ def _write(
 ) -> dict[str, Any]:
     marks = flags([field.quality for field in fields])
     across, down = (n // tiling.TILE for n in layout.target or tiling.default_target(*layout.size))
-    index, by_well = [], {}
+    index: list[Tile] = []
+    by_well: dict[str, dict[str, Any]] = {}
     for field, mark in zip(fields, marks, strict=True):
         well = layout.wells[field.well]
         entry = by_well.setdefault(

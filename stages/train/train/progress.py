@@ -61,8 +61,8 @@ def progress(task: StageIO, fold: str, identity: Mapping[str, Any]) -> Iterator[
     """
     name, root = task.parameter("workspace_name", str, ""), workspace_root()
     if not name or not root.is_dir():
-        with tempfile.TemporaryDirectory(prefix="train-") as folder:
-            yield Progress(Path(folder))
+        with tempfile.TemporaryDirectory(prefix="train-") as temporary:
+            yield Progress(Path(temporary))
         return
     folder, text = root / name / f".train-{fold}.progress", json.dumps(identity, sort_keys=True)
     stamp = folder / "identity.json"

@@ -193,14 +193,14 @@ def _fit(
     labels, validation, batch = wells.labels, wells.validation, options.batch_size
     for part, name in ((~validation, "training"), (validation, "validation")):
         fit.check_classes(labels[part], name)
-    views = []
+    views: list[batches.Arrays] = []
     count = 1 + min(options.epochs, augment.VIEWS)
     for number in range(count):
         if (made := done.load(f"view-{number}")) is None:
             made = [augment.view(wells.tiles, number, options.seed)]
             if body.frozen is not None:
                 done.save(f"view-{number}", batches.run(body.frozen, made, batch))
-                made = done.load(f"view-{number}")
+                made = done.load(f"view-{number}") or made
                 say(f"features of view {number + 1} of {count}")
         views.append(made)
 
