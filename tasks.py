@@ -18,7 +18,12 @@ from cli.invocation import collection
 
 GROUPS = {
     "start": (demo.demo, machine.doctor),
-    "build images": (images.build_images, images.push_images, images.lock),
+    "build images": (
+        images.build_images,
+        images.push_images,
+        images.lock,
+        images.new_stage,
+    ),
     "look inside": (
         inspection.explain,
         inspection.graph,

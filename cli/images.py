@@ -192,3 +192,16 @@ def lock(targets: str = "", upgrade: bool = False, json: bool = False) -> None:
     rows = [("target", "package", "old", "new")]
     rows += [(c.target, c.package, c.old or "-", c.new or "-") for c in changes]
     facts({"changes": found}, rows if changes else [("nothing changed",)], as_json=json)
+
+
+@command(help={"name": "small letters, digits and _; the name of its folder, image and module"})
+def new_stage(name: str) -> None:
+    """Write the files of a new stage, with a test that passes, and say what comes next."""
+    from cli.scaffold import new_stage as write
+
+    for path in write(ROOT, name):
+        print(path.relative_to(ROOT))
+    say(
+        f"next: ./invoke lock {name}; ./invoke test-stage {name}; then its row in "
+        "pipeline/definition/stages.py and its place in plate_to_model.py: see docs/stages.md"
+    )
