@@ -22,7 +22,8 @@ class Entry:
     permission bits only. `content` is the bytes of a file, the path on disk that has them, or what
     opens them (then `size` is known beforehand); `target` is what a link points at (for a hard
     link, a `path` of the same layer). `deflated` opens the content as a raw DEFLATE stream
-    (RFC 1951) where an archive has it so already; `size` is known then.
+    (RFC 1951) where an archive has it so already; `size` is known then. `sha256` is the digest that
+    an archive promises for the content: it is compared when the layer is written.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Entry:
     target: str = ""
     size: int | None = None
     deflated: Callable[[], BinaryIO] | None = None
+    sha256: bytes = b""
 
     def open(self) -> BinaryIO:
         """Open a file's content for reading."""

@@ -54,14 +54,18 @@ class Gzip:
         self._member.write(data)
         return len(data)
 
-    def splice(self, raw: BinaryIO, path: str, size: int) -> None:
-        """Write a raw DEFLATE stream of `size` plain bytes; raises BuilderError for another."""
+    def splice(self, raw: BinaryIO, path: str, size: int) -> Iterator[bytes]:
+        """Write a raw DEFLATE stream of `size` plain bytes, and yield these as they pass.
+
+        Raises BuilderError for another stream.
+        """
         self.close()
         self._sink.write(_HEADER)
         crc = 0
         for plain in inflated(raw, path, size, self._sink.write):
             crc = isal_zlib.crc32(plain, crc)
             self._hash.update(plain)
+            yield plain
         self._sink.write(_trailer(crc, size))
 
     def close(self) -> None:

@@ -58,7 +58,8 @@ def header(entry: Entry, size: int, mtime: int = EPOCH) -> tarfile.TarInfo:
 def write_tar(entries: Iterable[Entry], sink: BinaryIO | gzip.Gzip, mtime: int = EPOCH) -> None:
     """Write `entries` to `sink` as an uncompressed pax tar, sorted, parents first.
 
-    Raises BuilderError where a file changes its size while it is read.
+    Raises BuilderError where a file changes its size while it is read, or is not what its archive
+    promises.
     """
     for entry in arrange(entries):
         if entry.kind != "file":
@@ -67,8 +68,11 @@ def write_tar(entries: Iterable[Entry], sink: BinaryIO | gzip.Gzip, mtime: int =
         if isinstance(sink, gzip.Gzip) and entry.deflated and (entry.size or 0) >= SPLICE:
             size = cast("int", entry.size)
             sink.write(tar.encode(header(entry, size, mtime)))
+            promised = _Promise(entry)
             with entry.deflated() as raw:
-                sink.splice(raw, entry.path, size)
+                for plain in sink.splice(raw, entry.path, size):
+                    promised.see(plain)
+            promised.check()
         else:
             size = _write_file(entry, sink, mtime)
         sink.write(tar.pad(size))
@@ -83,18 +87,39 @@ def _write_file(entry: Entry, sink: BinaryIO | gzip.Gzip, mtime: int) -> int:
             size = content.seek(0, 2)
             content.seek(0)
         sink.write(tar.encode(header(entry, size, mtime)))
-        written = 0
+        written, promised = 0, _Promise(entry)
         while chunk := content.read(min(_CHUNK, size - written + 1)):
             written += len(chunk)
             if written > size:
                 break
             sink.write(chunk)
+            promised.see(chunk)
     if written != size:
         raise BuilderError(
             f"{entry.path}: the file changed from {size} bytes while it was read; "
             "build again when nothing writes to it"
         )
+    promised.check()
     return size
+
+
+class _Promise:
+    """The digest that an archive promises for an entry, if it does, against what was written."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+        self._hash = hashlib.sha256() if entry.sha256 else None
+
+    def see(self, plain: bytes) -> None:
+        if self._hash:
+            self._hash.update(plain)
+
+    def check(self) -> None:
+        if self._hash and self._hash.digest() != self._entry.sha256:
+            raise BuilderError(
+                f"{self._entry.path}: its content is not what the RECORD of its wheel promises; "
+                "ask the wheel's publisher, or pin another version"
+            )
 
 
 def write_layer(

@@ -15,7 +15,7 @@ import posixpath
 import stat
 import struct
 import zipfile
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from installer import install
 from installer.destinations import WheelDestination
 from installer.exceptions import InstallerError
-from installer.records import Hash, RecordEntry
+from installer.records import Hash, InvalidRecordEntry, RecordEntry, parse_record_file
 from installer.scripts import Script
 from installer.sources import WheelFile
 from installer.utils import Scheme, fix_shebang
 
 from builder.errors import BuilderError
-from builder.oci import gzip
 from builder.oci.entry import Entry, check_path
 from builder.packages import bytecode, python
 
@@ -40,15 +39,16 @@ if TYPE_CHECKING:
 
 _NOT_A_WHEEL = (
     zipfile.BadZipFile, KeyError, ValueError, AssertionError, NotImplementedError, InstallerError,
-    configparser.Error, struct.error,
+    InvalidRecordEntry, configparser.Error, struct.error,
 )  # fmt: skip
 
 
 def unpack(path: Path, prefix: str, interpreter: bytecode.Interpreter) -> Iterable[Entry]:
     """Return the entries of a wheel installed under `prefix`, its byte-code included.
 
-    As pip does it, RECORD is written anew. Raises BuilderError for what is no wheel, and for names
-    that leave the prefix.
+    RECORD is written anew, as by pip, with the hashes that the wheel's own promises; they are
+    compared with the content when the layer is written. Raises BuilderError for what is no wheel,
+    and for names that leave the prefix.
     """
     destination = LayerDestination(path.name, prefix)
     try:
@@ -72,6 +72,7 @@ class _File:
 
     archive: zipfile.ZipFile
     info: zipfile.ZipInfo
+    promised: bytes = b""
 
     def open(self) -> BinaryIO:
         return cast("BinaryIO", self.archive.open(self.info))
@@ -83,16 +84,9 @@ class _File:
         return cast("Callable[[], BinaryIO]", partial(_Member, path, self.info))
 
     def hash(self) -> bytes:
-        """Return the SHA-256 of the content; isal inflates twice as fast as zlib."""
-        deflated = self.deflated()
-        if deflated is None:
-            with self.open() as stream:
-                return hashlib.file_digest(cast("Any", stream), "sha256").digest()
-        seen = hashlib.sha256()
-        with deflated() as raw:
-            for plain in gzip.inflated(raw, self.info.filename, self.info.file_size):
-                seen.update(plain)
-        return seen.digest()
+        """Return the SHA-256 of the content."""
+        with self.open() as stream:
+            return hashlib.file_digest(cast("Any", stream), "sha256").digest()
 
 
 class _Source(WheelFile):
@@ -108,6 +102,16 @@ class _Source(WheelFile):
                 )
             check_path(info.filename, path.name)
         super().__init__(self.archive)
+        self._promised = dict(self._promises())
+
+    def _promises(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the SHA-256 of each file for which the wheel's RECORD has one."""
+        if "RECORD" not in self.dist_info_filenames:
+            return
+        for path, value, _ in parse_record_file(self.read_dist_info("RECORD").splitlines()):
+            name, _, encoded = value.partition("=")
+            if name == "sha256":
+                yield path, urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
 
     def get_contents(self) -> Iterator[tuple[tuple[str, str, str], BinaryIO, bool]]:
         """Yield each file, a `.data` folder under the name that the wheel's own name asks for.
@@ -120,8 +124,9 @@ class _Source(WheelFile):
             first, _, rest = info.filename.partition("/")
             path = f"{self.data_dir}/{rest}" if first.endswith(".data") else info.filename
             mode = info.external_attr >> 16
+            file = _File(self.archive, info, self._promised.get(info.filename, b""))
             executable = stat.S_ISREG(mode) and bool(mode & 0o111)
-            yield (path, "", ""), cast("BinaryIO", _File(self.archive, info)), executable
+            yield (path, "", ""), cast("BinaryIO", file), executable
 
 
 @dataclass
@@ -158,9 +163,9 @@ class LayerDestination(WheelDestination):
                 return self._add(Entry(where, "file", mode, content=it.read()), path)
         entry = Entry(
             where, "file", mode, content=file.open, size=file.info.file_size,
-            deflated=file.deflated(),
+            deflated=file.deflated(), sha256=file.promised,
         )  # fmt: skip
-        return self._add(entry, path, file.hash())
+        return self._add(entry, path, file.promised or file.hash())
 
     def write_script(
         self, name: str, module: str, attr: str, section: ScriptSection

@@ -28,6 +28,7 @@ from builder.packages.wheel_layout import unpack
 
 NOBODY = bytecode.Interpreter(key="none", run=lambda _script, _records: b"")
 BIG = b"".join(number.to_bytes(2, "big") for number in range(40_000))
+DIGEST = base64.urlsafe_b64encode(hashlib.sha256(BIG).digest()).rstrip(b"=")
 
 
 def wheel(folder: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -152,7 +153,7 @@ def test_the_record_is_true(tmp_path: Path) -> None:
     files = {
         "p/big.py": BIG, "p/µ, two.py": b"x = 1\n", "p-1.0.data/scripts/tool": b"#!python\nx = 1\n",
         "p-1.0.dist-info/entry_points.txt": b"[console_scripts]\nrun = p:main\n",
-        "p-1.0.dist-info/RECORD": b"p/big.py,sha256=wrong,1\nnot/there.py,,\n",
+        "p-1.0.dist-info/RECORD": b"p/big.py,sha256=" + DIGEST + b",1\nnot/there.py,,\n",
         "p/__pycache__/big.cpython-313.pyc": b"of somebody",
     }  # fmt: skip
     found = installed(wheel(tmp_path, files))
@@ -251,3 +252,15 @@ def test_of_two_files_of_one_name_the_last_counts(tmp_path: Path) -> None:
     found = installed(path)
     assert text(found[f"{SITE}/p/a.py"]) == "second"
     assert text(found[f"{SITE}/p-1.0.dist-info/RECORD"]).count("p/a.py,") == 1
+
+
+@pytest.mark.parametrize("content", [BIG, b"short"])
+def test_content_that_is_not_what_the_record_promises_is_refused(
+    tmp_path: Path, content: bytes
+) -> None:
+    lie = base64.urlsafe_b64encode(hashlib.sha256(b"else").digest()).rstrip(b"=")
+    path = wheel(
+        tmp_path, {"p/a.dat": content, "p-1.0.dist-info/RECORD": b"p/a.dat,sha256=" + lie + b",4"}
+    )
+    with pytest.raises(BuilderError, match=r"p/a\.dat: its content is not what the RECORD"):
+        packed(list(unpack(path, "opt", NOBODY)))
