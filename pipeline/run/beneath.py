@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import shutil
 import stat
@@ -77,11 +78,15 @@ def descriptor(root: Path, name: str, flags: int = os.O_RDONLY) -> int:
         os.close(base)
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _openat2(base: int, name: str, flags: int) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
     how = _How(flags, 0, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)
     for _ in range(100):  # EAGAIN: something was renamed meanwhile, so the kernel cannot be sure
-        made = libc.syscall(
+        made = _libc().syscall(
             ctypes.c_long(_OPENAT2), ctypes.c_int(base), ctypes.c_char_p(os.fsencode(name)),
             ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)),
         )  # fmt: skip
@@ -193,6 +198,8 @@ def strip_special_bits(folder: Path, since: float) -> None:
 
 def empty(folder: Path) -> None:
     """Remove all that lies below `folder`, whatever its kind and mode."""
+    if not any(os.scandir(folder)):
+        return
     for _ in _tidied(folder, readable=True):
         pass
     for entry in os.scandir(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -70,16 +71,21 @@ def document(result: Result) -> dict[str, Any]:
 def render(name: str, result: Result) -> str:
     """Return the page of `result`: graph, parameters, metrics, pictures, reports and logs."""
     steps = sorted(result.steps.values(), key=lambda step: (step.started or 1e12, step.name))
+    return _template().render(
+        name=name, result=result, rows=levels(steps), bars=bars(steps),
+        parameters=dict(sorted(result.parameters.items())),
+        steps=[_shown(result, step) for step in steps],
+    )  # fmt: skip
+
+
+@functools.cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True,
     )  # fmt: skip
     environment.filters["text"] = text
-    return environment.get_template("page.html.jinja").render(
-        name=name, result=result, rows=levels(steps), bars=bars(steps),
-        parameters=dict(sorted(result.parameters.items())),
-        steps=[_shown(result, step) for step in steps],
-    )  # fmt: skip
+    return environment.get_template("page.html.jinja")
 
 
 def levels(steps: Sequence[Step]) -> list[list[Step]]:

@@ -23,6 +23,7 @@ from pipeline.run import beneath
 from pipeline.run.beneath import Refused
 from pipeline.spec.documents import load_json
 
+_LENT = "lent"  # the folder of a step's store in which it sees blobs of the machine's
 _DOCUMENT = 4 * 1024 * 1024  # bytes of a manifest, as registries limit it
 
 
@@ -75,14 +76,18 @@ class Publication:
         self.folder.mkdir(exist_ok=True)
         beneath.empty(self.folder)
         own = Store.open(self.folder)
+        (self.folder / _LENT).mkdir()
         for digest in self.lent:
-            own.path(digest).touch()  # the place to mount the blob at
+            # A link, since nothing can be renamed onto a mounted file, which a step does that makes
+            # the same blob again.
+            own.path(digest).symlink_to(f"../../{_LENT}/{_hex(digest)}")
+            (self.folder / _LENT / _hex(digest)).touch()  # the place to mount the blob at
 
     def mounts(self, target: str) -> list[Mount]:
         """Return the step's store at `target`, writable, and the lent blobs in it, read-only."""
         own = [Mount(self.folder, target, writable=True)]
         return own + [
-            Mount(self.store.path(digest), f"{target}/blobs/sha256/{digest.partition(':')[2]}")
+            Mount(self.store.path(digest), f"{target}/{_LENT}/{_hex(digest)}")
             for digest in self.lent
         ]
 
@@ -173,8 +178,12 @@ def _blobs(store: Store, manifest: str) -> list[str]:
     return [manifest, *(blob.digest for blob in found if pull.bring(store, blob))]
 
 
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
 def _place(digest: str) -> str:
-    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+    return f"blobs/sha256/{_hex(digest)}"
 
 
 def _json(data: bytes, what: str) -> dict[str, Any]:

@@ -81,6 +81,17 @@ def test_nothing_but_named_images_comes_from_a_step(house, publication, forge):
     assert state(house) == before
 
 
+def test_publishing_the_same_again_works_and_changes_nothing(house, publication, tmp_path):
+    image = image_in(Store(publication.folder))
+    publication.take()
+    before = state(house)
+    again = Publication.open(house, tmp_path / "own", {"repo": TARGET})
+    again.renew()
+    assert image_in(Store(again.folder)) == image
+    again.take()
+    assert state(house) == before
+
+
 def other_layer(own, image):
     own.path(image.layers[0].blob.digest).write_bytes(b"another")
 
@@ -186,7 +197,9 @@ def test_a_step_sees_its_base_read_only_and_no_other_part_of_the_store(
     base = image.partition("@")[2].removeprefix("sha256:")
     script = (
         f'cd "$PLATELINE_STORE"; cat blobs/sha256/{base} > /dev/null || exit 3; '
-        f"echo x >> blobs/sha256/{base} && exit 4; rm -f blobs/sha256/{base} && exit 5; "
+        f"echo x >> blobs/sha256/{base} && exit 4; echo x > lent/{base} && exit 5; "
+        f"cat blobs/sha256/{base} > tmp/again && mv tmp/again blobs/sha256/{base} || exit 7; "
+        f"rm -f lent/{base} && exit 8; "
         "echo {} > results/forged.json || exit 6; echo; ls results; test -e oci-layout"
     )
     step = {"script": script, "asked": {"p": "localhost/x", "base": image}}
