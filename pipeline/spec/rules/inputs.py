@@ -32,61 +32,66 @@ def check_inputs(package: Package, given: Mapping[str, Any] | None = None) -> Fo
         if left_out:
             lack.add(("parameters", name))
     for name, definition in declared(root, "inputs", "artifacts").items():
-        lack.add(("artifacts", name))
-        if not definition.get("isOptional"):
+        if definition.get("isOptional"):
+            lack.add(("artifacts", name))
+        else:
             yield Finding(
                 f"root.{name}", "missing-input",
                 "a run can be given parameters only, no artifact; take it in by dsl.importer",
             )  # fmt: skip
-    yield from _Walk(package).dag("root", root, frozenset(lack))
-
-
-class _Walk:
-    """Goes once through each component and each set of inputs that it lacks."""
-
-    def __init__(self, package: Package) -> None:
-        self.components = package.spec.get("components", {})
-        self.seen: set[tuple[str, _Lack]] = set()
-
-    def dag(self, name: str, component: Mapping[str, Any], lack: _Lack) -> Found:
-        if (name, lack) in self.seen:
-            return
-        self.seen.add((name, lack))
+    components = package.spec.get("components", {})
+    todo, seen = [("root", frozenset(lack))], set()
+    while todo:  # each component once with each set of inputs that it lacks
+        place = todo.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        name, lacking = place
+        component = root if name == "root" else components[name]
         for key, task in component["dag"].get("tasks", {}).items():
             called = task.get("componentRef", {}).get("name", "")
-            inner = self.components.get(called)
-            if inner is None:
-                continue
-            lacks = set()
-            for kind in ("parameters", "artifacts"):
-                sources = task.get("inputs", {}).get(kind, {})
-                definitions = declared(inner, "inputs", kind)
-                missing = {n for n, source in sources.items() if _from(source, kind) & lack}
-                constants = {
-                    n: constant_inputs(source.get("runtimeValue", {}).get("constant"))
-                    for n, source in sources.items()
-                }
-                unfilled = {n: used & missing for n, used in constants.items() if used & missing}
-                for n in sorted({*missing, *unfilled}):
-                    if n in unfilled or not _may_lack(definitions.get(n, {"isOptional": True})):
-                        yield _nothing(f"{name}.{key}.{n}", sorted(unfilled.get(n, {n})))
-                lacks |= {
-                    (kind, n)
-                    for n, definition in definitions.items()
-                    if definition.get("isOptional") and "defaultValue" not in definition
-                    if n in missing or n not in sources
-                }
-            items = {task.get(f"{kind}Iterator", {}).get("itemInput") for kind in _ITERATORS}
-            if "dag" in inner:
-                lacks = {one for one in lacks if one[1] not in items}
-                yield from self.dag(called, inner, frozenset(lacks))
+            if called in components:
+                found, lacks = _task(f"{name}.{key}", task, components[called], lacking)
+                yield from found
+                if "dag" in components[called]:
+                    todo.append((called, lacks))
+
+
+def _task(
+    where: str, task: Mapping[str, Any], component: Mapping[str, Any], lack: _Lack
+) -> tuple[list[Finding], _Lack]:
+    """Return what is wrong with the inputs of a task, and which of its component's have no value.
+
+    `lack` are the inputs without a value of the DAG around it.
+    """
+    faults: list[Finding] = []
+    lacks: set[tuple[str, str]] = set()
+    items = {task.get(f"{kind}Iterator", {}).get("itemInput") for kind in ("parameter", "artifact")}
+    for kind in ("parameters", "artifacts"):
+        sources = task.get("inputs", {}).get(kind, {})
+        definitions = declared(component, "inputs", kind)
+        missing = {name for name, source in sources.items() if _from(source, kind) & lack}
+        unfilled = {}
+        for name, source in sources.items():
+            used = constant_inputs(source.get("runtimeValue", {}).get("constant"))
+            if used & missing:
+                unfilled[name] = used & missing
+        faults += [
+            _nothing(f"{where}.{name}", sorted(unfilled.get(name, {name})))
+            for name in sorted({*missing, *unfilled})
+            if name in unfilled or not _may_lack(definitions.get(name, {"isOptional": True}))
+        ]
+        lacks |= {
+            (kind, name)
+            for name, definition in definitions.items()
+            if definition.get("isOptional") and "defaultValue" not in definition
+            if name not in items and (name in missing or name not in sources)
+        }
+    return faults, frozenset(lacks)
 
 
 def _may_lack(definition: Mapping[str, Any]) -> bool:
     return bool(definition.get("isOptional")) or "defaultValue" in definition
-
-
-_ITERATORS = ("parameter", "artifact")
 
 
 def _from(source: Mapping[str, Any], kind: str) -> _Lack:
@@ -97,6 +102,6 @@ def _from(source: Mapping[str, Any], kind: str) -> _Lack:
 def _nothing(where: str, names: list[str]) -> Finding:
     return Finding(
         where, "missing-input",
-        f"a run that leaves out an optional parameter gives no value to {', '.join(names)}, which "
-        "is needed here; give that parameter a default, or make this input optional",
+        f"a run that leaves out an optional input gives no value to {', '.join(names)}, which is "
+        "needed here; give the optional one a default, or make this one optional",
     )  # fmt: skip

@@ -38,6 +38,7 @@ def check_wiring(package: Package) -> Found:
 
 
 _MOST_TASKS = 10_000
+_DEEPEST = 50
 
 
 def _nesting(package: Package) -> Found:
@@ -57,8 +58,16 @@ def _nesting(package: Package) -> Found:
         )  # fmt: skip
         return
     sizes: dict[str, int] = {}
+    depths: dict[str, int] = {}
     for name in sequence(calls):
         sizes[name] = len(inner[name]) + sum(sizes[n] for n in calls[name])
+        depths[name] = 1 + max((depths[n] for n in calls[name]), default=0)
+    if depths["root"] > _DEEPEST:
+        yield Finding(
+            "root", "too-many-tasks",
+            f"its pipelines are nested {depths['root']:,} deep, at most {_DEEPEST} are run; "
+            "flatten them",
+        )  # fmt: skip
     if sizes["root"] > _MOST_TASKS:
         yield Finding(
             "root", "too-many-tasks",

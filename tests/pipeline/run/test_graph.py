@@ -140,3 +140,40 @@ def test_what_needs_a_skipped_step_is_skipped_default_or_not(store, image, tmp_p
         "a": "skipped", "b": "skipped", "c": "succeeded",
     }  # fmt: skip
     assert result.state == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("policy", "attempts"),
+    [({"maxRetryCount": 2, "backoffDuration": "0s"}, 3),
+     ({"maxRetryCount": 2, "backoffDuration": "600s", "backoffMaxDuration": "1s"}, 1)],
+)  # fmt: skip
+def test_no_retry_begins_after_the_window_of_the_policy(store, image, tmp_path, policy, attempts):
+    """Argo's maxDuration: a run that waited for its retry would take ten minutes."""
+    spec = package({"a": ([], 1)}, image).spec
+    spec["root"]["dag"]["tasks"]["a"]["retryPolicy"] = policy
+    result = runner.run(
+        runner.Package("sha256:" + "0" * 64, "tries", spec, {}), store, parameters={}, volumes={},
+        secrets={}, runs=tmp_path, engine="bubblewrap", use_cache=False,
+    )  # fmt: skip
+    assert result.state == "failed"
+    assert result.steps["a"].attempts == attempts
+
+
+@pytest.mark.parametrize("kind", ["itself", "bomb", "deep"])
+def test_pipelines_that_unfold_without_end_are_refused(store, image, tmp_path, kind):
+    """One holds itself, one has twenty levels of two tasks, one is five thousand deep."""
+
+    def level(inner: str) -> dict:
+        tasks = ("a",) if kind == "deep" else ("a", "b")
+        return {"dag": {"tasks": {n: {"componentRef": {"name": inner}} for n in tasks}}}
+
+    depth = {"itself": 0, "bomb": 20, "deep": 5_000}[kind]
+    spec = package({"t": ([], 0)}, image).spec
+    spec["components"] |= {f"level-{n}": level(f"level-{n - 1}") for n in range(1, depth)}
+    spec["components"]["level-0"] = level("comp-0" if depth else "level-0")
+    spec["root"] = level(f"level-{max(0, depth - 1)}")
+    with pytest.raises(PipelineError, match=r"unfold to|holds itself|nested"):
+        runner.run(
+            runner.Package("sha256:" + "0" * 64, "deep", spec, {}), store, parameters={},
+            volumes={}, secrets={}, runs=tmp_path, engine="bubblewrap",
+        )  # fmt: skip
