@@ -38,20 +38,25 @@ class Bounds:
     def read(environ: Mapping[str, str] = os.environ) -> Bounds:
         """Return the bounds that PLATELINE_UNPACK_{TOTAL,RATIO,ENTRIES,FREE} set.
 
-        A number may end with K, M, G or T (powers of 1024). Raises BuilderError for other text.
+        Raises BuilderError for what is not a number.
         """
         found = Bounds()
         for name in ("total", "ratio", "entries", "free"):
             variable = f"PLATELINE_UNPACK_{name.upper()}"
             if text := environ.get(variable):
-                match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)", text)
-                if match is None:
-                    raise BuilderError(
-                        f"{variable}={text} is not a number; write digits, and K, M, G or T after "
-                        "them for powers of 1024"
-                    )
-                found = replace(found, **{name: int(match[1]) * _UNITS[match[2]]})
+                found = replace(found, **{name: number(variable, text)})
         return found
+
+
+def number(variable: str, text: str) -> int:
+    """Read digits with K, M, G or T after them; raises BuilderError for what is none of that."""
+    match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)", text)
+    if match is None:
+        raise BuilderError(
+            f"{variable}={text} is not a number; write digits, and K, M, G or T after them for "
+            "powers of 1024"
+        )
+    return int(match[1]) * _UNITS[match[2]]
 
 
 class Tree:
