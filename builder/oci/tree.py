@@ -21,6 +21,14 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 RATIO_FROM = 64 << 20
 
 
+_VARIABLES = {
+    "total": "PLATELINE_UNPACK_TOTAL",
+    "ratio": "PLATELINE_UNPACK_RATIO",
+    "entries": "PLATELINE_UNPACK_ENTRIES",
+    "free": "PLATELINE_UNPACK_FREE",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How much one archive may unpack to.
@@ -36,13 +44,12 @@ class Bounds:
 
     @staticmethod
     def read(environ: Mapping[str, str] = os.environ) -> Bounds:
-        """Return the bounds that PLATELINE_UNPACK_{TOTAL,RATIO,ENTRIES,FREE} set.
+        """Return the bounds that the environment sets (docs/environment.md).
 
         Raises BuilderError for what is not a number.
         """
         found = Bounds()
-        for name in ("total", "ratio", "entries", "free"):
-            variable = f"PLATELINE_UNPACK_{name.upper()}"
+        for name, variable in _VARIABLES.items():
             if text := environ.get(variable):
                 found = replace(found, **{name: number(variable, text)})
         return found
@@ -57,6 +64,14 @@ def number(variable: str, text: str) -> int:
             "powers of 1024"
         )
     return int(match[1]) * _UNITS[match[2]]
+
+
+def beyond(source: str, what: str, bound: str) -> BuilderError:
+    """Return the error for an archive that unpacks to more than its `bound`."""
+    return BuilderError(
+        f"{source} unpacks to more than {what}, so it was refused; if you trust it, set "
+        f"{_VARIABLES[bound]} higher"
+    )
 
 
 class Tree:
@@ -96,15 +111,9 @@ class Tree:
         self.count += 1
         self.bytes += entry.size or 0
         if self.count > self._bounds.entries:
-            raise self._beyond(f"{self._bounds.entries} entries", "ENTRIES")
+            raise beyond(self._source, f"{self._bounds.entries} entries", "entries")
         if self.bytes > self._bounds.total:
-            raise self._beyond(f"{self._bounds.total} bytes", "TOTAL")
-
-    def _beyond(self, what: str, variable: str) -> BuilderError:
-        return BuilderError(
-            f"{self._source} unpacks to more than {what}, so it was refused; if you trust it, set "
-            f"PLATELINE_UNPACK_{variable} higher"
-        )
+            raise beyond(self._source, f"{self._bounds.total} bytes", "total")
 
     def _name(self, path: str) -> None:
         parts = path.split("/")

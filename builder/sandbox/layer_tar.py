@@ -16,7 +16,7 @@ from isal import igzip, isal_zlib
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci.entry import Entry, check_path
-from builder.oci.tree import RATIO_FROM, Bounds, Tree
+from builder.oci.tree import RATIO_FROM, Bounds, Tree, beyond
 from builder.store import Store
 
 _CHUNK = 1 << 18
@@ -90,13 +90,9 @@ class _Plain:
         self._hash.update(data)
         self._size += len(data)
         if self._size > min(self._total, self._expanded):
-            what, variable = f"{self._total} bytes", "TOTAL"
             if self._expanded < self._total:
-                what, variable = f"{self._ratio} times its size", "RATIO"
-            raise BuilderError(
-                f"{self._source} unpacks to more than {what}, so it was refused; if you trust it, "
-                f"set PLATELINE_UNPACK_{variable} higher"
-            )
+                raise beyond(self._source, f"{self._ratio} times its size", "ratio")
+            raise beyond(self._source, f"{self._total} bytes", "total")
         return data
 
     def drain(self) -> None:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from builder.oci.tree import number
+
+_VARIABLES = {
+    "processes": "PLATELINE_STEP_PROCESSES",
+    "log": "PLATELINE_STEP_LOG",
+    "free": "PLATELINE_STEP_FREE",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +25,12 @@ class Limits:
 
     @staticmethod
     def read(environ: Mapping[str, str] = os.environ) -> Limits:
-        """Return the limits that PLATELINE_STEP_{PROCESSES,LOG,FREE} set.
+        """Return the limits that the environment sets (docs/environment.md).
 
         Raises BuilderError for what is not a number.
         """
         found = Limits()
-        for field in fields(Limits):
-            variable = f"PLATELINE_STEP_{field.name.upper()}"
+        for name, variable in _VARIABLES.items():
             if text := environ.get(variable):
-                found = replace(found, **{field.name: number(variable, text)})
+                found = replace(found, **{name: number(variable, text)})
         return found

@@ -306,18 +306,18 @@ def test_a_file_of_holes_is_refused(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value", "match"),
-    [("RATIO", "20", "20 times its size.*PLATELINE_UNPACK_RATIO"),
-     ("TOTAL", "10M", "10485760 bytes.*PLATELINE_UNPACK_TOTAL"),
-     ("ENTRIES", "0", "0 entries.*PLATELINE_UNPACK_ENTRIES"),
-     ("FREE", "900T", "MB free.*PLATELINE_UNPACK_FREE")],
+    [("PLATELINE_UNPACK_RATIO", "20", "20 times its size.*PLATELINE_UNPACK_RATIO"),
+     ("PLATELINE_UNPACK_TOTAL", "10M", "10485760 bytes.*PLATELINE_UNPACK_TOTAL"),
+     ("PLATELINE_UNPACK_ENTRIES", "0", "0 entries.*PLATELINE_UNPACK_ENTRIES"),
+     ("PLATELINE_UNPACK_FREE", "900T", "MB free.*PLATELINE_UNPACK_FREE")],
 )  # fmt: skip
 def test_what_unpacks_to_too_much_is_refused_and_the_bound_can_be_set(
     store, monkeypatch, variable, value, match
 ) -> None:
     layer = add(store, b"", diff_id="sha256:" + "1" * 64, blob=zeros(100))
-    if variable == "FREE":
+    if variable == "PLATELINE_UNPACK_FREE":
         layer = add(store, tar(member("x", data=b"x")))
-    monkeypatch.setenv(f"PLATELINE_UNPACK_{variable}", value)
+    monkeypatch.setenv(variable, value)
     with pytest.raises(BuilderError, match=match):
         unpacked(store, layer)
     assert list((store.root / "unpacked").iterdir()) == []
