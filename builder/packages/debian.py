@@ -14,6 +14,7 @@ from pathlib import Path
 from builder.errors import BuilderError
 from builder.oci.entry import Entry, check_path
 from builder.oci.layer_plan import LayerPlan
+from builder.oci.tree import Bounds, Tree
 from builder.packages import bytecode, download
 from builder.packages.lock_file import check_fresh, lock_command
 
@@ -133,7 +134,8 @@ def unpack(packages: list[Package], cache: Path) -> Iterator[Entry]:
 def read_deb(path: Path, package: str) -> Iterator[Entry]:
     """Yield the files of a .deb, and its control data as `var/lib/dpkg/status.d/<package>`.
 
-    Raises BuilderError for device nodes, set-id programs kept as plain, and paths that leave.
+    Special bits but the sticky one are dropped. Raises BuilderError for device nodes, for paths
+    that leave, and for entries that do not follow those before them (`Tree.add`).
     """
     from debian.arfile import ArError
     from debian.debfile import DebError, DebFile
@@ -144,19 +146,21 @@ def read_deb(path: Path, package: str) -> Iterator[Entry]:
         archive = deb.data.tgz()
     except (ArError, DebError, tarfile.TarError, OSError, EOFError) as error:
         raise BuilderError(f"{path.name}: not a Debian package ({error})") from None
+    tree = Tree(path.name, Bounds.read())
     for member in archive:
         if member.name in (".", "./"):
             continue
         name = check_path(member.name, path.name)
         if _DROPPED.match(name):
             continue
-        yield _entry(archive, member, name, path.name)
+        entry = tree.add(_entry(member, name, path.name))
+        yield replace(entry, content=_bytes(archive, member)) if entry.kind == "file" else entry
     assert isinstance(control, bytes)
     fields = control.rstrip(b"\n") + b"\nStatus: install ok installed\n"
     yield Entry(path=f"var/lib/dpkg/status.d/{package}", kind="file", content=fields)
 
 
-def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, source: str) -> Entry:
+def _entry(member: tarfile.TarInfo, name: str, source: str) -> Entry:
     mode, owner = member.mode & 0o1777, (member.uid, member.gid)
     if member.isdir():
         return Entry(name, "dir", mode, *owner)
@@ -169,9 +173,13 @@ def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, source:
         return Entry(name, "hardlink", mode, *owner, target=check_path(member.linkname, source))
     if not member.isfile():
         raise BuilderError(f"{source}: refused the entry {name}: a device or other special file")
+    return Entry(name, "file", mode, *owner, size=member.size)
+
+
+def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = archive.extractfile(member)
     assert stream is not None
-    return Entry(name, "file", mode, *owner, content=stream.read())
+    return stream.read()
 
 
 def finish(entries: Mapping[str, Entry]) -> Iterator[Entry]:

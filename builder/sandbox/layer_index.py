@@ -13,7 +13,7 @@ from builder import oci
 from builder.oci import canonical
 from builder.oci.entry import Entry
 from builder.oci.overlay import Below, lay_over
-from builder.sandbox.unpack import read
+from builder.sandbox.layer_tar import read
 from builder.store import Store
 
 _FORMAT = "listing-1"

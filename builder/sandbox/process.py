@@ -60,7 +60,8 @@ class Process:
 class Exit:
     """How a process ended: its exit code, the signal that killed it, or the limit that it broke.
 
-    `max_rss` is the peak resident size in bytes where the sandbox sees it.
+    `max_rss` is the peak resident size in bytes where the sandbox sees it. `broke` says which limit
+    other than time and memory it was killed for.
     """
 
     code: int
@@ -69,10 +70,13 @@ class Exit:
     max_rss: int | None = None
     seconds: float = 0.0
     out_of_memory: bool = False
+    broke: str = ""
 
     def __str__(self) -> str:
         if self.out_of_memory:
             return "killed because it used more than its memory limit"
+        if self.broke:
+            return f"killed because {self.broke}"
         if self.timed_out:
             return f"stopped after its time limit, {self.seconds:.0f} s"
         if self.signal:
@@ -95,7 +99,10 @@ class Running(Protocol):
 
 
 class Sandbox(Protocol):
-    """Runs processes in images: bubblewrap or a Docker Engine."""
+    """Runs processes in images: bubblewrap, podman or a Docker Engine.
+
+    `start` and `attach` raise BuilderError where the image is damaged or the engine refuses.
+    """
 
     @property
     def name(self) -> str:
@@ -113,7 +120,10 @@ class Sandbox(Protocol):
 def run(
     sandbox: Sandbox, process: Process, stdout: BinaryIO | int | None = None, stdin: bytes = b""
 ) -> Exit:
-    """Run `process` to its end; it is killed where the caller is interrupted."""
+    """Run `process` to its end; it is killed where the caller is interrupted.
+
+    Raises BuilderError where the image is damaged or the engine refuses.
+    """
     running = sandbox.start(process, stdout, stdin)
     try:
         return running.wait()

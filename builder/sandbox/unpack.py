@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
-
-from isal import igzip
 
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci import canonical
-from builder.oci.entry import Entry, arrange, check_path
+from builder.oci.entry import Entry, arrange
 from builder.oci.overlay import lay_over
+from builder.oci.tree import Bounds
+from builder.sandbox.extract import extract, open_below
+from builder.sandbox.layer_tar import read
 from builder.store import Store
 
-# https://github.com/opencontainers/image-spec/blob/v1.1.0/layer.md#whiteouts
-_WHITEOUT = ".wh."
-_OPAQUE = ".wh..wh..opq"
 _DELETES = ("whiteout", "opaque")
+# So much of a diff_id names a folder: no two contents can be found that agree in 160 bits, and the
+# paths of forty layers fit the page of memory that an overlay's options have.
+_NAME = 40
+_OPTIONS = 3800
 
 
 class _DeletesError(BuilderError):
@@ -34,44 +34,56 @@ class _DeletesError(BuilderError):
 def folders(store: Store, image: oci.Image) -> list[Path]:
     """Return the folders that make the image's root, laid over each other in this order.
 
-    That is one a layer, shared by all images that have it; or, for an image of others with a layer
-    that deletes something, a single one for the whole image.
+    That is one a layer, shared by all images that have it; or a single one for the whole image,
+    where a layer deletes something or the layers are too many for an overlay. Raises as `unpacked`.
     """
     chain = canonical.sha256("\n".join(layer.diff_id for layer in image.layers).encode())
-    whole = store.root / "unpacked" / chain.removeprefix("sha256:")[:24]
-    if whole.exists():
-        return [whole]
+    if _folder(store, chain, "").exists():
+        return [_folder(store, chain, "")]
+    names = [_folder(store, layer.diff_id, "") for layer in image.layers]
+    if sum(len(os.fsencode(name)) + 1 for name in names) > _OPTIONS:
+        return [whole(store, image)]
     try:
         return [unpacked(store, layer) for layer in image.layers]
     except _DeletesError:
-        return [_fill(store, whole, image_entries(store, image))]
+        return [whole(store, image)]
+
+
+def whole(store: Store, image: oci.Image) -> Path:
+    """Return one folder with all of the image's files, made at first use; raises as `unpacked`."""
+    chain = canonical.sha256("\n".join(layer.diff_id for layer in image.layers).encode())
+    folder = _folder(store, chain, "")
+    if not folder.exists():
+        entries = image_entries(store, image)
+        _make_room(store, sum(entry.size or 0 for entry in entries), f"image {image.digest[:19]}")
+        _fill(store, folder, entries)
+    return folder
 
 
 def unpacked(store: Store, layer: oci.Layer) -> Path:
     """Return the folder with the layer's files, unpacking it at first use.
 
-    The blob is checked before; the folder gets its name when it is whole. Owners are not kept: the
-    files are the user's own. Raises BuilderError for a damaged blob, for entries that leave the
-    folder, for devices, and for whiteouts, which a folder cannot hold.
+    The layer is read twice: to hash and to check it, before anything is written, and to write it.
+    Owners are not kept: the files are the user's own. Raises BuilderError for a damaged blob, for
+    content that is not what its diff_id says, for what `Tree.add` refuses, for devices, for a full
+    disk, and for whiteouts, which a folder cannot hold.
     """
     return _unpacked(store, layer, "")
 
 
 def _unpacked(store: Store, layer: oci.Layer, suffix: str) -> Path:
-    # Short names: an overlay's options must fit a page of memory.
-    name = layer.diff_id.removeprefix("sha256:")[:24]
-    folder = store.root / "unpacked" / (name + suffix)
+    folder = _folder(store, layer.diff_id, suffix)
     if folder.exists():
         return folder
-    _bring(store, layer)
-    store.verify(layer.blob.digest)
+    size = sum(entry.size or 0 for entry in _holding(read(store, layer), layer, bool(suffix)))
+    _make_room(store, size, f"layer {layer.blob.digest[:19]}")
     return _fill(store, folder, _holding(read(store, layer), layer, bool(suffix)))
 
 
-def _bring(store: Store, layer: oci.Layer) -> None:
-    from builder.registry import pull  # httpx costs time, and most layers are here
-
-    pull.bring(store, layer.blob)
+def _folder(store: Store, digest: str, suffix: str) -> Path:
+    if not oci.is_digest(digest):
+        raise BuilderError(f"not a sha256 digest: {digest!r}")
+    return store.root / "unpacked" / (digest.removeprefix("sha256:")[:_NAME] + suffix)
 
 
 def _holding(entries: Iterable[Entry], layer: oci.Layer, deletes: bool) -> Iterator[Entry]:
@@ -85,12 +97,22 @@ def _holding(entries: Iterable[Entry], layer: oci.Layer, deletes: bool) -> Itera
             )
 
 
+def _make_room(store: Store, size: int, what: str) -> None:
+    """Raise BuilderError where the store's disk has no room for `size` bytes."""
+    free, kept = shutil.disk_usage(store.root).free, Bounds.read().free
+    if size > free - kept:
+        raise BuilderError(
+            f"{what} unpacks to {size / 1e6:.0f} MB, but {store.root} has {free / 1e6:.0f} MB "
+            f"free, of which {kept / 1e6:.0f} stay free (PLATELINE_UNPACK_FREE); run `invoke gc`, "
+            "or point PLATELINE_STORE at a larger disk"
+        )
+
+
 def _fill(store: Store, folder: Path, entries: Iterable[Entry]) -> Path:
     """Write `entries` to a folder that gets its name when it is whole."""
     temporary = Path(tempfile.mkdtemp(dir=store.root / "tmp"))
     try:
-        for entry in entries:
-            _place(temporary, entry)
+        extract(temporary, entries)
         temporary.chmod(0o755)
         try:
             temporary.rename(folder)
@@ -98,90 +120,30 @@ def _fill(store: Store, folder: Path, entries: Iterable[Entry]) -> Path:
             if not folder.exists():  # another process was faster otherwise
                 raise
     except OSError as error:
-        raise BuilderError(f"unpacking to {folder} failed ({error.strerror})") from error
+        raise BuilderError(
+            f"unpacking to {folder} failed ({error.strerror or error}); free some space there, or "
+            "point PLATELINE_STORE elsewhere"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
 def filled(store: Store, key: str, entries: Callable[[], Iterable[Entry]]) -> Path:
-    """Return the folder of what `entries` gives, unpacked at first use; `key` is what it is of."""
-    folder = store.root / "unpacked" / key[:24]
+    """Return the folder of what `entries` gives, unpacked at first use; `key` is what it is of.
+
+    Raises BuilderError where it cannot be written.
+    """
+    folder = store.root / "unpacked" / key[:_NAME]
     return folder if folder.exists() else _fill(store, folder, arrange(entries()))
-
-
-def read(store: Store, layer: oci.Layer) -> Iterator[Entry]:
-    """Yield the entries of a layer in the order of its tar; contents must be read at once."""
-    source = f"layer {layer.blob.digest[:19]}"
-    _bring(store, layer)
-    try:
-        with (
-            igzip.open(  # type: ignore[no-untyped-call]
-                store.path(layer.blob.digest), "rb"
-            ) as stream,
-            tarfile.open(fileobj=stream, mode="r|") as archive,
-        ):
-            for member in archive:
-                if member.name in (".", "./", "/"):
-                    continue
-                yield _entry(archive, member, source)
-    except FileNotFoundError:
-        raise BuilderError(
-            f"the store {store.root} has no blob {layer.blob.digest}; run `invoke build-images`"
-        ) from None
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise BuilderError(f"{source} cannot be unpacked ({error})") from error
-
-
-def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, source: str) -> Entry:
-    name = check_path(member.name.removeprefix("./"), source)
-    owner = (member.uid, member.gid)
-    mode = member.mode & 0o7777
-    folder, last = posixpath.split(name)
-    if last == _OPAQUE:
-        return Entry(folder, "opaque")
-    if last.startswith(_WHITEOUT):
-        return Entry(posixpath.join(folder, last.removeprefix(_WHITEOUT)), "whiteout")
-    if member.isdir():
-        return Entry(name, "dir", mode, *owner)
-    if member.issym():
-        return Entry(name, "symlink", 0o777, *owner, target=member.linkname)
-    if member.islnk():
-        return Entry(name, "hardlink", mode, *owner, target=check_path(member.linkname, source))
-    if not member.isreg():
-        raise BuilderError(f"{source}: refused the entry {name}: a device or other special file")
-    stream = archive.extractfile(member)
-    assert stream is not None
-    return Entry(
-        name, "file", mode, *owner, content=lambda: cast("BinaryIO", stream), size=member.size
-    )
-
-
-def _place(root: Path, entry: Entry) -> None:
-    path = root / entry.path
-    parent = path.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    if not parent.resolve().is_relative_to(root.resolve()):
-        raise BuilderError(f"refused the entry {entry.path}: it is behind a link that leaves")
-    if entry.kind == "dir":
-        path.mkdir(exist_ok=True)
-        path.chmod(entry.mode | 0o700)
-        return
-    path.unlink(missing_ok=True)
-    if entry.kind == "symlink":
-        path.symlink_to(entry.target)
-    elif entry.kind == "hardlink":
-        os.link(root / entry.target, path, follow_symlinks=False)
-    else:
-        with path.open("wb") as sink, entry.open() as stream:
-            shutil.copyfileobj(stream, sink, 1 << 20)
-        path.chmod(entry.mode & 0o1777)
 
 
 def image_entries(store: Store, image: oci.Image) -> list[Entry]:
     """Return all of an image's entries, upper layers over lower ones, contents on disk.
 
-    A hard link is the file that it is, since a layer above may delete its other name.
+    A hard link is the file that it is, since a layer above may delete its other name. A folder
+    that an upper layer needs replaces a link of its name below, as in an overlay. Raises as
+    `unpacked`.
     """
     merged: dict[str, Entry] = {}
     for layer in image.layers:
@@ -189,10 +151,29 @@ def image_entries(store: Store, image: oci.Image) -> list[Entry]:
         deletes = any(entry.kind in _DELETES for entry in entries)
         folder = _unpacked(store, layer, ".deletes" if deletes else "")
         found = [
-            replace(entry, kind="file", target="", content=folder / entry.path)
-            if entry.kind in ("file", "hardlink")
-            else entry
+            _on_disk(entry, folder) if entry.kind in ("file", "hardlink") else entry
             for entry in entries
         ]
+        _make_parents(merged, found)
         lay_over(merged, found)
     return sorted(merged.values(), key=lambda entry: entry.path.split("/"))
+
+
+def _on_disk(entry: Entry, folder: Path) -> Entry:
+    size = entry.size
+    if entry.kind == "hardlink":
+        size = (folder / entry.path).lstat().st_size
+    content = partial(open_below, folder, entry.path)
+    return replace(entry, kind="file", target="", content=content, size=size)
+
+
+def _make_parents(merged: dict[str, Entry], entries: list[Entry]) -> None:
+    """Let the folders that `entries` are in take the place of files and links of lower layers."""
+    seen = set()
+    for entry in entries:
+        parent = entry.path.rpartition("/")[0]
+        while parent and parent not in seen and entry.kind not in _DELETES:
+            seen.add(parent)
+            if parent in merged and merged[parent].kind != "dir":
+                merged[parent] = Entry(parent, "dir", 0o755)
+            parent = parent.rpartition("/")[0]

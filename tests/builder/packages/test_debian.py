@@ -75,12 +75,16 @@ def test_files_links_and_the_packages_fields_are_read(tmp_path: Path) -> None:
         entry("./usr/link", tarfile.SYMTYPE, "../../out"),
         entry("./usr/hard", tarfile.LNKTYPE, "/etc/shadow"),
         entry("./usr/hard", tarfile.LNKTYPE, "../../etc/shadow"),
+        entry("./link/file"),
+        entry("./link", tarfile.DIRTYPE, mode=0o777),
+        entry("./usr/hard", tarfile.LNKTYPE, "./link/file"),
     ],
     ids=lambda info: f"{info.name} {info.type.decode()} {info.linkname}",
 )
 def test_what_reaches_out_of_the_tree_is_refused(tmp_path: Path, member: tarfile.TarInfo) -> None:
+    path = deb(tmp_path, (entry("./link", tarfile.SYMTYPE, "/etc"), b""), (member, b""))
     with pytest.raises(BuilderError, match=r"p_1_all.deb: refused the (entry|link)"):
-        list(debian.read_deb(deb(tmp_path, (member, b"")), "p"))
+        list(debian.read_deb(path, "p"))
 
 
 @pytest.mark.parametrize(
