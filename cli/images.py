@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -170,6 +171,16 @@ def push_images(
     facts(found, rows, as_json=json)
 
 
+def _agree(moves: Sequence[Any]) -> bool:
+    """Ask on a terminal whether stages that were not named may change; elsewhere they may not."""
+    if not moves or not sys.stdin.isatty():
+        return not moves
+    say("other stages would change too:")
+    for move in moves:
+        say(f"  {move.target}: {move.package} {move.old or 'none'} -> {move.new or 'none'}")
+    return input("change them? [y/N] ").strip().lower() in ("y", "yes")
+
+
 @command(
     positional=["targets"],
     help={
@@ -181,11 +192,14 @@ def push_images(
 def lock(targets: str = "", upgrade: bool = False, json: bool = False) -> None:
     """Resolve debian.in and requirements.in into the lock files, and print what changed."""
     from builder.build.lock import lock as resolve
+    from builder.build.lock import refuse_moves
     from builder.build.workspace import Workspace
 
     names = [name for name in targets.split(",") if name]
     say("resolving with pip; this takes a minute or two")
-    changes = resolve(Workspace.load(ROOT), names, upgrade=upgrade)
+    changes = resolve(
+        Workspace.load(ROOT), names, upgrade=upgrade, agree=refuse_moves if json else _agree
+    )
     found = [
         {"target": c.target, "package": c.package, "old": c.old, "new": c.new} for c in changes
     ]

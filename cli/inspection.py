@@ -87,8 +87,9 @@ def verify_images(targets: str = "", rounds: int = 1, jobs: int = 2, json: bool 
     for different in found:
         print(different.sentence(), file=sys.stderr)
     seconds = time.monotonic() - started
-    how = f"{len(found)} differences" if found else "all digests equal"
-    say(f"{len(names)} images, {rounds} times: {how} ({seconds:.1f} s)")
+    times = "once" if rounds == 1 else f"{rounds} times"
+    how = f"{len(found)} digests differ" if found else "all digests match"
+    say(f"rebuilt {len(names)} images {times}: {how} ({seconds:.1f} s)")
     raise SystemExit(1 if found else 0)
 
 

@@ -12,7 +12,6 @@ from builder import oci
 from builder.build.plan import CREATED, ImagePlan, LayerStep, action_key
 from builder.build.workspace import Target, Workspace
 from builder.dockerfile import accounts, adding, copying, instructions, recipe
-from builder.dockerfile.shellwords import expand
 from builder.errors import BuilderError
 from builder.oci import layer
 from builder.oci.entry import Entry
@@ -65,6 +64,8 @@ class Evaluation:
         self.target = target
         self.chain = chain
         self.aliases: dict[str, ImagePlan] = {}
+        # What the variables of an earlier stage are at its end: FROM goes on from there.
+        self.variables: dict[str, dict[str, str]] = {}
         self.arguments = _PLATFORM | recipe.arguments(target.recipe)
 
     def plan(self) -> ImagePlan:
@@ -72,12 +73,14 @@ class Evaluation:
         found = None
         for index, stage in enumerate(self.target.recipe.stages):
             try:
-                found = _Stage(self, stage).plan()
+                evaluated = _Stage(self, stage)
+                found = evaluated.plan()
             except BuilderError as error:
                 raise recipe.refuse(self.target.recipe.path, stage.line, error) from None
             for name in (stage.alias, str(index)):
                 if name:
                     self.aliases[name] = found
+                    self.variables[name] = evaluated.variables
         assert found is not None
         return found
 
@@ -105,14 +108,17 @@ class _Stage:
 
     def __init__(self, outer: Evaluation, stage: recipe.BuildStage) -> None:
         self.outer, self.stage, self.path = outer, stage, outer.target.recipe.path
-        base = expand(stage.base, outer.arguments)
+        base = recipe.filled(stage.base, outer.arguments, "FROM")
         self.base = None if base == "scratch" else outer.image(base, stage.line)
         config: Mapping[str, Any] = self.base.config if self.base else {}
         self.config: dict[str, Any] = dict(
             config.get("config") or {"Env": [_PATH], "WorkingDir": "/"}
         )
         self.history: list[dict[str, Any]] = _history(self.base)
-        self.variables: dict[str, str] = instructions.environment(self.config)
+        # An ARG holds on in the stages that are FROM its own, as with BuildKit; another recipe's
+        # image brings its ENV alone.
+        inherited = outer.variables.get(base.lower())
+        self.variables = dict(inherited or instructions.environment(self.config))
         self.seen: set[str] = set()
         self.needs: list[ImagePlan] = []
         self.layers: list[LayerStep] = []
@@ -169,13 +175,13 @@ class _Stage:
     # Each method is an instruction's meaning.
 
     def _arg(self, instruction: recipe.Instruction) -> None:
-        for name, default in recipe.pairs(instruction, self.variables).items():
-            if value := default or self.outer.arguments.get(name, ""):
-                self.variables[name] = value
+        self.variables |= recipe.declared(instruction, self.variables, self.outer.arguments)
 
     def _workdir(self, instruction: recipe.Instruction) -> None:
         path = posixpath.normpath(
-            posixpath.join(self.workdir, expand(instruction.value, self.variables))
+            posixpath.join(
+                self.workdir, recipe.filled(instruction.value, self.variables, "WORKDIR")
+            )
         )
         self.config["WorkingDir"] = path
         if copying.normal(path) in self.folders:
@@ -245,7 +251,10 @@ class _Stage:
         words = recipe.words(instruction, self.variables)
         if len(words) < 2:
             raise BuilderError(f"{instruction.name} needs a source and a destination")
-        flags = {n: expand(v, self.variables) for n, v in instruction.flags.items()}
+        flags = {
+            name: value if name == "link" else recipe.filled(value, self.variables, f"--{name}=")
+            for name, value in instruction.flags.items()
+        }
         return words[:-1], words[-1], flags
 
     def _copying(
@@ -253,8 +262,10 @@ class _Stage:
     ) -> copying.Copy:
         if destination.endswith("/") or destination in (".", "./"):
             self.folders.add(copying.normal(posixpath.join(self.workdir, destination)))
+        if flags.get("link", "") not in ("", "true", "false"):
+            raise BuilderError(f"--link={flags['link']} is not understood; write true or false")
         link = flags.get("link", "false") in ("", "true")
-        owner = flags.get("chown", "")
+        owner = accounts.complete(flags["chown"], "--chown=") if "chown" in flags else ""
         if link and not accounts.numeric(owner):
             raise BuilderError(
                 f"--chown={owner} with --link, which looks at no /etc/passwd; write the number"

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from builder.build.workspace import Workspace
+from builder.build.workspace import Target, Workspace
 from builder.errors import BuilderError
 from builder.packages import debian, debian_index, lock_file, pip, python, wheels
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LockedVersion:
     """One line that differs between the old lock and the new: an empty version is none."""
 
     target: str
@@ -26,52 +26,140 @@ class Change:
     new: str
 
 
-def lock(workspace: Workspace, names: Sequence[str] = (), *, upgrade: bool = False) -> list[Change]:
+def refuse_moves(moves: Sequence[LockedVersion]) -> bool:
+    """Agree to no change of a stage that was not named."""
+    return not moves
+
+
+def lock(
+    workspace: Workspace,
+    names: Sequence[str] = (),
+    *,
+    upgrade: bool = False,
+    agree: Callable[[Sequence[LockedVersion]], bool] = refuse_moves,
+) -> list[LockedVersion]:
     """Resolve the .in files of the targets `names` (all without names) and write their locks.
 
-    Wheels are resolved for all targets together, so that the workspace has one version of a
-    package; without `upgrade` the versions that are locked stay where they fit. Returns what
-    changed.
+    The workspace has one version of a package. Without `upgrade` every locked version stays that
+    need not move, and the locks of targets that are not named stay as they are. Where these cannot,
+    `agree` is asked with what would change in them; nothing of wheels is written where it returns
+    False. Returns what changed. Raises BuilderError where pip finds no versions, and where `agree`
+    refuses.
     """
     for name in names:
         workspace.target(name)
     chosen = [t for t in workspace.targets.values() if not names or t.name in names]
-    changes: list[Change] = []
+    changes: list[LockedVersion] = []
     for target in chosen:
         if (target.folder / "debian.in").exists():
             old = {p.name: p.version for p in _old_debian(target.folder)}
             new = {p.name: p.version for p in debian_index.lock(target.folder)}
             changes += _compare(target.name, old, new)
     wanted = [t for t in workspace.targets.values() if (t.folder / "requirements.in").exists()]
-    if not any(target in wanted for target in chosen):
+    named = [target for target in chosen if target in wanted]
+    if not named:
         return changes
-    preferred: dict[str, str] = {}
+    found = _wheels(wanted, named, upgrade=upgrade)
+    before = {t.name: {w.name: w.version for w in wheels.pinned(t.folder)} for t in wanted}
+    moved = {
+        name: _compare(name, before[name], {wheel.name: wheel.version for wheel in locked})
+        for name, locked in found.items()
+    }
+    others = [c for t in wanted if t not in named for c in moved.get(t.name, ())]
+    if not upgrade and not agree(others):
+        raise BuilderError(
+            f"locking {', '.join(t.name for t in named)} needs other versions in stages that were "
+            f"not named: {_shown(others)}; no {wheels.LOCK} was written. To change them too, "
+            f"name them (invoke lock --targets {','.join(_names(named, others))}) or give --upgrade"
+        )
     for target in wanted:
-        preferred |= {} if upgrade else {w.name: w.version for w in wheels.pinned(target.folder)}
-    inputs = [target.folder / "requirements.in" for target in wanted]
-    together = _near(inputs, preferred)
-    versions = {wheel.name: wheel.version for wheel in together}
-    for target in wanted:
-        before = {wheel.name: wheel.version for wheel in wheels.pinned(target.folder)}
-        found = _resolve([target.folder / "requirements.in"], versions)
-        _write(target.folder, found)
-        changes += _compare(target.name, before, {wheel.name: wheel.version for wheel in found})
+        if target.name in found:
+            _write(target.folder, found[target.name])
+            changes += moved[target.name]
     return changes
 
 
-def _near(inputs: Sequence[Path], preferred: dict[str, str]) -> list[wheels.Wheel]:
-    """Resolve `inputs`, the versions `preferred` kept where that is possible."""
-    asked = {r.name: r for path in inputs for r in _requirements(path)}
-    fitting = {
-        name: version
-        for name, version in preferred.items()
-        if name not in asked or asked[name].specifier.contains(version, prereleases=True)
+def _names(named: Sequence[Target], others: Sequence[LockedVersion]) -> list[str]:
+    return list(dict.fromkeys([*(t.name for t in named), *(c.target for c in others)]))
+
+
+def _shown(changes: Sequence[LockedVersion]) -> str:
+    return "; ".join(
+        f"{c.target}: {c.package} {c.old or 'none'} -> {c.new or 'none'}" for c in changes
+    )
+
+
+def _wheels(
+    wanted: Sequence[Target], named: Sequence[Target], *, upgrade: bool
+) -> dict[str, list[wheels.Wheel]]:
+    """Return the wheels of the targets `named`, and of others where theirs cannot stay."""
+    own = [target.folder / "requirements.in" for target in named]
+    others = [target for target in wanted if target not in named]
+    if upgrade:
+        return _each(wanted, _resolve([t.folder / "requirements.in" for t in wanted], {}))
+    theirs = _pins(others)
+    pins = theirs | _fitting(own, _pins(named), theirs)
+    kept = _keepable(own, pins)
+    if theirs.keys() <= kept.keys():
+        return _each(named, _resolve(own, kept))
+    # A lock that is not there yet is left to its own command.
+    everyone = [t for t in wanted if t in named or wheels.pinned(t.folder)]
+    inputs = [target.folder / "requirements.in" for target in everyone]
+    return _each(everyone, _resolve(inputs, _keepable(inputs, _fitting(inputs, pins, {}))))
+
+
+def _each(
+    targets: Sequence[Target], together: Sequence[wheels.Wheel]
+) -> dict[str, list[wheels.Wheel]]:
+    """Resolve each of `targets` by itself to the versions they have together."""
+    versions = {wheel.name: wheel.version for wheel in together}
+    return {t.name: _resolve([t.folder / "requirements.in"], versions) for t in targets}
+
+
+def _pins(targets: Sequence[Target]) -> dict[str, str]:
+    return {w.name: w.version for target in targets for w in wheels.pinned(target.folder)}
+
+
+def _fitting(
+    inputs: Sequence[Path], pins: Mapping[str, str], without: Mapping[str, str]
+) -> dict[str, str]:
+    """Return those of `pins` that no line of `inputs` excludes, and that are not in `without`."""
+    asked = [requirement for path in inputs for requirement in _requirements(path)]
+    excluded = {
+        r.name
+        for r in asked
+        if r.name in pins and not r.specifier.contains(pins[r.name], prereleases=True)
     }
+    return {n: v for n, v in pins.items() if n not in excluded and n not in without}
+
+
+def _keepable(inputs: Sequence[Path], pins: Mapping[str, str]) -> dict[str, str]:
+    """Return as many of `pins` as `inputs` can have at once, earlier ones first.
+
+    A version that has gone, or that something new excludes, stands in the way; halving finds each
+    in about 2 * log2(len(pins)) calls of pip. Raises BuilderError where none would help.
+    """
+    if _resolved(inputs, dict(pins)) is not None:
+        return dict(pins)
+    _resolve(inputs, {})  # where this fails, the pins are not what stands in the way
+    kept: dict[str, str] = {}
+    waiting = [list(pins.items())] if pins else []
+    while waiting:
+        group = waiting.pop()
+        if _resolved(inputs, {**kept, **dict(group)}) is not None:
+            kept |= dict(group)
+        elif len(group) > 1:
+            middle = len(group) // 2
+            waiting += [group[middle:], group[:middle]]
+    return kept
+
+
+def _resolved(inputs: Sequence[Path], pins: dict[str, str]) -> list[wheels.Wheel] | None:
+    """Resolve `inputs` with exactly `pins`, or return None where that cannot be."""
     try:
-        return _resolve(inputs, fitting)
+        return _resolve(inputs, pins)
     except BuilderError:
-        # A version that has gone, or that something new excludes, would stand in the way.
-        return _resolve(inputs, {})
+        return None
 
 
 def _requirements(path: Path) -> Iterator[Requirement]:
@@ -131,9 +219,9 @@ def _old_debian(folder: Path) -> list[debian.Package]:
         return []
 
 
-def _compare(target: str, old: dict[str, str], new: dict[str, str]) -> list[Change]:
+def _compare(target: str, old: dict[str, str], new: dict[str, str]) -> list[LockedVersion]:
     return [
-        Change(target, name, old.get(name, ""), new.get(name, ""))
+        LockedVersion(target, name, old.get(name, ""), new.get(name, ""))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]

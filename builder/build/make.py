@@ -109,12 +109,28 @@ class Builder:
         return self._planner.targets(names)
 
     def build(self, names: Sequence[str]) -> dict[str, Built]:
-        """Build `names` in order, each after what it stands on."""
-        built = {name: self._image(plan) for name, plan in self.plans(names).items()}
+        """Build `names` in order, each after what it needs; a failure stops its dependents only.
+
+        Raises BuilderError with every failure once all others are built.
+        """
+        wheels.check_one_version(target.folder for target in self._targets)
+        built: dict[str, Built] = {}
+        failures: dict[str, BuilderError] = {}
+        for name in names or [target.name for target in self._targets]:
+            try:
+                built[name] = self._image(self._planner.target(name))
+            except BuilderError as error:
+                failures[name] = error
+        self._remember()
+        if failures:
+            raise _together(failures, list(built))
+        return built
+
+    def _remember(self) -> None:
+        """Record for each target that is built now what its image was made of."""
         for name, plan in self._planner.planned().items():
             if result := self._store.get_result(plan.key):
                 builds.remember(self._store, self._root, name, result["manifest"], plan.record())
-        return built
 
     def image_of(self, plan: ImagePlan) -> tuple[Store, oci.Image]:
         """Return an image that a layer is made from, whole, with the store it is in."""
@@ -210,6 +226,17 @@ class Builder:
         )
         self._progress(Event(target, step.plan.name, "done", time.monotonic() - started))
         return made
+
+
+def _together(failures: Mapping[str, BuilderError], built: Sequence[str]) -> BuilderError:
+    """Return one error for all targets that failed: each reason once, with whom it stopped."""
+    if len(failures) == 1 and not built:
+        return next(iter(failures.values()))
+    stopped: dict[str, list[str]] = {}
+    for name, error in failures.items():
+        stopped.setdefault(str(error), []).append(name)
+    lines = [f"{', '.join(names)} not built: {reason}" for reason, names in stopped.items()]
+    return BuilderError("\n".join([*lines, *([f"built: {', '.join(built)}"] if built else [])]))
 
 
 def pins(built: Mapping[str, Built], prefix: str) -> dict[str, str]:

@@ -41,6 +41,7 @@ class Workspace:
         for dockerfile in sorted(root.glob("stages/**/Dockerfile")):
             folder = dockerfile.parent
             shown = dockerfile.relative_to(root).as_posix()
+            _check_inside(dockerfile, shown, root)
             name = folder.name
             if (own := dockerfile.with_name("Dockerfile.dockerignore")).exists():
                 raise BuilderError(
@@ -55,6 +56,7 @@ class Workspace:
             targets[name] = Target(name, folder, recipe.load(dockerfile, shown))
         if not targets:
             raise BuilderError(f"{root} has no stages/*/Dockerfile; is it the repository's root?")
+        _check_inside(root / ".dockerignore", ".dockerignore", root)
         return Workspace(root, targets, Ignore.load(root))
 
     def target(self, name: str) -> Target:
@@ -67,10 +69,26 @@ class Workspace:
 
     def link(self, path: str) -> str | None:
         """Return what `path` points at where it is a link that recipes may see, otherwise None."""
-        where = self.root / path
-        if not path or not where.is_symlink() or self.ignore.hides(path):
+        if not path or not stat.S_ISLNK(self._mode(path)) or self.ignore.hides(path):
             return None
-        return self._link(where, path).target
+        return self._link(self.root / path, path).target
+
+    def _mode(self, path: str) -> int:
+        """Return the st_mode of `path` below the root, 0 where it is not there.
+
+        What a link leads to is not there: the one that copies follows the links that it may see,
+        and a hidden one must not lead out of the repository.
+        """
+        where, mode = self.root, stat.S_IFDIR
+        for part in path.split("/") if path else ():
+            if not stat.S_ISDIR(mode):
+                return 0
+            where /= part
+            try:
+                mode = where.lstat().st_mode
+            except (OSError, ValueError):
+                return 0
+        return mode
 
     def entries(self, start: str) -> Iterator[Entry]:
         """Yield `start` (relative to the root) and all below it, sorted, ignored ones left out.
@@ -79,18 +97,18 @@ class Workspace:
         a umask cannot reach a digest. Raises BuilderError for links that leave the repository and
         for special files.
         """
-        path = self.root / start
+        path, mode = self.root / start, self._mode(start)
         if start and self.ignore.hides(start):
-            if path.is_dir() and not path.is_symlink():
+            if stat.S_ISDIR(mode):
                 yield from self._let_in(path, start)
-        elif path.is_symlink():
+        elif stat.S_ISLNK(mode):
             yield self._link(path, start)
-        elif path.is_dir():
+        elif stat.S_ISDIR(mode):
             if start:
                 yield Entry(path=start, kind="dir", mode=0o755)
             yield from self._inside(path, start)
-        elif path.exists():
-            yield _file(path, start, path.stat().st_mode)
+        elif mode:
+            yield _file(path, start, mode)
 
     def _inside(self, folder: Path | str, start: str, *, hidden: bool = False) -> Iterator[Entry]:
         """Yield what is in a folder of the path `start`; scandir saves a stat a file."""
@@ -125,6 +143,15 @@ class Workspace:
         if not target.startswith("/") and inside.startswith(".."):
             raise BuilderError(f"{shown}: the link leaves the repository, to {target}")
         return Entry(path=shown, kind="symlink", mode=0o777, target=target)
+
+
+def _check_inside(path: Path, shown: str, root: Path) -> None:
+    """Refuse a file that links lead out of the repository: messages quote lines of it."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise BuilderError(
+            f"{shown}: a link leads out of the repository, to {path.resolve()}; "
+            "put the file itself there"
+        )
 
 
 def _file(path: Path, shown: str, mode: int) -> Entry:

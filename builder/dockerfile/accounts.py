@@ -19,6 +19,20 @@ def numeric(owner: str) -> bool:
     return not owner or (user.isdigit() and (not group or group.isdigit()))
 
 
+def complete(owner: str, what: str) -> str:
+    """Return `owner`; raises BuilderError where the user or the group beside a colon is empty.
+
+    An engine takes an empty one for root's, which a variable without a value must never lead to.
+    """
+    user, colon, group = owner.partition(":")
+    if not user or (colon and not group):
+        raise BuilderError(
+            f"{what} {owner!r} has no {'group' if user else 'user'}, which would be root's; write "
+            "user or user:group, and give every variable in it a value"
+        )
+    return owner
+
+
 def numbers(owner: str, read: Read) -> tuple[int, int]:
     """Return uid and gid of `user` or `user:group`; `read` gives a file of the image, or None.
 

@@ -6,6 +6,7 @@ BuildKit does it, which tests/builder/dockerfile/test_docker_same.py compares.
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -140,8 +141,21 @@ def take(sources: Sequence[str], tree: Tree) -> list[Taken]:
                 entries = (Entry("", "dir", 0o755), *entries)
             if not entries:
                 raise BuilderError(f"{source!r} is not there (or .dockerignore hides it)")
+            _check_names(entries)
             found.append(Taken(posixpath.basename(path), top, entries))
     return found
+
+
+def _check_names(entries: Iterable[Entry]) -> None:
+    """Refuse names that are not UTF-8: keys and listings are JSON, which cannot hold them."""
+    for entry in entries:
+        for name in (entry.path, entry.target):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise BuilderError(
+                    f"the name {os.fsencode(name)!r} is not UTF-8; rename the file"
+                ) from None
 
 
 def _match(source: str, tree: Tree) -> list[str]:

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from builder.errors import BuilderError
+
+# A class of characters as in Go's filepath.Match: a ] is escaped within it.
+_CLASS = re.compile(r"\[(\^?)((?:\\.|[^\\\]])+)\]", re.DOTALL)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -29,24 +34,37 @@ class Ignore:
 
     @staticmethod
     def parse(text: str) -> Ignore:
-        """Read the file's text."""
+        """Read the file's text; a byte order mark at its start does not count.
+
+        Raises BuilderError for a pattern that does not end, with its line.
+        """
         found = []
-        for raw in text.splitlines():
+        for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
             line = raw.strip()
-            if not line or line.startswith("#"):
+            if not line or raw.startswith("#"):
                 continue
             again = line.startswith("!")
-            line = posixpath.normpath("/" + line.removeprefix("!").strip()).strip("/")
-            if line:
-                fixed = re.split(r"[*?\[\\]", line, maxsplit=1)[0]
-                found.append(Rule(glob_pattern(line), again, fixed))
+            line = posixpath.normpath(line.removeprefix("!").strip() or ".")
+            line = line.lstrip("/")
+            if line in ("", "."):
+                if again:
+                    raise BuilderError(f".dockerignore:{number}: ! stands alone; name a path")
+                continue
+            try:
+                pattern = glob_pattern(line)
+            except BuilderError as error:
+                raise BuilderError(f".dockerignore:{number}: {error}") from None
+            fixed = re.split(r"[*?\[\\]", line, maxsplit=1)[0]
+            found.append(Rule(pattern, again, fixed))
         return Ignore(tuple(found))
 
     @staticmethod
     def load(root: Path) -> Ignore:
         """Read `root/.dockerignore`; without one nothing is left out."""
         path = root / ".dockerignore"
-        return Ignore.parse(path.read_text(encoding="utf-8")) if path.exists() else Ignore()
+        # File names that are not UTF-8 are held against the rules in the same way.
+        data = path.read_bytes() if path.exists() else b""
+        return Ignore.parse(data.decode("utf-8", "surrogateescape"))
 
     def hides(self, path: str) -> bool:
         """Tell whether `path`, or a folder it is in, is left out; the last match decides."""
@@ -78,30 +96,42 @@ class Ignore:
 
 
 def glob_pattern(pattern: str, *, deep: bool = True) -> re.Pattern[str]:
-    """Translate a pattern of Go's filepath.Match; `deep` makes `**` any number of folders."""
+    """Translate a pattern of Go's filepath.Match; `deep` makes `**` any number of folders.
+
+    Raises BuilderError for a [ that does not end and a \\ that nothing follows.
+    """
     out, index = "", 0
     while index < len(pattern):
         char = pattern[index]
-        if deep and pattern.startswith("**/", index):
-            out += "(?:.*/)?"
-            index += 3
-            continue
         if deep and pattern.startswith("**", index):
-            out += ".*"
-            index += 2
+            index += 3 if pattern.startswith("**/", index) else 2
+            # As in moby/patternmatcher: whole folders, even where no / follows, or all at the end.
+            out += "(?:.*/)?" if index < len(pattern) else ".*"
             continue
         if char == "*":
             out += "[^/]*"
         elif char == "?":
             out += "[^/]"
-        elif char == "[" and "]" in pattern[index:]:
-            end = pattern.index("]", index)
-            out += "[" + pattern[index + 1 : end].replace("\\", "\\\\") + "]"
-            index = end
-        elif char == "\\" and index + 1 < len(pattern):
+        elif char == "[":
+            found = _CLASS.match(pattern, index)
+            if not found:
+                raise BuilderError(f"in {pattern!r} a [ does not end; write \\[ for the character")
+            out += "[" + found[1] + re.sub(r"([\[&~|])", r"\\\1", found[2]) + "]"
+            index = found.end() - 1
+        elif char == "\\":
             index += 1
+            if index == len(pattern):
+                raise BuilderError(f"{pattern!r} ends with \\; write \\\\ for the character")
+            if deep and pattern[index].isalnum():
+                # Docker reads that as a regular expression, of which it refuses most.
+                raise BuilderError(
+                    f"in {pattern!r} \\ stands before {pattern[index]!r}; leave the \\ out"
+                )
             out += re.escape(pattern[index])
         else:
             out += re.escape(char)
         index += 1
-    return re.compile(out)
+    try:
+        return re.compile(out, re.DOTALL)
+    except re.error as error:
+        raise BuilderError(f"{pattern!r} is not a pattern ({error})") from None

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from builder.dockerfile.recipe import Instruction, exec_words, pairs, words
-from builder.dockerfile.shellwords import expand
+from builder.dockerfile import accounts
+from builder.dockerfile.recipe import Instruction, exec_words, filled, pairs, words
 from builder.errors import BuilderError
 
 Config = dict[str, Any]
@@ -57,7 +57,7 @@ def _label(config: Config, instruction: Instruction, variables: Variables) -> No
 
 
 def _user(config: Config, instruction: Instruction, variables: Variables) -> None:
-    config["User"] = expand(instruction.value, variables)
+    config["User"] = accounts.complete(filled(instruction.value, variables, "USER"), "USER")
 
 
 def _cmd(config: Config, instruction: Instruction, _: Variables) -> None:
@@ -75,12 +75,12 @@ def _command(config: Config, instruction: Instruction) -> list[str]:
 
 
 def _stopsignal(config: Config, instruction: Instruction, variables: Variables) -> None:
-    config["StopSignal"] = expand(instruction.value, variables)
+    config["StopSignal"] = filled(instruction.value, variables, "STOPSIGNAL")
 
 
 def _expose(config: Config, instruction: Instruction, variables: Variables) -> None:
     ports: dict[str, Any] = dict(config.get("ExposedPorts") or {})
-    for word in expand(instruction.value, variables).split():
+    for word in " ".join(words(instruction, variables)).split():
         match = _PORT.fullmatch(word)
         last = int(match[2] or match[1]) if match else 0
         if not match or not 0 < int(match[1]) <= last < 1 << 16:

@@ -22,6 +22,10 @@ _FLAGS = {
     "ADD": {"checksum", "chown", "chmod", "link"},
     "HEALTHCHECK": {"interval", "timeout", "start-period", "retries"},
 }
+_VARIABLE = re.compile(r"\$\{?(\w+)", re.ASCII)
+_ESCAPE = re.compile(r"\s*#\s*escape\s*=\s*(\S*)\s*", re.IGNORECASE)
+_DIRECTIVE = re.compile(r"\s*#\s*[a-zA-Z][a-zA-Z0-9]*\s*=.*")
+_CONTINUED = re.compile(r".*\\[ \t]*")
 _PLAIN = {
     "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
 }  # fmt: skip
@@ -82,7 +86,8 @@ def parse(text: str, path: str) -> Recipe:
     """
     import dockerfile_parse
 
-    parser = dockerfile_parse.DockerfileParser(fileobj=io.BytesIO(text.encode()))
+    content = _without_gaps(text, path)
+    parser = dockerfile_parse.DockerfileParser(fileobj=io.BytesIO(content.encode()))
     arguments: list[Instruction] = []
     stages: list[BuildStage] = []
     for item in parser.structure:
@@ -107,10 +112,36 @@ def parse(text: str, path: str) -> Recipe:
     return Recipe(path, tuple(arguments), tuple(stages))
 
 
+def _without_gaps(text: str, path: str) -> str:
+    """Return `text` as dockerfile_parse reads it right; line numbers stay.
+
+    Like Docker: a blank line within an instruction is passed over, and the end of the file ends an
+    instruction; the library would end it at the blank line, and drop one that the file cuts short.
+    """
+    lines: list[str] = []
+    continued, directives = False, True
+    for number, line in enumerate(text.split("\n"), 1):
+        words = line.strip()
+        directives = directives and _DIRECTIVE.fullmatch(words) is not None
+        if directives and (escape := _ESCAPE.fullmatch(words)) and escape[1] != "\\":
+            raise refuse(
+                path, number, f"escape={escape[1]} is not supported; let \\ continue a line"
+            )
+        blank = continued and not words
+        lines.append("#" if blank else line)
+        if not blank and not words.startswith("#"):
+            continued = _CONTINUED.fullmatch(line.rstrip("\r")) is not None
+    return "\n".join(lines) + "\n\n"
+
+
 def load(path: Path, shown: str) -> Recipe:
-    """Parse the Dockerfile at `path`; `shown` is how messages name it."""
+    """Parse the Dockerfile at `path`; `shown` is how messages name it.
+
+    A byte order mark at its start does not count. Raises BuilderError as `parse` does, and for a
+    file that cannot be read or is not UTF-8.
+    """
     try:
-        return parse(path.read_text(encoding="utf-8"), shown)
+        return parse(path.read_text(encoding="utf-8-sig"), shown)
     except (OSError, UnicodeDecodeError) as error:
         raise BuilderError(f"{shown}: the recipe cannot be read ({error})") from None
 
@@ -149,32 +180,71 @@ def _from(instruction: Instruction, path: str) -> tuple[str, str]:
     raise refuse(path, instruction.line, "FROM is `FROM base` or `FROM base AS name`")
 
 
+def filled(text: str, variables: Mapping[str, str], what: str) -> str:
+    """Return `text` expanded; raises BuilderError where nothing is left of it.
+
+    Engines pass an empty value over, and the image then has other rights or files than the recipe
+    seems to say: no USER is root, no --chown is root's, an empty source is the whole context.
+    `what` names the value for the message.
+    """
+    if found := expand(text, variables):
+        return found
+    names = [name for name in dict.fromkeys(_VARIABLE.findall(text)) if not variables.get(name)]
+    if not names:
+        raise BuilderError(f"{what} is empty; write a value")
+    raise BuilderError(
+        f"{what} {text} is empty, because {' and '.join(names)} has no value here; write "
+        f"`ARG {names[0]}=value` before this line in the same stage"
+    )
+
+
 def words(instruction: Instruction, variables: Mapping[str, str]) -> list[str]:
-    """Return the words of COPY, ADD, VOLUME …: a JSON array, or words between white space."""
-    found = exec_words(instruction.value)
-    return [expand(word, variables) for word in found or instruction.value.split()]
+    """Return the words of COPY, ADD, EXPOSE, VOLUME …: a JSON array, or words between white space.
+
+    Raises BuilderError for a word that is empty once its variables are replaced.
+    """
+    found = exec_words(instruction.value) or instruction.value.split()
+    return [filled(word, variables, instruction.name) for word in found]
 
 
 def pairs(instruction: Instruction, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the key=value pairs of ENV, LABEL and ARG (also the old `ENV key value`)."""
+    """Return the key=value pairs of ENV and LABEL (also the old `ENV key value`)."""
     first = instruction.value.split(None, 1)
-    if "=" not in first[0] and len(first) == 2 and instruction.name != "ARG":
+    if "=" not in first[0] and len(first) == 2:
         return {first[0]: expand(first[1], variables)}
     found: dict[str, str] = {}
     for word in split(instruction.value):
         key, equals, content = word.partition("=")
-        if not equals and instruction.name != "ARG":
+        if not equals:
             raise BuilderError(f"{word!r} is not key=value")
         found[expand(key, variables)] = expand(content, variables)
     return found
 
 
+def declared(
+    instruction: Instruction, variables: Mapping[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the variables that an ARG sets: to its default, or else to the value in `given`.
+
+    A name that has neither is left out: it keeps the value it has, if any.
+    """
+    found: dict[str, str] = {}
+    for word in split(instruction.value):
+        key, equals, content = word.partition("=")
+        name = expand(key, variables)
+        if equals:
+            found[name] = expand(content, variables)
+        elif name in given:
+            found[name] = given[name]
+    return found
+
+
 def arguments(recipe: Recipe) -> dict[str, str]:
-    """Return the ARGs before the first FROM with their values."""
+    """Return the ARGs before the first FROM that have values."""
     found: dict[str, str] = {}
     for instruction in recipe.arguments:
         try:
-            found |= pairs(instruction, found)
+            found |= declared(instruction, found, {})
         except BuilderError as error:
             raise refuse(recipe.path, instruction.line, error) from None
     return found

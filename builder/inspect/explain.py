@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class InputChange:
     """One input that differs: `kind` of thing, its name, what it was, what it is, and where.
 
     `where` is the recipe's file and line; an empty `old` or `new` stands for none.
@@ -42,7 +42,7 @@ class Explanation:
     target: str
     known: bool
     first: bool
-    changes: tuple[Change, ...]
+    changes: tuple[InputChange, ...]
     making: tuple[str, ...]
     layers: int
 
@@ -79,13 +79,13 @@ def explain(workspace: Workspace, store: Store, name: str) -> Explanation:
     return Explanation(
         target=name, known=known, first=before is None, making=tuple(making), layers=len(steps),
         changes=tuple(
-            Change(c.kind, sources.get(c.name, c.name), c.old, c.new, _line(workspace, c))
+            InputChange(c.kind, sources.get(c.name, c.name), c.old, c.new, _line(workspace, c))
             for c in found
         ),
     )  # fmt: skip
 
 
-def _line(workspace: Workspace, change: Change) -> str:
+def _line(workspace: Workspace, change: InputChange) -> str:
     """Return where a change is, with the line of the last instruction that sets a setting."""
     name, _, key = change.name.partition(" ")
     lines = [
@@ -109,7 +109,7 @@ def _sources(plan: ImagePlan, root: Path) -> Iterator[tuple[str, str]]:
             yield f"/{path}", file.relative_to(root).as_posix()
 
 
-def changes(old: Record, new: Record, recipes: Mapping[str, str]) -> list[Change]:
+def changes(old: Record, new: Record, recipes: Mapping[str, str]) -> list[InputChange]:
     """Return what differs between two records of one image, what it stands on included; pure.
 
     `recipes` gives the path of a target's recipe. Empty where the keys are equal, and never where
@@ -118,24 +118,53 @@ def changes(old: Record, new: Record, recipes: Mapping[str, str]) -> list[Change
     if old["key"] == new["key"]:
         return []
     recipe = recipes.get(new["name"], new["name"])
-    found: list[Change] = []
+    found: list[InputChange] = []
     if old["format"] != new["format"]:
         was, now = (" ".join(record["format"]) for record in (old, new))
-        found.append(Change("format", "the builder's own", was, now, ""))
+        found.append(InputChange("format", "the builder's own", was, now, ""))
     below = _below(old, new, recipes, recipe)
     one, other = _instructions(old), _instructions(new)
     found += [*_lines(one, other, recipe), *_inputs(one, other, recipe)]
     settings = _settings(old["config"], new["config"], recipe)
     inherited = {(c.name, c.old, c.new) for c in below if c.kind == "setting"}
     found += [c for c in settings if (c.name, c.old, c.new) not in inherited]
-    return list(dict.fromkeys(below + found))
+    found = list(dict.fromkeys(below + found))
+    return found or [_unnamed(old, new, recipe)]
 
 
-def _below(old: Record, new: Record, recipes: Mapping[str, str], recipe: str) -> list[Change]:
+def _unnamed(old: Record, new: Record, recipe: str) -> InputChange:
+    """Return what a change of the key is where no input differs: their order, or a key of a layer.
+
+    What is compared input by input has no order; the key has, since layers and ENV are lists.
+    """
+    was, now = _environment(old), _environment(new)
+    if was != now and sorted(was) == sorted(now):
+        return InputChange("order", "ENV", " ".join(was), " ".join(now), recipe)
+    before, after = _pinned(old), _pinned(new)
+    if before != after and sorted(before) == sorted(after):
+        return InputChange("order", "lines of the lock", " ".join(before), " ".join(after), recipe)
+    return InputChange("key", "how the image is made", old["key"][:12], new["key"][:12], recipe)
+
+
+def _environment(record: Record) -> list[str]:
+    return [entry.partition("=")[0] for entry in record["config"].get("Env") or ()]
+
+
+def _pinned(record: Record) -> list[str]:
+    """Return the names of the packages in the order in which the layers have them."""
+    return [
+        row[0]
+        for _, _, _, inputs in record["layers"]
+        for kind in ("wheels", "debian")
+        for row in inputs.get(kind, ())
+    ]
+
+
+def _below(old: Record, new: Record, recipes: Mapping[str, str], recipe: str) -> list[InputChange]:
     """Compare what two records stand on: the base, and the images copied from."""
     before, now = old["base"], new["base"]
     was, name = (record["name"] if record else "scratch" for record in (before, now))
-    found = [] if was == name else [Change("base", "FROM", was, name, recipe)]
+    found = [] if was == name else [InputChange("base", "FROM", was, name, recipe)]
     pairs = [(before, now)] if not found and now else []
     # Two stages of one recipe have the same name: compared in order.
     for needed in dict.fromkeys(need["name"] for need in new["needs"]):
@@ -180,7 +209,7 @@ def _instructions(record: Record) -> dict[_Place, _Instruction]:
 
 def _lines(
     before: Mapping[_Place, _Instruction], now: Mapping[_Place, _Instruction], recipe: str
-) -> Iterator[Change]:
+) -> Iterator[InputChange]:
     """Compare which instructions there are, and their order."""
     one, other = list(before), list(now)
     gone = [place for place in one if place not in now]
@@ -190,18 +219,18 @@ def _lines(
         new = come[index] if index < len(come) else None
         line = now[new].line if new else before[was].line if was else 0
         text, other_text = was[0] if was else "", new[0] if new else ""
-        yield Change("line", "instruction", text, other_text, f"{recipe}:{line}")
+        yield InputChange("line", "instruction", text, other_text, f"{recipe}:{line}")
     one, other = [p for p in one if p in now], [p for p in other if p in before]
     matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
     for kind, start, end, _, _ in matcher.get_opcodes():
         for place in one[start:end] if kind in ("delete", "replace") else ():
             at, line = before[place].line, now[place].line
-            yield Change("order", place[0], f"line {at}", f"line {line}", f"{recipe}:{line}")
+            yield InputChange("order", place[0], f"line {at}", f"line {line}", f"{recipe}:{line}")
 
 
 def _inputs(
     before: Mapping[_Place, _Instruction], now: Mapping[_Place, _Instruction], recipe: str
-) -> Iterator[Change]:
+) -> Iterator[InputChange]:
     """Compare what the instructions that both records have bring into the image."""
     for place in [place for place in now if place in before]:
         for kind, describe in _KINDS.items():
@@ -209,7 +238,7 @@ def _inputs(
             for name in sorted(one.keys() | other.keys()):
                 if one.get(name) != other.get(name):
                     was, new = describe(one.get(name), other.get(name))
-                    yield Change(kind, name, was, new, f"{recipe}:{now[place].line}")
+                    yield InputChange(kind, name, was, new, f"{recipe}:{now[place].line}")
 
 
 # Keys of images, and what earlier instructions made: what changed there is told by itself.
@@ -256,12 +285,12 @@ _KINDS: Mapping[str, Callable[[Any, Any], tuple[str, str]]] = {
 }  # fmt: skip
 
 
-def _settings(old: Record, new: Record, recipe: str) -> Iterator[Change]:
+def _settings(old: Record, new: Record, recipe: str) -> Iterator[InputChange]:
     """Compare two configs: ENV, LABEL and the like one by one, the others as they stand."""
     one, other = _flat(old), _flat(new)
     for name in sorted(one.keys() | other.keys()):
         if one.get(name) != other.get(name):
-            yield Change("setting", name, one.get(name, ""), other.get(name, ""), recipe)
+            yield InputChange("setting", name, one.get(name, ""), other.get(name, ""), recipe)
 
 
 def _flat(config: Record) -> dict[str, str]:

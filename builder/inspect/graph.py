@@ -92,7 +92,7 @@ def text(graph: Needs, marked: Collection[str] = ()) -> str:
 
 
 def _users(names: list[str]) -> str:
-    return f"<- {', '.join(names)}" if names else "nothing stands on it"
+    return f"<- {', '.join(names)}" if names else "no dependents"
 
 
 def mermaid(graph: Needs, marked: Collection[str] = ()) -> str:

@@ -54,7 +54,7 @@ def check_path(path: str, source: str) -> str:
     `source` names the wheel, deb or layer for the message. Raises BuilderError for absolute paths,
     `..`, empty names and NUL.
     """
-    if path.startswith("/") or "\0" in path or "\\" in path:
+    if path.startswith("/") or "\0" in path:
         raise BuilderError(f"{source}: refused the entry {path!r}: not a relative path")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts or ".." in parts:

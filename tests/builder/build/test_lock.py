@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from builder.build.lock import Change, lock
+from builder.build.lock import LockedVersion, lock
 from builder.build.make import build, plans
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
@@ -65,7 +66,7 @@ def test_all_stages_get_one_version_that_suits_all(index: Path, workspace: Works
     changes = lock(workspace)
     assert versions(workspace, "a") == {"tool": "1.0", "library": "1.5"}
     assert versions(workspace, "b") == {"library": "1.5"}
-    assert Change("a", "tool", "", "1.0") in changes
+    assert LockedVersion("a", "tool", "", "1.0") in changes
     assert str(index) not in (workspace.root / "stages/a" / wheels.LOCK).read_text()
 
 
@@ -75,7 +76,7 @@ def test_a_newer_version_is_taken_only_when_asked_for(index: Path, workspace: Wo
     wheel(index, "library", "1.5")
     assert lock(workspace) == []
     changes = lock(workspace, ["b"], upgrade=True)
-    assert changes == [Change(name, "library", "1.0", "1.5") for name in "ab"]
+    assert changes == [LockedVersion(name, "library", "1.0", "1.5") for name in "ab"]
 
 
 @pytest.mark.parametrize("direct", [True, False])
@@ -90,7 +91,55 @@ def test_a_locked_version_that_fits_no_more_gives_way(
     else:
         wheel(index, "tool", "1.1", needs="library>=1.5")
         (workspace.root / "stages/a/requirements.in").write_text("tool>1\n")
-    assert Change("b", "library", "1.0", "1.5") in lock(workspace)
+    assert LockedVersion("b", "library", "1.0", "1.5") in lock(workspace)
+
+
+def pin(index: Path, workspace: Workspace) -> dict[str, bytes]:
+    """Lock a (tool, library 1.0) and b (library 1.0), and newer wheels come; return the locks."""
+    fill(index)
+    wheel(index, "other", "1.0")
+    (workspace.root / "stages/b/requirements.in").write_text("library<2\nother\n")
+    lock(workspace)
+    for name in ("library", "other", "tool"):
+        wheel(index, name, "1.5", needs="library>=1.5" if name == "tool" else "")
+    return locks(workspace)
+
+
+def locks(workspace: Workspace) -> dict[str, bytes]:
+    return {n: (workspace.root / "stages" / n / wheels.LOCK).read_bytes() for n in "ab"}
+
+
+def test_locking_one_stage_leaves_the_others_alone(index: Path, workspace: Workspace) -> None:
+    before = pin(index, workspace)
+    wheel(index, "added", "1.0", needs="library")
+    (workspace.root / "stages/a/requirements.in").write_text("tool\nadded\n")
+    assert lock(workspace, ["a"]) == [LockedVersion("a", "added", "", "1.0")]
+    assert locks(workspace)["b"] == before["b"]
+
+
+def test_a_conflict_moves_only_what_it_must_and_only_when_agreed(
+    index: Path, workspace: Workspace
+) -> None:
+    before = pin(index, workspace)
+    (workspace.root / "stages/a/requirements.in").write_text("tool>1\n")
+    with pytest.raises(BuilderError, match=(
+        r"locking a needs other versions .*: b: library 1\.0 -> 1\.5; no requirements.* was written"
+        r".*--targets a,b\) or give --upgrade"
+    )):  # fmt: skip
+        lock(workspace, ["a"])
+    assert locks(workspace) == before
+    asked: list[LockedVersion] = []
+
+    def agree(moves: Sequence[LockedVersion]) -> bool:
+        asked.extend(moves)
+        return True
+
+    changes = lock(workspace, ["a"], agree=agree)
+    assert asked == [LockedVersion("b", "library", "1.0", "1.5")]
+    assert {(c.target, c.package) for c in changes} == {
+        ("a", "library"), ("a", "tool"), ("b", "library"),
+    }  # fmt: skip
+    assert versions(workspace, "b") == {"library": "1.5", "other": "1.0"}, "other need not move"
 
 
 def test_a_lock_that_does_not_fit_fails_the_build_and_names_the_command(
@@ -172,3 +221,19 @@ def test_requirements_that_exclude_each_other_are_told(index: Path, workspace: W
     wheel(index, "tool", "1.0", needs="library>=2")
     with pytest.raises(BuilderError, match=r"a/requirements\.in and b/requirements\.in .*conflict"):
         lock(workspace)
+
+
+def test_a_stage_without_a_lock_stops_only_itself_and_its_dependents(
+    make: Make, store: Store
+) -> None:
+    plain = "FROM scratch\nENV a=1\n"
+    workspace = make(
+        STAGE,
+        **{"stages/b/Dockerfile": "FROM a\nENV b=1\n", "stages/c/Dockerfile": plain,
+           "stages/d/Dockerfile": "FROM c\nENV d=1\n"},
+    )  # fmt: skip
+    with pytest.raises(BuilderError, match=(
+        r"^a, b not built: .*a/requirements.*lock is not there; run .*\nbuilt: c, d$"
+    )):  # fmt: skip
+        build(workspace, store)
+    assert all(b.cached for b in build(workspace, store, ["c", "d"]).values())

@@ -39,6 +39,7 @@ FILES = {
     "node/y": "ny", "b/node": "bn",
     "accounts/passwd": "root:x:0:0::/:/\nme:x:1000:1001:Me:/home/me:/bin/sh\n",
     "accounts/group": "root:x:0:\nteam:x:2000:me\n",
+    r"odd/system-systemd\x2dcrypt.slice": "odd", "odd/\u00e9 \u0065\u0301": "two forms",
 }  # fmt: skip
 LINKS = {
     "src/link": "sub/data", "to-folder": "src", "to-file": "one.txt",
@@ -285,6 +286,42 @@ TREES = {
         ARG A=9
         ENV B=$A
         """,
+    "an ARG of the stage below": """
+        ARG FLAVOUR=dark
+        ARG WHO=7
+        ARG EMPTY=
+        ENV KEPT=1
+        FROM 0 AS middle
+        ARG LATER=x
+        ENV THEME=$FLAVOUR FLAVOUR=light
+        FROM middle
+        ENV OTHER=$FLAVOUR LAST=$LATER E=x$EMPTY K=$KEPT
+        COPY one.txt /themes/$LATER/
+        WORKDIR /srv/$FLAVOUR
+        USER $WHO
+        FROM 0
+        ENV NOT=${LATER:-unset}
+        FROM middle
+        COPY one.txt /themes/$FLAVOUR/$LATER
+        ENV THEME=$FLAVOUR OTHER=${WHO} NOT=${NONE:-unset}
+        USER $WHO
+        """,
+    "lines that go on after blank ones": """
+        ENV A=1 \\
+
+            B=2 \\
+        # a comment
+
+            C=3
+        COPY one.txt \\
+
+            /x/
+        USER 7 \\
+        """,
+    "names with a backslash": r"""
+        COPY odd/ /odd/
+        COPY odd /more
+        """,
 }
 
 
@@ -384,6 +421,11 @@ def test_a_config_is_what_docker_makes_of_it(
         "dir/\n!dir/x/deep\nSRC\nnode\n**/y\n",
         "**/node\n!a/node/x\n**/*.txt\n",
         "src\n!src/b.txt\nsrc/b.txt\n!src\na/**\n!a/node/x\n",
+        "\ufeffsrc\n  #one.txt\n",
+        "../one.txt\n./../src\n/../two.txt\n.\n/\ndir/..\n",
+        " # no comment\n#two.txt\n\tone.txt \r\nlinks \n",
+        "**b.txt\nsrc/**ta\nn**x\n",
+        "[!o]ne.txt\n[^t]wo.txt\nsrc/[b-c].txt\nd[i]r\n\\!x\n",
     ],
 )
 def test_dockerignore_hides_what_docker_hides(

@@ -15,6 +15,7 @@ from builder.build.workspace import Workspace
 from builder.dockerfile import copying, instructions, recipe
 from builder.dockerfile.shellwords import expand, split
 from builder.errors import BuilderError
+from builder.sandbox.unpack import image_entries
 from builder.store import Store
 from tests.builder.conftest import Make
 
@@ -116,6 +117,25 @@ def test_durations_are_those_of_go(text: str, nanoseconds: int) -> None:
         ("ONBUILD USER 7", r"ONBUILD is not supported: write the instruction"),
         ("NONSENSE", r"NONSENSE .*see docs/builder.md"),
         ("USER", r"USER needs a value"),
+        ("USER $WHO", r"USER \$WHO is empty, because WHO has no value here; write `ARG WHO=value`"),
+        ("ARG WHO\nUSER ${WHO}", r"USER \$\{WHO\} is empty, because WHO has no value"),
+        ("USER $WHO:7", r"USER ':7' has no user, which would be root's; write user or user:group"),
+        ("USER 7:$WHO", r"USER '7:' has no group"),
+        ("COPY --chown=$X one /", r"--chown= \$X is empty, because X has no value"),
+        ("COPY --chown=7:$X one /", r"--chown= '7:' has no group"),
+        ("COPY --chown= one /", r"--chown= is empty; write a value"),
+        ("COPY --chmod=$X one /", r"--chmod= \$X is empty, because X has no value"),
+        ("COPY --from=$X one /", r"--from= \$X is empty, because X has no value"),
+        ("COPY --link=yes one /", r"--link=yes is not understood; write true or false"),
+        ("COPY $X /", r"COPY \$X is empty, because X has no value"),
+        ("COPY one $X", r"COPY \$X is empty, because X has no value"),
+        ('COPY ["", "/"]', r"COPY is empty; write a value"),
+        ("WORKDIR $X", r"WORKDIR \$X is empty, because X has no value"),
+        ("EXPOSE 80 $X", r"EXPOSE \$X is empty, because X has no value"),
+        ("VOLUME $X", r"VOLUME \$X is empty, because X has no value"),
+        ("STOPSIGNAL $X$Y", r"STOPSIGNAL \$X\$Y is empty, because X and Y has no value"),
+        ("FROM $X", r"FROM \$X is empty, because X has no value"),
+        ("COPY [o /", r"in '\[o' a \[ does not end"),
     ],
 )
 def test_each_refusal_names_file_line_and_way_out(
@@ -123,6 +143,55 @@ def test_each_refusal_names_file_line_and_way_out(
 ) -> None:
     with pytest.raises(BuilderError, match=r"^stages/a/Dockerfile:[34]: .*" + says):
         build(make(f"# a comment\nFROM scratch\n{instruction}\n", one="1"), store)
+
+
+def test_what_a_file_cuts_short_is_not_lost() -> None:
+    for end in ("", "\n", " \\", " \\\n", " \\\n\n", " \\\n# a comment", " \\\n\n# a comment\n"):
+        (stage,) = recipe.parse("FROM scratch\nUSER 7" + end, "Dockerfile").stages
+        assert [i.value.strip() for i in stage.instructions] == ["7"], end
+    with pytest.raises(BuilderError, match=r"Dockerfile:2: USER needs a value"):
+        recipe.parse("FROM scratch\nUSER", "Dockerfile")
+
+
+def test_an_argument_may_be_empty_on_purpose(make: Make, store: Store) -> None:
+    recipe = "FROM scratch\nENV A=1\nARG A=\nENV B=x$A C=${A-unset}\n"
+    config = build(make(recipe), store)["a"].image.config["config"]
+    assert config["Env"][-2:] == ["B=x", "C="]
+
+
+def test_a_directive_that_is_not_supported_is_refused() -> None:
+    with pytest.raises(BuilderError, match=r"Dockerfile:2: escape=` is not supported"):
+        recipe.parse("# syntax=docker/dockerfile:1\n# escape=`\nFROM scratch\n", "Dockerfile")
+    recipe.parse("# a comment\n# escape=`\nFROM scratch\n", "Dockerfile")
+
+
+def test_a_byte_order_mark_changes_nothing(make: Make, store: Store) -> None:
+    plain = {"one": "1", "hidden": "2", ".dockerignore": "hidden\n"}
+    marked = {**plain, ".dockerignore": "\ufeffhidden\n"}
+    images = [
+        build(make(f"{mark}FROM scratch\nCOPY . /\n", root, **files), store)["a"].image
+        for mark, root, files in (("", "plain", plain), ("\ufeff", "marked", marked))
+    ]
+    for image in images:
+        assert "hidden" not in {entry.path for entry in image_entries(store, image)}
+        assert "one" in {entry.path for entry in image_entries(store, image)}
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        ("ok\n!\n", r"\.dockerignore:2: ! stands alone"),
+        ("a[b\n", r"\.dockerignore:1: in 'a\[b' a \[ does not end"),
+        ("a\\\n", r"\.dockerignore:1: .* ends with \\"),
+        ("d\\ir\n", r"\.dockerignore:1: in .* stands before 'i'; leave"),
+        ("[z-a]\n", r"\.dockerignore:1: .*is not a pattern"),
+    ],
+)
+def test_a_rule_that_is_not_understood_is_refused_with_its_line(
+    make: Make, rules: str, says: str
+) -> None:
+    with pytest.raises(BuilderError, match=says):
+        make("FROM scratch\n", **{".dockerignore": rules})
 
 
 WORD = st.text(alphabet="ab $\\\"' \t=", min_size=1)
@@ -158,6 +227,59 @@ def test_text_without_dollar_backslash_or_quote_is_left_alone(text: str) -> None
     assert expand(text, {"a": "1"}) == text
 
 
+@pytest.mark.parametrize(
+    ("rules", "source"),
+    [
+        ("hid\n!hid/secret\n", "hid/secret"),
+        ("hid\n!hid/secret\n", "hid/secret/key"),
+        ("hid\n!hid/secret\n", "hid/*"),
+        ("hid\n!hid/inner\n", "hid/inner"),
+        ("d/hid\n!d/hid/secret\n", "d/hid/secret/key"),
+        ("d\n!d/hid/secret\n", "d/hid/secret"),
+    ],
+)
+def test_a_hidden_link_leads_nowhere(
+    make: Make, store: Store, tmp_path: Path, rules: str, source: str
+) -> None:
+    """A rule lets something in below the link, which leads out of the repository."""
+    (tmp_path / "victim/secret").mkdir(parents=True)
+    (tmp_path / "victim/secret/key").write_text("secret")
+    (tmp_path / "victim/inner").symlink_to("secret/key")
+    workspace = make(f"FROM scratch\nCOPY {source} /leak/\n", **{".dockerignore": rules, "d/x": ""})
+    for link in ("hid", "d/hid"):
+        (workspace.root / link).symlink_to(tmp_path / "victim")
+    with pytest.raises(BuilderError, match=r"Dockerfile:2: .*or \.dockerignore hides it"):
+        build(workspace, store)
+
+
+@pytest.mark.parametrize("name", ["stages/a/Dockerfile", ".dockerignore"])
+def test_a_recipe_that_is_a_link_out_of_the_repository_is_not_read(
+    make: Make, tmp_path: Path, name: str
+) -> None:
+    root = make("FROM scratch\n").root
+    (tmp_path / "passwd").write_text("root:x:0:0\n")
+    (root / name).unlink(missing_ok=True)
+    (root / name).symlink_to(tmp_path / "passwd")
+    with pytest.raises(BuilderError, match=f"{name}: a link leads out of the repository") as found:
+        Workspace.load(root)
+    assert "root:x" not in str(found.value)
+
+
+def test_a_name_with_a_backslash_comes_back_from_the_image(make: Make, store: Store) -> None:
+    name = r"system-systemd\x2dcrypt.slice"
+    workspace = make("FROM scratch\nCOPY odd/ /\n", **{f"odd/{name}": "x"})
+    image = build(workspace, store)["a"].image
+    assert name in {entry.path for entry in image_entries(store, image)}
+
+
+def latin(root: Path) -> None:
+    Path(os.fsdecode(os.fsencode(root / "src") + b"/caf\xe9")).write_text("x")
+
+
+def latin_target(root: Path) -> None:
+    (root / "src/link").symlink_to(os.fsdecode(b"caf\xe9"))
+
+
 def special(root: Path) -> None:
     os.mkfifo(root / "src/pipe")
 
@@ -177,6 +299,9 @@ def circle(root: Path) -> None:
         (special, "src/", r"src/pipe: not a file, folder or link; move it out of the context"),
         (outside, "src/", r"src/out: the link leaves the repository, to ../../elsewhere"),
         (outside, "src/out", r"src/out: the link leaves the repository"),
+        (latin, "src/", r"the name b'src/caf\\xe9' is not UTF-8; rename the file"),
+        (latin, "src/caf*", r"the name b'src/caf\\xe9' is not UTF-8; rename the file"),
+        (latin_target, "src", r"the name b'caf\\xe9' is not UTF-8"),
         (circle, "one/x", r"'one/x' leads through links in a circle"),
         (circle, "none", r"'none' is not there \(or .dockerignore hides it\)"),
         (circle, "no*", r"nothing matches 'no\*' \(or .dockerignore hides it\)"),

@@ -170,3 +170,24 @@ def test_another_checkout_has_a_last_build_of_its_own(make: Make, store: Store) 
     found = explain.explain(Workspace.load(workspace.root.parent / "other"), store, "a")
     assert found.first
     assert found.known
+
+
+def test_another_order_of_env_is_told_as_that(make: Make, store: Store) -> None:
+    workspace = make("FROM scratch\nENV one=1\nENV two=2\n")
+    build(workspace, store)
+    (workspace.root / "stages/a/Dockerfile").write_text("FROM scratch\nENV two=2\nENV one=1\n")
+    found = explain.explain(Workspace.load(workspace.root), store, "a")
+    (change,) = found.changes
+    assert (change.kind, change.name) == ("order", "ENV")
+    assert (change.old, change.new) == ("PATH one two", "PATH two one")
+    assert "lost parts" not in found.sentence()
+
+
+def test_another_order_of_a_lock_is_told_as_that(workspace: Workspace, store: Store) -> None:
+    root = workspace.root
+    path = root / "stages/b/requirements.linux-amd64.lock"
+    made, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([made, *reversed(lines)]) + "\n")
+    found = explain.explain(Workspace.load(root), store, "b")
+    (change,) = found.changes
+    assert (change.kind, change.name) == ("order", "lines of the lock")
