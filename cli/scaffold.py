@@ -24,8 +24,8 @@ def new_stage(root: Path, name: str) -> list[Path]:
     taken = {path.parent.name for path in root.glob("stages/**/Dockerfile")} | {"common", "builder"}
     if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in sys.stdlib_module_names:
         raise BuilderError(
-            f"a stage cannot be called {name!r}: it is the name of a Python module and of an image; "
-            "take small letters, digits and _, not a module of Python's own"
+            f"a stage cannot be called {name!r}, since it names a Python module and an image; "
+            "take small letters, digits and _, and no module of Python's own"
         )
     folder = root / "stages" / name
     if name in taken or folder.exists():
