@@ -93,7 +93,7 @@ def sample_share(environ: Mapping[str, str] = os.environ) -> float:
 
     Raises BuilderError where that is no number from 0 to 1.
     """
-    text = environ.get("PLATELINE_CACHE_SAMPLE", "0.05")
+    text = environ.get("PLATELINE_CACHE_SAMPLE", "0.01")
     try:
         share = float(text)
     except ValueError:
