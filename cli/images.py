@@ -30,11 +30,12 @@ def build(
     cache: Any = None,
     *,
     need_layers: bool = True,
+    trusted: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Build the targets `names` (separated by commas; all without one) into the store.
 
     Returns the workspace, the store and what the builder's `build` returns, which `cache` (a
-    RemoteCache) and `need_layers` are for.
+    RemoteCache), `need_layers` and `trusted` are for.
     With `changed_since` only those are built that a git range touches, from that revision to now.
     """
     from builder.build.make import build as build_targets
@@ -53,7 +54,7 @@ def build(
             return workspace, store, {}
     built = build_targets(
         workspace, store, chosen, jobs=jobs, progress=building(), cache=cache,
-        need_layers=need_layers,
+        need_layers=need_layers, trusted=trusted,
     )  # fmt: skip
     return workspace, store, built
 
@@ -70,22 +71,29 @@ def named_registry(registry: str) -> str:
 
 @contextmanager
 def opened(prefix: str, *, insecure: bool = False) -> Iterator[tuple[Any, str]]:
-    """Yield the Registry of HOST/PREFIX, and PREFIX."""
+    """Yield the Registry of HOST/PREFIX, and PREFIX; what is waited for is printed."""
     from builder.registry.client import Registry
 
     host, _, path = prefix.rstrip("/").partition("/")
-    with Registry(host, insecure=insecure) as client:
+    with Registry(host, insecure=insecure, notice=say) as client:
         yield client, path
 
 
 @contextmanager
 def in_registry(prefix: str, *, insecure: bool = False) -> Iterator[Any]:
     """Yield the RemoteCache of the images under HOST/PREFIX."""
-    from builder.registry.cache import RegistryCache
+    from builder.registry.cache import RegistryCache, sample_share
     from builder.store import Store
 
     with opened(prefix, insecure=insecure) as (client, path):
-        yield RegistryCache(Store.open(), client, path)
+        yield RegistryCache(Store.open(), client, path, share=sample_share(), note=say)
+
+
+def source(built: Any) -> str:
+    """Return in words where an image came from."""
+    if built.source:
+        return f"cache {built.source}"
+    return "local store" if built.cached else "made now"
 
 
 @command(
@@ -109,14 +117,14 @@ def build_images(
     started = time.monotonic()
     with in_registry(cache) if cache else nullcontext() as results:
         _, _, built = build(targets, jobs, changed_since, results)
-    rows = [("image", "digest", "size", "")]
+    rows = [("image", "digest", "size", "from")]
     rows += [
-        (b.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", "cached" if b.cached else "")
-        for b in built.values()
+        (b.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", source(b)) for b in built.values()
     ]
     found = {
         name: {
             "digest": b.image.digest, "key": b.key, "size": b.image.size, "cached": b.cached,
+            "source": b.source,
         }
         for name, b in built.items()
     }  # fmt: skip
@@ -129,6 +137,7 @@ def build_images(
     help={
         "registry": "HOST/PREFIX, for example localhost:5000/plateline ($PLATELINE_REGISTRY)",
         "targets": TARGETS_HELP,
+        "cache": "take what this registry has for the same sources instead of building it",
         "insecure": INSECURE_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
@@ -137,6 +146,7 @@ def build_images(
 def push_images(
     registry: str = "",
     targets: str = "",
+    cache: bool = False,
     insecure: bool = False,
     jobs: int = 4,
     json: bool = False,
@@ -146,11 +156,11 @@ def push_images(
     from builder.registry.push import push
 
     prefix = named_registry(registry)
-    with in_registry(prefix, insecure=insecure) as cache:
-        workspace, store, built = build(targets, jobs, cache=cache)
+    with in_registry(prefix, insecure=insecure) as results:
+        workspace, store, built = build(targets, jobs, cache=results if cache else None)
         images = {name: (result.key, result.image) for name, result in built.items()}
         pushed = push(
-            store, images, prefix, cache.registry, jobs=jobs, there=cache.found,
+            store, images, prefix, results.registry, jobs=jobs, there=results.found,
             progress=pushing(), inventory=lambda name: sbom(workspace, store, built[name].plan),
         )  # fmt: skip
     rows = [("image", "uploaded", "mounted", "inventory", "")]

@@ -176,7 +176,7 @@ def execute(
     One that this checkout did not compile runs only where it is trusted or the user agrees.
     """
     from builder.oci.reference import Reference
-    from builder.registry.client import Registry
+    from builder.registry.client import Registries
     from builder.registry.pull import pull
     from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
     from pipeline.errors import PipelineError
@@ -185,13 +185,14 @@ def execute(
     from pipeline.run.runner import Volume, load, run
     from pipeline.spec.package import arguments
 
+    registries = Registries(insecure=insecure, notice=say)
+
     def fetch(image: str) -> Any:
         reference = Reference.parse(image)
         if reference.local:
             return None
         say(f"pulling {image}")
-        with Registry(reference.host, insecure=insecure) as client:
-            return pull(store, client, reference, jobs=jobs)
+        return pull(store, registries.at(reference.host), reference, jobs=jobs)
 
     loaded = load(package)
     folders = {
@@ -222,7 +223,7 @@ def execute(
         raise PipelineError(
             f"making {place / 'workspace'} failed ({error.strerror}); {places.advice(error)}"
         ) from None
-    with store.in_use(), live(sys.stderr) as progress:
+    with registries, store.in_use(), live(sys.stderr) as progress:
         return run(
             loaded, store, parameters=given, volumes=folders, secrets=secrets or {},
             runs=place, engine=engine, jobs=jobs, find_image=fetch, progress=progress,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def release(
 ) -> None:
     """Build, test, push, compile, and publish the package with its images behind one digest."""
     from builder.build.make import pins
+    from builder.inspect.inventory import sbom
     from builder.registry.push import push
     from pipeline.definition.stages import TARGETS
     from pipeline.errors import PipelineError
@@ -55,7 +57,7 @@ def release(
         )
     if not no_test:
         _test()
-    workspace, store, built = build(",".join(TARGETS), jobs)
+    workspace, store, built = build(",".join(TARGETS), jobs, trusted=True)
     with opened(prefix, insecure=insecure) as (client, path):
         images = {name: result.image for name, result in built.items()}
         keyed = {name: (result.key, result.image) for name, result in built.items()}
@@ -63,7 +65,10 @@ def release(
         push(store, keyed, prefix, client, jobs=jobs, progress=pushing())
         pinned = Pinned(store, workspace, built, pins(built, prefix))
         compiled = make_package(pinned, gpus, builder, output)
-        made = publishing.publish(client, path, store, compiled.data, images, tag)
+        made = publishing.publish(
+            client, path, store, compiled.data, images, tag,
+            inventory=lambda name: sbom(workspace, store, built[name].plan),
+        )  # fmt: skip
     facts(_facts(made, prefix), _table(made, prefix), as_json=json)
 
 
@@ -173,11 +178,20 @@ def diff(
     """Say what changed between two packages: parameters, images, layers, wheels and debs."""
     from dataclasses import asdict
 
+    from pipeline.errors import PipelineError
     from pipeline.release.difference import compare
+    from pipeline.release.publish import is_release_name
 
     def get(which: str) -> bytes:
         if Path(which).is_file():
             return Path(which).read_bytes()
+        if not is_release_name(which):
+            raise PipelineError(f"there is no file {which}; compile it, or name another package")
+        if not (registry or os.environ.get("PLATELINE_REGISTRY")):
+            raise PipelineError(
+                f"there is no file {which}; if it is a release, say which registry has it with "
+                "--registry HOST/PREFIX"
+            )
         return _package(which, named_registry(registry), insecure=insecure)
 
     changes = compare(get(old), get(new))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.command import command
-from cli.output import INSECURE_HELP, JSON_HELP, ROOT, facts
+from cli.output import INSECURE_HELP, JSON_HELP, ROOT, facts, say
 
 STACK = str(ROOT / "deploy" / "openfaas" / "stack.yaml")
 _SHOWN = ("class", "probability", "model_digest")
@@ -29,7 +29,7 @@ def trace(image: str, package: str = "", insecure: bool = False, json: bool = Fa
     from pipeline.release.trace import Places
     from pipeline.release.trace import trace as walk
 
-    with Places(Store.open(), insecure=insecure) as places:
+    with Places(Store.open(), insecure=insecure, notice=say) as places:
         file = Path(package) if package else None
         found = walk(Reference.parse(image), places, ROOT, file)
     facts(asdict(found), _walked(found), as_json=json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +43,17 @@ def registry_host(tmp_path: Path) -> Iterator[str]:
         missing("docker-registry", "apt-get install docker-registry")
     with registries.serve(tmp_path / "registry") as host:
         yield host
+
+
+@pytest.fixture
+def rot() -> Callable[[Store, str], None]:
+    """Return a function that flips a bit of a blob and puts the file's time back."""
+
+    def flip(store: Store, digest: str) -> None:
+        path = store.path(digest)
+        status, data = path.stat(), bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    return flip

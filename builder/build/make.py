@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from builder import oci
 from builder.build.plan import ImagePlan, LayerStep
@@ -20,6 +20,9 @@ from builder.packages import wheels
 from builder.packages.download import downloads_folder
 from builder.sandbox import layer_index
 from builder.store import Store, builds, origins
+
+if TYPE_CHECKING:
+    from builder.registry.cache import Cached, Expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A target's image, its action key and plan, and whether anything had to be made for it."""
+    """A target's image, its action key and plan, and whether anything had to be made for it.
+
+    `source` is empty for an image that was made here, otherwise the cache that it came from.
+    """
 
     name: str
     key: str
@@ -42,13 +48,23 @@ class Built:
     cached: bool
     seconds: float
     plan: ImagePlan
+    source: str = ""
 
 
 class RemoteCache(Protocol):
-    """Where results of others are found by action key."""
+    """Where results of others are found by action key: `builder.registry.cache.RegistryCache`."""
 
-    def find(self, name: str, key: str) -> oci.Image | None:
-        """Return the image of `key`, its two documents in the store, or None."""
+    note: Callable[[str], object]
+
+    @property
+    def where(self) -> str:
+        """Return the cache's name."""
+
+    def find(self, name: str, key: str, expected: Expected) -> Cached | None:
+        """Return the image of `key` as the plan expects it, its documents in the store, or None."""
+
+    def sampled(self) -> bool:
+        """Tell whether the next layer is to be made again and compared."""
 
 
 def ignore(_: Event) -> None:
@@ -64,14 +80,18 @@ def build(
     progress: Callable[[Event], None] = ignore,
     cache: RemoteCache | None = None,
     need_layers: bool = True,
+    trusted: bool = False,
 ) -> dict[str, Built]:
     """Build the targets `names` (all without names) and what they stand on; return those asked for.
 
     What the store or `cache` has is not made again. With `need_layers` an image counts as had only
-    where every layer is in the store; without, its documents do. Raises BuilderError.
+    where every layer is in the store; without, its documents do. With `trusted` what came from a
+    cache without a signature counts as not had: all its layers are made here. Raises BuilderError,
+    also where what a cache gave is not what the recipe makes.
     """
     with store.in_use():
-        return Builder(workspace, store, jobs, progress, cache, need_layers).build(names)
+        builder = Builder(workspace, store, jobs, progress, cache, need_layers, trusted=trusted)
+        return builder.build(names)
 
 
 def plans(workspace: Workspace, store: Store, names: Sequence[str] = ()) -> dict[str, ImagePlan]:
@@ -90,7 +110,10 @@ class Builder:
         progress: Callable[[Event], None],
         cache: RemoteCache | None,
         need_layers: bool,
+        *,
+        trusted: bool = False,
     ) -> None:
+        self._trusted = trusted
         self._root = workspace.root
         self._targets = workspace.targets.values()
         self._store = store
@@ -144,17 +167,69 @@ class Builder:
     def known(self, plan: ImagePlan, *, whole: bool) -> oci.Image | None:
         """Return the image of `plan` where the store or the cache has it, `whole` with layers."""
         result = self._store.get_result(plan.key)
+        if result and self._trusted and result.get("from") and not result.get("signed"):
+            return None
         image = None
         if result:
             try:
                 image = self._store.image(result["manifest"])
             except BuilderError:
                 image = None
-        if image is None and self._cache and (image := self._cache.find(plan.name, plan.key)):
-            self._store.put_result(plan.key, {"manifest": image.digest})
+        if image is None and self._cache:
+            image = self._from(self._cache, plan)
         if image and whole and not origins.at_hand(self._store, image):
             return None
         return image
+
+    def source(self, plan: ImagePlan) -> str:
+        """Return the cache that the image of `plan` came from; nothing where it was made here."""
+        return str((self._store.get_result(plan.key) or {}).get("from", ""))
+
+    def _from(self, cache: RemoteCache, plan: ImagePlan) -> oci.Image | None:
+        """Return what the cache has for `plan`, compared with it; None also without its base."""
+        from builder.registry.cache import Expected  # httpx costs time
+
+        base = self._base_layers(plan)
+        if base is None:
+            return None
+        own = tuple(step.created_by for step in plan.layers)
+        found = cache.find(plan.name, plan.key, Expected(plan.config, base, own))
+        if found is None or (self._trusted and not found.signed):
+            return None
+        if not found.signed:
+            for step, theirs in zip(plan.layers, found.image.layers[len(base) :], strict=True):
+                self._compare(cache, plan, step, theirs)
+        self._store.put_result(
+            plan.key,
+            {"manifest": found.image.digest, "from": cache.where, "signed": found.signed},
+        )
+        return found.image
+
+    def _base_layers(self, plan: ImagePlan) -> tuple[oci.Layer, ...] | None:
+        """Return the layers of the base, or None where they are not known without making them."""
+        if plan.base is None or plan.base.pulled:
+            return plan.base.pulled.layers if plan.base and plan.base.pulled else ()
+        with self._lock:
+            built = self._images.get(plan.base.key)
+        image = built.image if built else self.known(plan.base, whole=False)
+        return image.layers if image else None
+
+    def _compare(
+        self, cache: RemoteCache, plan: ImagePlan, step: LayerStep, theirs: oci.Layer
+    ) -> None:
+        """Compare a layer of a cache with the one made here, if that is known or to be sampled."""
+        made = self.known_layer(step)
+        if made is None and cache.sampled():
+            try:
+                made = self._layer(plan.name, step)
+            except BuilderError as error:
+                cache.note(f"{plan.name}: {step.plan.name} was not compared ({error})")
+        if made and (made.diff_id, made.blob.digest) != (theirs.diff_id, theirs.blob.digest):
+            raise BuilderError(
+                f"{cache.where} holds for {plan.name} another layer than its recipe makes "
+                f"({step.created_by}: {theirs.blob.digest} there, {made.blob.digest} here); "
+                "build without that cache, and find out who may push there"
+            )
 
     def _image(self, plan: ImagePlan, *, whole: bool | None = None) -> Built:
         whole = self._need_layers if whole is None else whole
@@ -170,7 +245,9 @@ class Builder:
         cached = image is not None
         if image is None:
             image = self._make(plan)
-        built = Built(plan.name, plan.key, image, cached, time.monotonic() - started, plan)
+        seconds = time.monotonic() - started
+        source = self.source(plan) if cached else ""
+        built = Built(plan.name, plan.key, image, cached, seconds, plan, source)
         state = "cached" if cached else "done"
         self._progress(Event(plan.name, image.digest, state, built.seconds))
         with self._lock:
@@ -184,8 +261,15 @@ class Builder:
         with ThreadPoolExecutor(self._jobs) as pool:
             own = tuple(pool.map(lambda step: self._layer(plan.name, step), plan.layers))
         image, documents = oci.assemble(plan.config, (*base, *own))
+        before = self._store.get_result(plan.key) or {}
         self._store.add_image(documents)
         self._store.put_result(plan.key, {"manifest": image.digest})
+        if before.get("from") and before["manifest"] != image.digest:
+            raise BuilderError(
+                f"{before['from']} gave for {plan.name} the image {before['manifest']}, and its "
+                f"recipe makes {image.digest}, which the store has now; find out who may push "
+                "there, and build again"
+            )
         return image
 
     def _layer(self, target: str, step: LayerStep) -> oci.Layer:

@@ -36,7 +36,8 @@ class Explanation:
     """What a build of `target` would do, and the changes since the last build in this checkout.
 
     `known` says that the store has the image; otherwise `making` names the layers that would be
-    made, of `layers` in all. `first` says that there is no last build to compare with.
+    made, of `layers` in all. `source` is the cache that the image came from, empty for one that was
+    made here. `first` says that there is no last build to compare with.
     """
 
     target: str
@@ -45,9 +46,14 @@ class Explanation:
     changes: tuple[InputChange, ...]
     making: tuple[str, ...]
     layers: int
+    source: str = ""
 
     def sentence(self) -> str:
-        """Return the answer in one sentence."""
+        """Return the answer in one sentence, and where the image came from if that was a cache."""
+        came = f"; it came from the cache {self.source} and was not made here"
+        return self._answer() + (came if self.known and self.source else "")
+
+    def _answer(self) -> str:
         if self.known and not self.changes and not self.first:
             return f"{self.target} would not be rebuilt: nothing has changed since its last build"
         if self.known:
@@ -78,6 +84,7 @@ def explain(workspace: Workspace, store: Store, name: str) -> Explanation:
     sources = dict(_sources(plan, workspace.root))
     return Explanation(
         target=name, known=known, first=before is None, making=tuple(making), layers=len(steps),
+        source=builder.source(plan),
         changes=tuple(
             InputChange(c.kind, sources.get(c.name, c.name), c.old, c.new, _line(workspace, c))
             for c in found

@@ -59,19 +59,36 @@ class Descriptor:
         return document
 
     @staticmethod
-    def from_json(document: Mapping[str, Any]) -> Descriptor:
-        """Read a descriptor; raises BuilderError where digest or size are not of the form."""
-        digest, size = document.get("digest"), document.get("size")
-        if not isinstance(digest, str) or not is_digest(digest) or not isinstance(size, int):
-            raise BuilderError(f"not a descriptor with a sha256 digest and a size: {document!r}")
-        return Descriptor(
-            media_type=str(document.get("mediaType", "")),
-            digest=digest,
-            size=size,
-            annotations=document.get("annotations") or {},
-            artifact_type=document.get("artifactType") or "",
-            platform=document.get("platform") or {},
-        )
+    def from_json(document: Any) -> Descriptor:
+        """Read a descriptor; raises BuilderError where a member that is used is not of the form."""
+        try:
+            found = Descriptor(
+                media_type=str(document.get("mediaType", "")),
+                digest=document["digest"],
+                size=document["size"],
+                annotations=_texts(document.get("annotations")),
+                artifact_type=str(document.get("artifactType") or ""),
+                platform={
+                    name: value
+                    for name, value in (document.get("platform") or {}).items()
+                    if isinstance(value, str)
+                },
+            )
+            if not is_digest(found.digest) or type(found.size) is not int or found.size < 0:
+                raise TypeError
+        except (KeyError, TypeError, AttributeError):
+            said = ascii(document)[:200]
+            raise BuilderError(
+                f"not a descriptor with a sha256 digest and a size: {said}"
+            ) from None
+        return found
+
+
+def _texts(found: Any) -> dict[str, str]:
+    texts = dict(found or {})
+    if not all(isinstance(value, str) for value in texts.values()):
+        raise TypeError
+    return texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,24 +168,37 @@ def assemble(
 def parse(manifest: bytes, config: bytes) -> Image:
     """Read an image back from its two documents (OCI or Docker media types).
 
-    Raises BuilderError where the number of layers and of diff_ids differ.
+    Raises BuilderError where they are none, or where the number of layers and of diff_ids differ.
     """
+    name = f"the manifest {canonical.sha256(manifest)}"
+    try:
+        return _parse(manifest, config, name)
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise BuilderError(
+            f"{name} and its config are not those of an image ({type(error).__name__}); "
+            "the image is damaged, push it again"
+        ) from None
+
+
+def _parse(manifest: bytes, config: bytes, name: str) -> Image:
     document, configuration = json.loads(manifest), json.loads(config)
     blobs = [Descriptor.from_json(entry) for entry in document["layers"]]
-    diff_ids = configuration.get("rootfs", {}).get("diff_ids", [])
+    diff_ids = [*((configuration.get("rootfs") or {}).get("diff_ids") or ())]
     if len(blobs) != len(diff_ids):
         raise BuilderError(
-            f"the manifest {canonical.sha256(manifest)} lists {len(blobs)} layers, its config "
+            f"{name} lists {len(blobs)} layers, its config "
             f"{len(diff_ids)} diff_ids; the image is damaged, push it again"
         )
+    if not all(is_digest(diff_id) for diff_id in diff_ids):
+        raise BuilderError(f"{name}: its config has a diff_id that is no sha256 digest")
     created_by = [
-        entry.get("created_by", "")
-        for entry in configuration.get("history", [])
+        str(entry.get("created_by", ""))
+        for entry in configuration.get("history") or []
         if not entry.get("empty_layer")
     ]
     created_by += [""] * (len(blobs) - len(created_by))
     return Image(
-        manifest=describe(document.get("mediaType", MANIFEST), manifest),
+        manifest=describe(str(document.get("mediaType", MANIFEST)), manifest),
         config_blob=Descriptor.from_json(document["config"]),
         config=configuration,
         layers=tuple(

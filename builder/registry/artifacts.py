@@ -15,6 +15,7 @@ from typing import Any
 
 from builder import oci
 from builder.oci import canonical
+from builder.registry.blobs import Blob, Moved, Transfer
 from builder.registry.client import Registry
 
 
@@ -29,14 +30,13 @@ def put(
     """Put `data`, which `blob` describes, into the repository as an artifact of the type `kind`.
 
     `members` are further ones of its manifest. Returns the manifest's descriptor, and the bytes
-    sent: a blob that is there is not sent again. The same arguments make the same artifact.
+    sent: a blob that is there is not sent again. The same arguments make the same artifact. Raises
+    RegistryError.
     """
-    sent = 0
+    transfer, moved = Transfer(registry), Moved()
     config = oci.describe(oci.EMPTY, b"{}")
     for part, content in ((config, b"{}"), (blob, data)):
-        if not registry.has_blob(repository, part.digest):
-            registry.put_blob(repository, part, partial(io.BytesIO, content))
-            sent += part.size
+        moved += transfer.bring(repository, Blob(part, partial(io.BytesIO, content)))
     manifest = canonical.dumps(
         {
             "schemaVersion": 2,
@@ -49,7 +49,7 @@ def put(
     )
     described = oci.describe(oci.MANIFEST, manifest, artifact_type=kind)
     registry.put_manifest(repository, described.digest, manifest, oci.MANIFEST)
-    return described, sent + described.size
+    return described, moved.uploaded + described.size
 
 
 def fallback_tag(subject: str) -> str:
@@ -64,25 +64,27 @@ def attach(
     data: bytes,
     media_type: str,
     annotations: Mapping[str, str],
-) -> int:
-    """Put `data` into the repository as an artifact that refers to `subject`; return bytes sent.
+) -> tuple[oci.Descriptor, int]:
+    """Put `data` into the repository as an artifact that refers to `subject`.
 
-    `annotations` are of the artifact. The same arguments make the same artifact, so that to attach
-    it again changes nothing. The subject need not be there yet.
+    `annotations` are of the artifact. Returns its descriptor, and the bytes sent. The same
+    arguments make the same artifact, so that to attach it again changes nothing. The subject need
+    not be there yet. Raises RegistryError.
     """
     referrer, sent = put(
         registry, repository, media_type, oci.describe(media_type, data), data,
         subject=subject.to_json(), annotations=dict(annotations),
     )  # fmt: skip
-    announce(registry, repository, subject.digest, replace(referrer, annotations=annotations))
-    return sent
+    referrer = replace(referrer, annotations=annotations)
+    announce(registry, repository, subject.digest, referrer)
+    return referrer, sent
 
 
 def announce(registry: Registry, repository: str, subject: str, referrer: oci.Descriptor) -> None:
     """See to it that `registry.referrers(repository, subject)` lists `referrer`, which is there.
 
     A registry with the API has seen to it by itself. Two clients that announce at the same time may
-    lose one of the two entries, as the specification has it.
+    lose one of the two entries, as the specification has it. Raises RegistryError.
     """
     known = registry.referrers(repository, subject)
     if any(entry.digest == referrer.digest for entry in known):

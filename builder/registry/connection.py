@@ -1,13 +1,13 @@
-"""Requests to one registry: TLS, authentication, and trying again where that can help.
+"""Requests to one registry: TLS, logging in, redirects, and trying again where that can help.
 
-Source of the token exchange: https://distribution.github.io/distribution/spec/auth/token/.
+Whatever a registry answers is bounded: the size of a document, the number of redirects, the time of
+a transfer (`Timing`). What it says is printed without control characters, and cut.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import json
 import random
-import re
 import socket
 import ssl
 import threading
@@ -17,48 +17,58 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
-from builder.errors import BuilderError
-from builder.registry import credentials
-from builder.registry.http import httpx, tls_context
+from builder.oci.reference import api_host
+from builder.registry.authentication import Login
+from builder.registry.http import (
+    Answer,
+    RegistryError,
+    Timing,
+    client,
+    httpx,
+    is_loopback,
+    join,
+    origin,
+    read,
+    shown,
+    tls_context,
+)
+
+__all__ = ["BLOB", "TRANSIENT", "Answer", "Connection", "RegistryError", "Timing", "is_loopback"]
 
 _LONGEST_WAIT = 30.0
+_REDIRECTS = 5
+# A redirect by one of the first is followed without a body, by the others with the same body.
+_REDIRECT = {"GET": (301, 302, 303, 307, 308), "HEAD": (301, 302, 303, 307, 308)}
+_REDIRECT_BODY = (307, 308)
+# Seconds after which the user is told what is being waited for.
+_PATIENCE = 1.5
+# The type of a body that is a blob, or a piece of one.
+BLOB = "application/octet-stream"
 TRANSIENT = {408, 429, 500, 502, 503, 504}
-
-
-class RegistryError(BuilderError):
-    """A registry refused, failed, or sent what its digest does not fit."""
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
+Body = Callable[[], bytes | Iterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """How patient the client is: seconds without a byte, tries a request, first pause."""
+class _Call:
+    """A request to be sent: see `Connection.request`."""
 
-    stall: float = 30.0
-    tries: int = 6
-    pause: float = 0.25
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether `host[:port]` is this machine."""
-    name = host.rsplit(":", 1)[0].strip("[]")
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    method: str
+    path: str
+    scope: str
+    expect: tuple[int, ...]
+    headers: Mapping[str, str]
+    content: Body | None
+    params: Mapping[str, str] | None
 
 
 class Connection:
     """Requests to one registry, with its authentication and retries. Threads may share it.
 
-    Plain HTTP is spoken to loopback only, unless `insecure` is true.
+    Plain HTTP is spoken to loopback only, unless `insecure` is true. `notice` is told in one line
+    what is waited for, where that takes longer than a moment. `docker_config` is the file with
+    the credentials.
     """
 
     def __init__(
@@ -68,15 +78,18 @@ class Connection:
         insecure: bool = False,
         timing: Timing | None = None,
         docker_config: Path | None = None,
+        notice: Callable[[str], object] | None = None,
     ) -> None:
         self.host = host
         self.insecure = insecure
         self.requests = 0
         self.timing = timing or Timing()
+        self._address = api_host(host)
         self._plain = insecure or is_loopback(host)
-        self._docker_config = docker_config
+        self._login = Login(host, docker_config, plain=self._plain)
+        self._notice = notice
+        self._noticed: dict[str, float] = {}
         self._lock = threading.Lock()
-        self._authorization: dict[str, str] = {}
         self._client: httpx.Client | None = None
         self._base = ""
 
@@ -97,12 +110,11 @@ class Connection:
                 scheme = "https"
                 if self._plain and not self._speaks_tls():
                     scheme = "http"
-                self._base = f"{scheme}://{self.host}/v2/"
-                self._client = httpx.Client(
-                    timeout=httpx.Timeout(self.timing.stall, connect=min(10, self.timing.stall)),
-                    limits=httpx.Limits(max_connections=16),
-                    verify=tls_context(self.host) if scheme == "https" else False,
-                    trust_env=not is_loopback(self.host),
+                self._base = f"{scheme}://{self._address}/v2/"
+                self._client = client(
+                    self.timing,
+                    tls_context(self._address) if scheme == "https" else False,
+                    proxies=not is_loopback(self._address),
                 )
             return self._client
 
@@ -111,7 +123,7 @@ class Connection:
 
         Nothing is sent and nothing trusted: the real connection checks the certificate.
         """
-        parts = urlsplit(f"//{self.host}")
+        parts = urlsplit(f"//{self._address}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
@@ -130,26 +142,20 @@ class Connection:
         scope: str,
         expect: tuple[int, ...],
         headers: Mapping[str, str] | None = None,
-        content: Callable[[], bytes | Iterator[bytes]] | None = None,
+        content: Body | None = None,
         params: Mapping[str, str] | None = None,
         tries: int | None = None,
-    ) -> httpx.Response:
+    ) -> Answer:
         """Send a request, again where that can help, and return the answer with its body read.
 
         `scope` is the token scope it needs (`repository:NAME:pull,push`); `expect` the status codes
-        that are answers. Raises RegistryError, which names host, request and cause.
+        that are answers. Raises RegistryError, which names host, request and cause; its `status`
+        is that of the answer, None without one.
         """
-        return self._answer(
-            method,
-            path,
-            scope=scope,
-            expect=expect,
-            headers=headers,
-            content=content,
-            params=params,
-            tries=tries,
-            read=True,
-        )
+        call = _Call(method, path, scope, expect, headers or {}, content, params)
+        answer = self._try(call, tries or self.timing.tries, whole=True)
+        assert isinstance(answer, Answer)
+        return answer
 
     @contextmanager
     def send(
@@ -160,82 +166,40 @@ class Connection:
         scope: str,
         expect: tuple[int, ...],
         headers: Mapping[str, str] | None = None,
-        content: Callable[[], bytes | Iterator[bytes]] | None = None,
-        params: Mapping[str, str] | None = None,
-        tries: int | None = None,
     ) -> Iterator[httpx.Response]:
         """Send a request as `request` does and yield the answer with its body still to be read."""
-        answer = self._answer(
-            method,
-            path,
-            scope=scope,
-            expect=expect,
-            headers=headers,
-            content=content,
-            params=params,
-            tries=tries,
-            read=False,
-        )
+        call = _Call(method, path, scope, expect, headers or {}, None, None)
+        answer = self._try(call, self.timing.tries, whole=False)
+        assert isinstance(answer, httpx.Response)
         try:
             yield answer
         finally:
             answer.close()
 
-    def _answer(
-        self,
-        method: str,
-        path: str,
-        *,
-        scope: str,
-        expect: tuple[int, ...],
-        headers: Mapping[str, str] | None,
-        content: Callable[[], bytes | Iterator[bytes]] | None,
-        params: Mapping[str, str] | None,
-        tries: int | None,
-        read: bool,
-    ) -> httpx.Response:
-        client = self._connect()
-        url = urljoin(self._base, path)
-        what = f"{method} {urlsplit(url).path} at {self.host}"
-        left, asked, pause = tries or self.timing.tries, False, self.timing.pause
+    def _try(self, call: _Call, left: int, *, whole: bool) -> Answer | httpx.Response:
+        session = self._connect()
+        url = join(self._base, call.path, f"{call.method} at {self.host}")
+        what = f"{call.method} {shown(urlsplit(url).path)} at {self.host}"
+        began, pause = time.monotonic(), self.timing.pause
+        tried: set[str] = set()
         while True:
             left -= 1
             wait = pause * (1 + random.random() / 2)  # noqa: S311 - spreads retries, no secret
             try:
-                self.requests += 1
-                body = content() if content else None
-                sizes = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
-                request = client.build_request(
-                    method,
-                    url,
-                    headers={**(headers or {}), **sizes, **self._authorize(url, scope)},
-                    # httpx's answers refer to themselves and so keep their request for long;
-                    # an iterator that has ended keeps no bytes.
-                    content=iter((body,)) if isinstance(body, bytes) else body,
-                    params=params,
-                )
-                del body
-                answer = client.send(request, stream=True)
-                while answer.is_redirect and answer.next_request and method in ("GET", "HEAD"):
-                    # httpx drops the Authorization header where the redirect leaves the host.
-                    following = answer.next_request
-                    answer.close()
-                    answer = client.send(following, stream=True)
-                known = answer.status_code in expect
-                if known and not read:
-                    return answer
-                try:
-                    answer.read()
-                finally:
-                    answer.close()
+                with self._patience(call):
+                    answer, asked = self._follow(session, call, url, what)
+                    known = answer.status_code in call.expect
+                    if known and not whole:
+                        return answer
+                    body = read(answer, what, whole=known)
                 if known:
-                    return answer
-                if answer.status_code == 401 and not asked:
-                    asked = True
+                    return Answer(answer.status_code, answer.headers, body, asked, what)
+                first = not tried
+                if answer.status_code == 401 and (self._let_in(answer, call.scope, tried) or first):
+                    tried.add("")  # a 401 that offers nothing may be an accident, once
                     left += 1
-                    self._log_in(answer, scope)
                     continue
-                error = self._refused(what, answer)
+                error = self._refused(what, answer, body)
                 if answer.status_code not in TRANSIENT:
                     raise error
                 if after := answer.headers.get("Retry-After", ""):
@@ -244,96 +208,150 @@ class Connection:
                 error = self.unreachable(what, cause)
             if left <= 0:
                 raise error
+            self._tell(error, time.monotonic() - began + wait, left)
             time.sleep(wait)
             pause = min(pause * 2, _LONGEST_WAIT)
 
+    def _follow(
+        self, session: httpx.Client, call: _Call, url: str, what: str
+    ) -> tuple[httpx.Response, str]:
+        """Send a request and go where the answer points, a few times; return it and its address."""
+        params = call.params
+        for _ in range(_REDIRECTS + 1):
+            with self._lock:
+                self.requests += 1
+            body = call.content() if call.content else None
+            sizes = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
+            request = session.build_request(
+                call.method,
+                url,
+                headers={**call.headers, **sizes, **self._authorization(url, call.scope)},
+                # httpx's answers refer to themselves and so keep their request for long;
+                # an iterator that has ended keeps no bytes.
+                content=iter((body,)) if isinstance(body, bytes) else body,
+                params=params,
+            )
+            del body
+            answer = self._sent(session, request, what)
+            follow = answer.status_code in _REDIRECT.get(call.method, _REDIRECT_BODY)
+            target = answer.headers.get("Location", "")
+            if answer.status_code in call.expect or not (follow and target):
+                return answer, url
+            answer.close()
+            url, params = self._allowed(url, target, what), None
+        raise RegistryError(f"{what} was sent on more than {_REDIRECTS} times; it was given up")
+
+    @staticmethod
+    def _sent(session: httpx.Client, request: httpx.Request, what: str) -> httpx.Response:
+        try:
+            return session.send(request, stream=True)
+        except (httpx.InvalidURL, httpx.RemoteProtocolError) as error:
+            # httpx looks at the Location of every redirect, followed or not.
+            if isinstance(error, httpx.RemoteProtocolError) and "location" not in str(error):
+                raise
+            raise RegistryError(
+                f"{what} was sent on to what is no address ({shown(error)}); it was given up"
+            ) from None
+
+    def _allowed(self, url: str, target: str, what: str) -> str:
+        """Return where a redirect leads; raises RegistryError where no client should go."""
+        address = join(url, target, what)
+        before, after = urlsplit(url), urlsplit(address)
+        if after.scheme not in ("http", "https") or not after.hostname:
+            reason = "which is no address of a web server"
+        elif (before.scheme, after.scheme) == ("https", "http"):
+            reason = "which is not https"
+        elif is_loopback(after.hostname) and not is_loopback(self._address):
+            reason = "which is this machine"
+        else:
+            return address
+        raise RegistryError(f"{what} was sent on to {shown(address)!r}, {reason}; it was given up")
+
+    @contextmanager
+    def _patience(self, call: _Call) -> Iterator[None]:
+        """Tell the user what is waited for, if the answer takes long."""
+        # Who sends a blob says how far it is.
+        if self._notice is None or call.headers.get("Content-Type") == BLOB:
+            yield
+            return
+        timer = threading.Timer(_PATIENCE, self._say, [f"waiting for {self.host}"])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _tell(self, error: RegistryError, seconds: float, left: int) -> None:
+        if seconds > _PATIENCE / 2:
+            reason = str(error).partition(f" at {self.host} ")[2].partition("; ")[0]
+            self._say(f"{self.host}: {reason}; trying again, {left} more times at most")
+
+    def _say(self, line: str) -> None:
+        """Say a line unless it was said just now, as threads that wait together would."""
+        if self._notice is None:
+            return
+        with self._lock:
+            now, before = time.monotonic(), self._noticed.get(line, -_LONGEST_WAIT)
+            if now - before < _LONGEST_WAIT / 3:
+                return
+            self._noticed[line] = now
+        self._notice(line)
+
     def unreachable(self, what: str, cause: httpx.TransportError) -> RegistryError:
-        reason = str(cause) or type(cause).__name__
-        if isinstance(cause, httpx.TimeoutException):
+        """Return the error that says that the request `what` failed without an answer."""
+        reason = shown(cause) or type(cause).__name__
+        if isinstance(cause, httpx.TimeoutException) and "slower" not in reason:
             reason = f"no byte for {self.timing.stall:g} s"
         hint = "check that the registry runs and the name is right"
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             hint = "name the CA's file in SSL_CERT_FILE"
         return RegistryError(f"{what} failed ({reason}); {hint}")
 
-    def _refused(self, what: str, answer: httpx.Response) -> RegistryError:
+    def _refused(self, what: str, answer: httpx.Response, body: bytes) -> RegistryError:
         try:
-            entries = answer.json()["errors"]
-            reason = "; ".join(str(entry.get("message") or entry.get("code")) for entry in entries)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            reason = answer.reason_phrase
+            entries = json.loads(body)["errors"]
+            messages = [str(entry.get("message") or entry.get("code")) for entry in entries[:5]]
+            reason = shown("; ".join(messages))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            reason = shown(answer.reason_phrase)
         hint = {
             401: f"; run `docker login {self.host}`",
             403: f"; the user that `docker login {self.host}` knows lacks the right",
             429: "; the registry limits requests, try again later",
         }.get(answer.status_code, "")
+        if self._login.withheld and answer.status_code in (401, 403):
+            hint = self._login.hint()
         return RegistryError(
             f"{what} answered {answer.status_code} ({reason}){hint}", answer.status_code
         )
 
-    # -- authentication ---------------------------------------------------------------------------
+    def _authorization(self, url: str, scope: str) -> dict[str, str]:
+        return self._login.header(scope) if origin(url) == origin(self._base) else {}
 
-    def _authorize(self, url: str, scope: str) -> dict[str, str]:
-        if urlsplit(url).netloc != self.host:
-            return {}
-        value = self._authorization.get(scope) or self._authorization.get("")
-        return {"Authorization": value} if value else {}
+    def _let_in(self, answer: httpx.Response, scope: str, tried: set[str]) -> bool:
+        """Answer a 401 as `Login.meet` does; no other origin than the registry's own gets one."""
+        if origin(str(answer.request.url)) != origin(self._base):
+            return False
+        sent = answer.request.headers.get("Authorization", "")
+        offered = answer.headers.get_list("WWW-Authenticate")
+        own = urlsplit(self._base).hostname or ""
+        return self._login.meet(offered, sent, scope, tried, own, self._ask_token)
 
-    def _log_in(self, answer: httpx.Response, scope: str) -> None:
-        """Answer a 401: Basic with the Docker config's credentials, or a token for `scope`."""
-        challenge = answer.headers.get("WWW-Authenticate", "")
-        found = credentials.find(self.host, self._docker_config)
-        scheme, _, rest = challenge.partition(" ")
-        if scheme.lower() == "basic" and found:
-            self._authorization[""] = found.basic()
-        elif scheme.lower() == "bearer":
-            fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-            self._authorization[scope] = "Bearer " + self._token(fields, scope, found)
-
-    def _token(
-        self, fields: Mapping[str, str], scope: str, found: credentials.Credentials | None
-    ) -> str:
-        realm = fields.get("realm", "")
-        parts = urlsplit(realm)
-        if parts.scheme != "https" and not (self._plain and is_loopback(parts.netloc)):
-            raise RegistryError(
-                f"{self.host} sends clients for a token to {realm!r}, which is not https; "
-                "credentials are not sent there"
-            )
-        scopes = scope.split(" ")
-        service = fields.get("service", "")
-        client = self._connect()
-        self.requests += 1
+    def _ask_token(
+        self, realm: str, query: list[tuple[str, str]], form: dict[str, str], header: dict[str, str]
+    ) -> tuple[int, bytes]:
+        """Ask a token server; redirects are not followed, since they would take the password on."""
+        session = self._connect()
+        with self._lock:
+            self.requests += 1
+        if form:
+            request = session.build_request("POST", realm, data=form, headers=header)
+        else:
+            request = session.build_request("GET", realm, params=[*query], headers=header)
+        what = f"the token server of {self.host}"
         try:
-            if found and found.identity_token:
-                answer = client.post(
-                    realm,
-                    data={
-                        "grant_type": "refresh_token",
-                        "refresh_token": found.identity_token,
-                        "service": service,
-                        "scope": scope,
-                        "client_id": "plateline",
-                    },
-                )
-            else:
-                headers = {"Authorization": found.basic()} if found else {}
-                query: list[tuple[str, str | int | float | bool | None]] = [("service", service)]
-                query += [("scope", entry) for entry in scopes]
-                answer = client.get(realm, params=query, headers=headers)
+            answer = self._sent(session, request, what)
+            return answer.status_code, read(answer, what)
         except httpx.TransportError as error:
-            raise RegistryError(
-                f"the token server of {self.host} did not answer ({type(error).__name__})"
-            ) from None
-        try:
-            document = answer.json()
-            token = document.get("token") or document.get("access_token")
-        except (ValueError, AttributeError):
-            token = None
-        if answer.status_code != 200 or not token:
-            raise RegistryError(
-                f"the token server of {self.host} refused {scope} with {answer.status_code}; "
-                f"run `docker login {self.host}`",
-                answer.status_code,
-            )
-        return str(token)
+            raise RegistryError(f"{what} did not answer ({type(error).__name__})") from None

@@ -6,20 +6,32 @@ layers are only pointed at, and fetched by whoever needs their bytes.
 
 from __future__ import annotations
 
-import json
+import atexit
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci.reference import Reference
-from builder.registry.client import Registry
+from builder.registry.client import Registries, Registry
 from builder.registry.connection import RegistryError
+from builder.registry.http import parse, shown
 from builder.store import Store, origins
 
 PLATFORM = {"os": "linux", "architecture": "amd64"}
+# An index may list indexes; images of others do so once at most.
+_DEPTH = 3
+
+
+@cache
+def _registries() -> Registries:
+    """Return the clients for what is fetched when it is needed, kept as long as the process."""
+    clients = Registries()
+    atexit.register(clients.__exit__)
+    return clients
 
 
 def documents(
@@ -27,24 +39,29 @@ def documents(
 ) -> oci.Image | None:
     """Return an image by tag or digest, or None, its documents kept in the store; no layer.
 
-    An index is kept too, and resolved to its image for `platform`.
+    An index is kept too, and resolved to its image for `platform`. Raises RegistryError, and
+    BuilderError for what is no image, or none for `platform`.
     """
-    found = registry.get_manifest(repository, reference)
-    if found is None:
-        return None
-    descriptor, data = found
-    document = json.loads(data)
-    name = f"{registry.host}/{repository}@{descriptor.digest}"
-    if "manifests" in document:
+    for _ in range(_DEPTH):
+        found = registry.get_manifest(repository, reference)
+        if found is None:
+            return None
+        descriptor, data = found
+        name = f"{registry.host}/{repository}@{descriptor.digest}"
+        document = parse(data, name)
+        if "manifests" not in document:
+            break
         store.add(data)
-        digest = choose(document, platform, name).digest
-        return documents(store, registry, repository, digest, platform)
+        reference = choose(document, platform, name).digest
+    else:
+        raise BuilderError(f"{name} is an index of indexes of indexes; name one of its images")
     if "config" not in document or "layers" not in document:
         raise BuilderError(f"{name} is no image but {descriptor.media_type or 'something else'}")
     config = registry.get_blob(repository, oci.Descriptor.from_json(document["config"]))
+    image = oci.parse(data, config)
     store.add(config)
     store.add(data)
-    return oci.parse(data, config)
+    return image
 
 
 def choose(index: Mapping[str, Any], platform: Mapping[str, str], name: str) -> oci.Descriptor:
@@ -52,13 +69,14 @@ def choose(index: Mapping[str, Any], platform: Mapping[str, str], name: str) -> 
 
     Raises BuilderError that lists the platforms there are.
     """
-    entries = [oci.Descriptor.from_json(entry) for entry in index["manifests"]]
+    listed = index["manifests"] if isinstance(index["manifests"], list) else []
+    entries = [oci.Descriptor.from_json(entry) for entry in listed]
     chosen = [entry for entry in entries if platform.items() <= dict(entry.platform).items()]
     if not chosen:
-        shown = {f"{e.platform.get('os')}/{e.platform.get('architecture')}" for e in entries}
+        others = {f"{e.platform.get('os')}/{e.platform.get('architecture')}" for e in entries}
         raise BuilderError(
             f"{name} has no image for {platform['os']}/{platform['architecture']}, "
-            f"only for {', '.join(sorted(shown)) or 'nothing'}"
+            f"only for {shown(', '.join(sorted(others))) or 'nothing'}"
         )
     return min(chosen, key=lambda entry: entry.platform.get("variant", ""))
 
@@ -70,7 +88,10 @@ def fetch(
     blob: oci.Descriptor,
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Bring one blob into the store unless it is there; it is checked before it gets its name."""
+    """Bring one blob into the store unless it is there; it is checked before it gets its name.
+
+    Raises RegistryError, and BuilderError where the store cannot be written.
+    """
     if store.has(blob):
         return
     with store.writing() as (stream, keep):
@@ -91,11 +112,12 @@ def pull(
     jobs: int = 4,
     progress: Callable[[int], object] = lambda _: None,
 ) -> oci.Image:
-    """Bring the image `reference` (by digest) into the store, layers that are there left alone.
+    """Bring the image `reference` into the store, layers that are there left alone.
 
-    An index is resolved to the image for linux/amd64. Every blob is checked before it gets
-    its name. Raises BuilderError where the registry lacks it or sends something else.
+    A tag is resolved, and an index to its image for linux/amd64. Every blob is checked before it
+    gets its name. Raises BuilderError where the registry lacks it or sends something else.
     """
+    reference = registry.resolve(reference)
     image = documents(store, registry, reference.repository, reference.digest, PLATFORM)
     if image is None:
         raise BuilderError(f"{reference} is not in the registry; push it or mend the digest")
@@ -119,8 +141,7 @@ def bring(store: Store, blob: oci.Descriptor) -> bool:
     if known is None:
         return False
     try:
-        with Registry(known.host) as registry:
-            fetch(store, registry, known.repository, blob)
+        fetch(store, _registries().at(known.host), known.repository, blob)
     except RegistryError as error:
         if error.status == 404:
             origins.forget(store, blob.digest)
@@ -141,8 +162,8 @@ def pinned(store: Store, reference: Reference) -> oci.Image:
     """
     found = _stored(store, reference.digest)
     if found is None:
-        with Registry(reference.host) as registry:
-            found = documents(store, registry, reference.repository, reference.digest, PLATFORM)
+        registry = _registries().at(reference.host)
+        found = documents(store, registry, reference.repository, reference.digest, PLATFORM)
         if found is None:
             raise BuilderError(
                 f"{reference} is not in the registry; push it there or mend the digest"
@@ -161,7 +182,7 @@ def _stored(store: Store, digest: str) -> oci.Image | None:
     if not store.path(digest).exists():
         return None
     try:
-        document = json.loads(store.read(digest))
+        document = parse(store.read(digest), digest)
         if "manifests" in document:
             digest = choose(document, PLATFORM, digest).digest
         return store.image(digest)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import BinaryIO
 
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci.reference import Reference
 from builder.registry import pull
 from builder.registry.artifacts import attach
+from builder.registry.blobs import Blob, Moved, Transfer
 from builder.registry.cache import key_tag
 from builder.registry.client import Registry
-from builder.registry.connection import RegistryError
 from builder.store import Store, origins
 
 
@@ -31,31 +31,16 @@ class Pushed:
     attached: int = 0
 
 
-@dataclass
-class _Counts:
-    uploaded: int = 0
-    uploaded_blobs: int = 0
-    mounted_blobs: int = 0
-
-
-@dataclass
-class _Blobs:
-    """Which repository has, or is just being given, each blob: the second one to ask mounts it."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    owners: dict[str, tuple[str, Future[None]]] = field(default_factory=dict)
-
-    def claim(self, digest: str, repository: str) -> tuple[str, Future[None], bool]:
-        """Return who has the blob, when it will be there, and whether that is up to the caller."""
-        with self.lock:
-            if found := self.owners.get(digest):
-                return *found, False
-            self.owners[digest] = (repository, Future())
-            return *self.owners[digest], True
-
-
 # CycloneDX as JSON, for `push` and those who look for it.
 INVENTORY = "application/vnd.cyclonedx+json"
+
+
+def attach_inventory(
+    registry: Registry, repository: str, name: str, image: oci.Descriptor, data: bytes
+) -> tuple[oci.Descriptor, int]:
+    """Attach the bill of materials `data` to the image `name`; see `artifacts.attach`."""
+    title = {"org.opencontainers.image.title": f"{name}.cdx.json"}
+    return attach(registry, repository, image, data, INVENTORY, title)
 
 
 def push(
@@ -80,14 +65,18 @@ def push(
     BuilderError where the store lacks a layer that the registry lacks too.
     """
     host, _, path = prefix.partition("/")
-    blobs = _Blobs()
+    transfer = Transfer(registry)
 
     def describe(name: str, repository: str) -> int:
         assert inventory
-        return attach(
-            registry, repository, images[name][1].manifest, inventory(name),
-            INVENTORY, {"org.opencontainers.image.title": f"{name}.cdx.json"},
-        )  # fmt: skip
+        return attach_inventory(
+            registry, repository, name, images[name][1].manifest, inventory(name)
+        )[1]
+
+    def bring(name: str, repository: str, blob: oci.Descriptor) -> Moved:
+        return transfer.bring(
+            repository, stored(store, registry, repository, blob), lambda size: progress(name, size)
+        )
 
     def one(name: str) -> Pushed:
         key, image = images[name]
@@ -97,26 +86,13 @@ def push(
         found = registry.head_manifest(reference.repository, key_tag(key))
         if found and found.digest == image.digest and not tags:
             return Pushed(name, reference, 0, 0, 0, already=True)
-        counts = _Counts()
         every = (*(layer.blob for layer in image.layers), image.config_blob)
         wanted = {blob.digest: blob for blob in every}.values()
         with ThreadPoolExecutor(jobs) as pool:
             # What refers to the image may be there before it.
             attaching = pool.submit(describe, name, reference.repository) if inventory else None
-            list(
-                pool.map(
-                    lambda blob: _bring(
-                        store,
-                        registry,
-                        reference.repository,
-                        blob,
-                        blobs,
-                        counts,
-                        lambda size: progress(name, size),
-                    ),
-                    wanted,
-                )
-            )
+            moves = pool.map(lambda blob: bring(name, reference.repository, blob), wanted)
+            moved = sum(moves, Moved())
         attached = attaching.result() if attaching else 0
         manifest = store.read(image.digest)
         for tag in (key_tag(key), *tags):
@@ -124,9 +100,9 @@ def push(
         return Pushed(
             name,
             reference,
-            counts.uploaded + len(manifest),
-            counts.uploaded_blobs,
-            counts.mounted_blobs,
+            moved.uploaded + len(manifest),
+            moved.uploads,
+            moved.mounts,
             already=False,
             attached=attached,
         )
@@ -137,70 +113,18 @@ def push(
         return dict(zip(images, pool.map(one, images), strict=True))
 
 
-def _bring(
-    store: Store,
-    registry: Registry,
-    repository: str,
-    blob: oci.Descriptor,
-    blobs: _Blobs,
-    counts: _Counts,
-    sent: Callable[[int], object],
-) -> None:
-    """See to it that `repository` has `blob`: it is there, mounted from another, or uploaded."""
-    owner, ready, mine = blobs.claim(blob.digest, repository)
-    if not mine:
-        ready.result()
-        if owner == repository:
-            return
-        if registry.has_blob(repository, blob.digest):
-            return
-        if registry.mount_blob(repository, blob.digest, owner):
-            counts.mounted_blobs += 1
-            return
-    try:
-        if registry.has_blob(repository, blob.digest):
-            pass
-        elif _mount_from_origin(store, registry, repository, blob):
-            counts.mounted_blobs += 1
-        else:
-            _upload(store, registry, repository, blob, counts, sent)
-    except BaseException as error:
-        if mine:
-            ready.set_exception(error)
-        raise
-    if mine:
-        ready.set_result(None)
+def stored(store: Store, registry: Registry, repository: str, blob: oci.Descriptor) -> Blob:
+    """Return a blob of the store to be brought to `repository`, or to be mounted from its origin.
 
+    Opening it fetches it where only a registry has it; raises BuilderError where none is known.
+    """
 
-def _mount_from_origin(
-    store: Store, registry: Registry, repository: str, blob: oci.Descriptor
-) -> bool:
-    """Take a layer of a base image over from its own repository, where that is in this registry."""
-    known = origins.of(store, blob)
-    if known is None or known.host != registry.host or known.repository == repository:
-        return False
-    return registry.mount_blob(repository, blob.digest, known.repository)
+    def opened() -> BinaryIO:
+        if not pull.bring(store, blob):
+            raise BuilderError(
+                f"neither {registry.host}/{repository} nor the store {store.root} has the blob "
+                f"{blob.digest}; run `invoke build-images` and push again"
+            )
+        return store.open_blob(blob.digest)
 
-
-def _upload(
-    store: Store,
-    registry: Registry,
-    repository: str,
-    blob: oci.Descriptor,
-    counts: _Counts,
-    sent: Callable[[int], object],
-) -> None:
-    if not pull.bring(store, blob):
-        raise BuilderError(
-            f"neither {registry.host}/{repository} nor the store {store.root} has the blob "
-            f"{blob.digest}; run `invoke build-images` and push again"
-        )
-    try:
-        registry.put_blob(repository, blob, lambda: store.path(blob.digest).open("rb"), sent)
-    except RegistryError as error:
-        if error.status == 400:
-            # The registry found another digest than promised: tell which side is wrong.
-            store.verify(blob.digest)
-        raise
-    counts.uploaded += blob.size
-    counts.uploaded_blobs += 1
+    return Blob(blob, opened, origins.of(store, blob))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -194,6 +195,20 @@ class Store:
             ) from None
         self._check(digest, seen.hexdigest())
 
+    def open_blob(self, digest: str) -> BinaryIO:
+        """Return a blob of any size to be read, which is checked on the way.
+
+        Who reads to its end gets a BuilderError instead of the end where the content is not what
+        the digest says, whatever the file's time says; the damaged blob is removed. Raises
+        BuilderError where the blob is missing.
+        """
+        try:
+            return cast("BinaryIO", _Checked(self, digest))
+        except FileNotFoundError:
+            raise BuilderError(
+                f"the store {self.root} has no blob {digest}; run `invoke build-images`"
+            ) from None
+
     def _check(self, digest: str, found: str) -> None:
         if found != digest.removeprefix("sha256:"):
             self.path(digest).unlink(missing_ok=True)
@@ -244,3 +259,25 @@ class Store:
         manifest = self.read(digest)
         config = self.read(json.loads(manifest)["config"]["digest"])
         return oci.parse(manifest, config)
+
+
+class _Checked(io.FileIO):
+    """A blob that is hashed while it is read; after a jump it is read through again at its end."""
+
+    def __init__(self, store: Store, digest: str) -> None:
+        super().__init__(store.path(digest))
+        self._store, self._digest = store, digest
+        self._seen, self._hashed = hashlib.sha256(), 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        at = self.tell()
+        data = super().read(-1 if size is None else size) or b""
+        if at == self._hashed:
+            self._seen.update(data)
+            self._hashed += len(data)
+        if at + len(data) == os.fstat(self.fileno()).st_size:
+            if self._hashed == at + len(data):
+                self._store._check(self._digest, self._seen.hexdigest())
+            else:
+                self._store.verify(self._digest)
+        return data

@@ -17,7 +17,10 @@ from builder.store.blobs import Store
 
 
 def of(store: Store, blob: oci.Descriptor) -> Reference | None:
-    """Return the repository that a layer is known to be in, pinned by the layer's digest."""
+    """Return the repository that a layer is known to be in, pinned by the layer's digest.
+
+    Raises BuilderError where the store's note of it is damaged.
+    """
     try:
         text = _path(store, blob.digest).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -35,7 +38,10 @@ def _path(store: Store, digest: str) -> Path:
 
 
 def remember(store: Store, digest: str, reference: Reference) -> None:
-    """Keep that the repository of `reference` has the layer `digest`."""
+    """Keep that the repository of `reference` has the layer `digest`.
+
+    Raises BuilderError where the store cannot be written.
+    """
     path = _path(store, digest)
     text = f"{reference.host}/{reference.repository}"
     try:

@@ -38,7 +38,10 @@ def kept(store: Store) -> dict[str, oci.Descriptor]:
 
 
 def keep(store: Store, name: str, descriptor: oci.Descriptor) -> None:
-    """Keep a manifest or index, and all it reaches, under `name` instead of an earlier one."""
+    """Keep a manifest or index, and all it reaches, under `name` instead of an earlier one.
+
+    Raises BuilderError where the list of names is damaged or cannot be written.
+    """
     with _changing(store) as names:
         names[name] = replace(descriptor, annotations={**descriptor.annotations, _NAME: name})
 

@@ -141,13 +141,12 @@ def check_images(package: Package, *, insecure: bool = False) -> None:
     Raises PipelineError that names those that are missing, or only in the local store.
     """
     from builder.oci.reference import Reference
-    from builder.registry.client import Registry
+    from builder.registry.client import Registries
 
     for reference in references(package):
         image_digest(reference)
     missing = []
-    with contextlib.ExitStack() as stack:
-        clients: dict[str, Any] = {}
+    with Registries(insecure=insecure) as registries:
         for text in references(package):
             try:
                 one = Reference.parse(text)
@@ -157,9 +156,7 @@ def check_images(package: Package, *, insecure: bool = False) -> None:
                         "run `invoke push-images --registry HOST/PREFIX` and `invoke compile "
                         "--registry HOST/PREFIX`"
                     )
-                if one.host not in clients:
-                    clients[one.host] = stack.enter_context(Registry(one.host, insecure=insecure))
-                if clients[one.host].head_manifest(one.repository, one.digest) is None:
+                if registries.at(one.host).head_manifest(one.repository, one.digest) is None:
                     missing.append(text)
             except BuilderError as error:
                 raise PipelineError(

@@ -1,23 +1,27 @@
 """Releases: a package and every image it runs, behind one digest in a registry.
 
 A release is an OCI index in the repository PREFIX/pipeline. It names the package, an artifact of
-its own, and the manifest of every image, so that the registry's garbage collection keeps them; the
-images' blobs are mounted there, not uploaded again. Format:
+its own, the manifest of every image and its bill of materials: so the registry's garbage
+collection keeps them, and a copy of the release has them. The images' blobs are mounted there, not
+uploaded again; each bill refers to its image too. Format:
 https://github.com/opencontainers/image-spec/blob/v1.1.0/image-index.md
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 from builder import oci
 from builder.oci import canonical
+from builder.oci.reference import Reference, is_tag
 from builder.registry import artifacts
+from builder.registry.blobs import Transfer
 from builder.registry.client import Registry
+from builder.registry.http import parse
+from builder.registry.push import attach_inventory, stored
 from builder.store import Store, roots
 from pipeline.errors import PipelineError
 from pipeline.spec import provenance
@@ -51,6 +55,11 @@ def tag_of(package: str) -> str:
     return package.replace(":", "-")
 
 
+def is_release_name(text: str) -> bool:
+    """Tell whether `text` can name a release, as a digest or a tag, rather than a file only."""
+    return oci.is_digest(text) or (is_tag(text) and not text.endswith((".yaml", ".yml")))
+
+
 def publish(
     registry: Registry,
     path: str,
@@ -58,15 +67,22 @@ def publish(
     package: bytes,
     images: Mapping[str, oci.Image],
     name: str = "",
+    inventory: Callable[[str], bytes] | None = None,
 ) -> Release:
     """Put a release of `images`, which lie in `path`/<name>, into `path`/pipeline.
 
-    The same package and images give the same digest. `name` is a further tag, which moves. Raises
-    BuilderError where the registry refuses; the tags come last, so none points at half a release.
+    The same package and images give the same digest. `name` is a further tag, which moves.
+    `inventory` returns the bill of materials of an image by its name. Raises BuilderError where the
+    registry refuses, and PipelineError for a package of others; the tags come last, so none points
+    at half a release.
     """
-    home = repository(path)
-    for title, image in images.items():
-        _bring(registry, home, f"{path}/{title}", store, image)
+    home, transfer = repository(path), Transfer(registry)
+    bills = []
+    for title, image in sorted(images.items()):
+        _bring(registry, transfer, home, f"{path}/{title}", store, image)
+        if inventory:
+            attached, _ = attach_inventory(registry, home, title, image.manifest, inventory(title))
+            bills.append(attached)
     made = provenance.read(package)
     notes = {_REVISION: made["commit"], _DIRTY: "true" if made["dirty"] else "false"}
     layer = oci.describe("application/yaml", package, annotations={_TITLE: "plateline.yaml"})
@@ -77,6 +93,7 @@ def publish(
             replace(image.manifest, annotations={_TITLE: title})
             for title, image in sorted(images.items())
         ),
+        *bills,
     ]
     index = canonical.dumps(
         {
@@ -91,23 +108,25 @@ def publish(
     for tag in tags:
         registry.put_manifest(home, tag, index, oci.INDEX)
     # What a release runs stays in the store that it was made from.
-    roots.keep(store, f"release {home}:{tags[-1]}", store.add(index, oci.INDEX))
+    roots.keep(store, f"release {registry.host}/{home}:{tags[-1]}", store.add(index, oci.INDEX))
     return _release(canonical.sha256(index), json.loads(index), tags)
 
 
-def _bring(registry: Registry, home: str, source: str, store: Store, image: oci.Image) -> None:
+def _bring(
+    registry: Registry,
+    transfer: Transfer,
+    home: str,
+    source: str,
+    store: Store,
+    image: oci.Image,
+) -> None:
+    """See to it that `home` has an image that lies in the repository `source`."""
     if registry.head_manifest(home, image.digest):
         return
-    for blob in (image.config_blob, *(layer.blob for layer in image.layers)):
-        if not registry.has_blob(home, blob.digest) and not registry.mount_blob(
-            home, blob.digest, source
-        ):
-            registry.put_blob(home, blob, partial(_stored, store, blob.digest))
+    for descriptor in (image.config_blob, *(layer.blob for layer in image.layers)):
+        blob = stored(store, registry, home, descriptor)
+        transfer.bring(home, replace(blob, home=Reference(registry.host, source)))
     registry.put_manifest(home, image.digest, store.read(image.digest), image.manifest.media_type)
-
-
-def _stored(store: Store, digest: str) -> BinaryIO:
-    return store.path(digest).open("rb")
 
 
 def _release(digest: str, index: Mapping[str, Any], tags: list[str]) -> Release:
@@ -122,18 +141,18 @@ def _release(digest: str, index: Mapping[str, Any], tags: list[str]) -> Release:
         images={
             entry["annotations"][_TITLE]: entry["digest"]
             for entry in index["manifests"]
-            if entry.get("artifactType") != PACKAGE
+            if not entry.get("artifactType")
         },
     )
 
 
 def releases(registry: Registry, path: str) -> list[Release]:
-    """Return every release that `path`/pipeline holds, by package digest."""
+    """Return every release that `path`/pipeline holds, by package digest; raises RegistryError."""
     home = repository(path)
     found: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
     for tag in registry.tags(home):
         manifest = registry.get_manifest(home, tag)
-        index = json.loads(manifest[1]) if manifest else {}
+        index = parse(manifest[1], f"{registry.host}/{home}") if manifest else {}
         if manifest and index.get("artifactType") == RELEASE:
             found.setdefault(manifest[0].digest, (index, []))[1].append(tag)
     made = [_release(digest, index, tags) for digest, (index, tags) in found.items()]
@@ -148,7 +167,7 @@ def fetch(registry: Registry, path: str, which: str) -> bytes:
     """
     home = repository(path)
     manifest = registry.get_manifest(home, tag_of(which)) or registry.get_manifest(home, which)
-    index = json.loads(manifest[1]) if manifest else {}
+    index = parse(manifest[1], f"{registry.host}/{home}") if manifest else {}
     packages = [e for e in index.get("manifests", []) if e.get("artifactType") == PACKAGE]
     if not packages:
         raise PipelineError(f"{registry.host}/{home} has no release {which}; see `invoke releases`")

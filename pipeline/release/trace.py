@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +17,8 @@ from builder import oci
 from builder.errors import BuilderError
 from builder.oci import canonical
 from builder.oci.reference import Reference
-from builder.registry.client import Registry
+from builder.registry.client import Registries, Registry
+from builder.registry.http import parse
 from builder.store import Store
 from builder.store.roots import kept
 from pipeline.errors import PipelineError
@@ -57,49 +57,64 @@ class Trace:
 class Places:
     """The store for names of `localhost/…`, the registries for all others; use it in a `with`."""
 
-    def __init__(self, store: Store, *, insecure: bool = False) -> None:
-        self._store, self._insecure = store, insecure
-        self._clients: dict[str, Registry] = {}
-        self._stack = ExitStack()
+    def __init__(
+        self,
+        store: Store,
+        *,
+        insecure: bool = False,
+        notice: Callable[[str], object] | None = None,
+    ) -> None:
+        self._store = store
+        self._registries = Registries(insecure=insecure, notice=notice)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._registries.__exit__()
 
     def registry(self, host: str) -> Registry:
         """Return the client of `host`."""
-        if host not in self._clients:
-            client = Registry(host, insecure=self._insecure)
-            self._clients[host] = self._stack.enter_context(client)
-        return self._clients[host]
+        return self._registries.at(host)
+
+    def pinned(self, reference: Reference) -> Reference:
+        """Return `reference` with the digest of its tag, or of the name that the store keeps.
+
+        Raises BuilderError where there is none.
+        """
+        if reference.local:
+            return replace(reference, digest=reference.digest or self._kept(reference))
+        return self.registry(reference.host).resolve(reference)
 
     def manifest(self, reference: Reference) -> bytes:
-        """Return a manifest's bytes, checked; raises BuilderError where it is missing."""
+        """Return the bytes of a manifest by its digest, checked; raises BuilderError without it."""
         if reference.local:
-            return self._store.read(reference.digest or self._kept(reference))
-        found = self.registry(reference.host).get_manifest(
-            reference.repository, reference.digest or reference.tag or "latest"
-        )
+            return self._store.read(reference.digest)
+        registry = self.registry(reference.host)
+        found = registry.get_manifest(reference.repository, reference.digest)
         if found is None:
             raise BuilderError(f"{reference} is not in the registry")
         return found[1]
 
     def _kept(self, reference: Reference) -> str:
         named = kept(self._store).get(f"{reference.host}/{reference.repository}")
-        if named is None:
-            raise BuilderError(f"the store keeps nothing as {reference}; add its @sha256:…")
+        if named is None or reference.tag:
+            name = f"{reference.host}/{reference.repository}"
+            hint = f"it keeps {name} without a tag" if named else "add its @sha256:…"
+            raise BuilderError(f"the store keeps nothing as {reference}; {hint}")
         return named.digest
 
     def blob(self, reference: Reference, blob: oci.Descriptor) -> bytes:
-        """Return a blob of the repository that `reference` names."""
+        """Return a blob of the repository of `reference`; raises BuilderError without it."""
         if reference.local:
             return self._store.read(blob.digest)
         return self.registry(reference.host).get_blob(reference.repository, blob)
 
     def package(self, base: Reference, digest: str) -> bytes:
-        """Return the package `digest`, released beside `base`, or compiled on this machine."""
+        """Return the package `digest`, released beside `base`, or compiled on this machine.
+
+        Raises BuilderError or PipelineError where it is in neither place.
+        """
         if self._store.path(digest).exists():
             return self._store.read(digest)
         if base.local:
@@ -111,17 +126,17 @@ class Places:
 def trace(
     image: Reference, places: Places, root: Path | None = None, package: Path | None = None
 ) -> Trace:
-    """Walk back from `image` as far as it goes.
+    """Walk back from `image`, a tag of which is resolved, as far as it goes.
 
     `root` is a git checkout in which the locks of the commit are compared; `package` a file to be
-    taken where its digest is the right one. Raises BuilderError where `image` itself is not there.
+    taken where its digest is the right one. Raises BuilderError where `image` itself is not there,
+    and PipelineError where it is no image.
     """
-    data = places.manifest(image)
-    document = json.loads(data)
+    image = places.pinned(image)
+    document = parse(places.manifest(image), str(image))
     if "layers" not in document or "config" not in document:
         raise PipelineError(f"{image} is no image; name the function's image by its digest")
-    pinned = Reference(image.host, image.repository, digest=canonical.sha256(data))
-    found = Trace(str(pinned))
+    found = Trace(str(replace(image, tag="")))
     config = json.loads(places.blob(image, oci.Descriptor.from_json(document["config"])))
     labels = (config.get("config") or {}).get("Labels") or {}
     names = {**labels, **(document.get("annotations") or {})}

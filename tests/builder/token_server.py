@@ -103,8 +103,13 @@ class TokenServer:
 
 
 @contextmanager
-def serve(folder: Path, user: str, password: str, lifetime: float = 300) -> Iterator[TokenServer]:
-    """Run a server that gives `user` every scope it asks for, and nobody else anything."""
+def serve(
+    folder: Path, user: str, password: str, lifetime: float = 300, at_once: int = 9
+) -> Iterator[TokenServer]:
+    """Run a server that gives `user` the scopes it asks for, and nobody else anything.
+
+    Who asks for more than `at_once` scopes is refused.
+    """
     authority = Authority(folder)
     wanted = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
@@ -113,6 +118,9 @@ def serve(folder: Path, user: str, password: str, lifetime: float = 300) -> Iter
             query = parse_qs(urlsplit(self.path).query)
             scopes = [scope for entry in query.get("scope", []) for scope in entry.split(" ")]
             server.scopes.append(scopes)
+            if len(scopes) > at_once:
+                self.send_error(403)
+                return
             if self.headers.get("Authorization") != wanted:
                 self.send_error(401)
                 return

@@ -58,7 +58,7 @@ def whole(host: str, repository: str) -> int:
             document = json.loads(found[1])
             for entry in (document["config"], *document["layers"]):
                 blob = oci.Descriptor.from_json(entry)
-                assert len(registry.get_blob(repository, blob)) == blob.size
+                assert len(registry.get_blob(repository, blob, blob.size)) == blob.size
     return len(tags)
 
 

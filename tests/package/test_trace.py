@@ -115,6 +115,17 @@ def test_a_tag_is_pinned_on_the_way(packaged: dict[str, str], empty: Store) -> N
         assert trace(tagged, places).image == packaged["image"]
 
 
+def test_a_tag_that_is_not_there_is_told_with_those_that_are(
+    packaged: dict[str, str], empty: Store
+) -> None:
+    image = Reference.parse(packaged["image"])
+    with Places(empty) as places:
+        with pytest.raises(BuilderError, match="has no tag v9; it has kensert_CNN-"):
+            trace(Reference(image.host, image.repository, "v9"), places)
+        with pytest.raises(BuilderError, match="has no tag latest; nothing is there"):
+            trace(Reference(image.host, "served/none"), places)
+
+
 def test_the_store_alone_is_enough_for_local_names(
     released: Released, store: Store, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

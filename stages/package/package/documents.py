@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from builder import oci
 from builder.oci import canonical
 from builder.oci.reference import Reference
+from builder.registry.blobs import Blob
 
-from .place import Blob, document
+from .place import document
 
 ARTIFACT = "application/vnd.plateline.model.v1"
 CREATED = "2020-01-01T00:00:00Z"

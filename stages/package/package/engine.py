@@ -16,12 +16,13 @@ from builder.oci import canonical
 from builder.oci.entry import Entry
 from builder.oci.layer import write_tar
 from builder.oci.reference import Reference
-from builder.registry import credentials
+from builder.registry import authentication
+from builder.registry.blobs import Blob
 from builder.registry.connection import RegistryError
+from builder.registry.http import shown
 
 from . import documents, models
 from .packaging import Order, Packaged, artifact_of, keep, readable_tag
-from .place import Blob
 from .remote import Remote
 from .replay import Replay
 
@@ -58,7 +59,7 @@ def _client() -> Any:
         client.ping()
     except (docker.errors.DockerException, OSError) as error:
         raise BuilderError(
-            f"no Docker Engine answers ({str(error)[:120]}); mount its socket at "
+            f"no Docker Engine answers ({shown(error, 120)}); mount its socket at "
             "/var/run/docker.sock, or use builder=registry, which needs none"
         ) from None
     return client
@@ -160,7 +161,7 @@ def _there(descriptor: oci.Descriptor, target: Reference) -> Blob:
 
 
 def _login(host: str, place: Remote) -> dict[str, str] | None:
-    found = credentials.find(host, place.registries.docker_config)
+    found = authentication.find(host, place.registries.docker_config)
     if found is None:
         return None
     if found.identity_token:
@@ -198,7 +199,7 @@ def _each(
 def _failed(
     what: str, reason: str, kind: type[BuilderError], status: int | None = None
 ) -> BuilderError:
-    message = f"{what} with the Docker Engine failed ({reason.strip()[:300]})"
+    message = f"{what} with the Docker Engine failed ({shown(reason.strip())})"
     if kind is not RegistryError:
         return kind(message)
     refused = any(word in reason for word in ("unauthorized", "denied", "no basic auth"))

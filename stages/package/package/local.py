@@ -11,11 +11,12 @@ from builder.errors import BuilderError
 from builder.oci.entry import Entry
 from builder.oci.layer import write_layer
 from builder.oci.reference import Reference
+from builder.registry.blobs import Blob
+from builder.registry.client import Registries
 from builder.registry.pull import bring, pull
 from builder.store import Store, roots
 
-from .place import Blob, Kept
-from .remote import Registries
+from .place import Kept
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Local:
         return layer, self._blob(layer.blob)
 
     def _blob(self, descriptor: oci.Descriptor) -> Blob:
-        return Blob(descriptor, lambda: self.store.path(descriptor.digest).open("rb"))
+        return Blob(descriptor, lambda: self.store.open_blob(descriptor.digest))
 
     def keep(
         self, target: Reference, manifest: bytes, blobs: Sequence[Blob], _tags: Sequence[str]

@@ -10,9 +10,10 @@ from pathlib import Path
 from builder import oci
 from builder.oci import canonical
 from builder.oci.reference import Reference
+from builder.registry.blobs import Blob
 
 from . import documents, models
-from .place import TITLE, Blob, Kept, Place, document
+from .place import TITLE, Kept, Place, document
 
 _CREATED_BY = "COPY servable/ /models/"
 _NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9._-]+")

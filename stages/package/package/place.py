@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from builder import oci
 from builder.oci.entry import Entry
 from builder.oci.reference import Reference
+from builder.registry.blobs import Blob
 
 TITLE = "org.opencontainers.image.title"
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A blob, how its bytes are had, and the repository that has it already, if any does."""
-
-    descriptor: oci.Descriptor
-    open: Callable[[], BinaryIO]
-    home: Reference | None = None
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import BinaryIO, Self, cast
+from dataclasses import dataclass, replace
+from typing import BinaryIO, cast
 
 from builder import oci
 from builder.errors import BuilderError
@@ -15,37 +14,14 @@ from builder.oci.entry import Entry
 from builder.oci.layer import write_layer
 from builder.oci.reference import Reference
 from builder.registry.artifacts import announce
-from builder.registry.client import Registry
-from builder.registry.connection import RegistryError, Timing
+from builder.registry.blobs import Blob, Moved, Transfer
+from builder.registry.client import Registries
+from builder.registry.connection import RegistryError
 
-from .place import Blob, Kept
+from .place import Kept
 from .replay import Replay
 
 _JOBS = 2
-
-
-@dataclass
-class Registries:
-    """One client a registry, each with the credentials of `docker_config`; use it in a `with`."""
-
-    docker_config: Path | None = None
-    timing: Timing | None = None
-    _clients: dict[str, Registry] = field(default_factory=dict)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for client in self._clients.values():
-            client.close()
-
-    def at(self, host: str) -> Registry:
-        """Return the client of `host`."""
-        if host not in self._clients:
-            self._clients[host] = Registry(
-                host, docker_config=self.docker_config, timing=self.timing
-            )
-        return self._clients[host]
 
 
 class _Nowhere:
@@ -78,7 +54,7 @@ class Remote:
             raise BuilderError(
                 f"{reference} is {descriptor.media_type}, not the image of one platform; pin that"
             )
-        blob = oci.Descriptor.from_json(json.loads(data)["config"])
+        blob = oci.Descriptor.from_json(json.loads(data).get("config"))
         return oci.parse(data, registry.get_blob(reference.repository, blob))
 
     def blobs(self, reference: Reference, image: oci.Image) -> list[Blob]:
@@ -110,9 +86,10 @@ class Remote:
         """
         registry, repository = self.registries.at(target.host), target.repository
         described = oci.describe(oci.MANIFEST, manifest)
-        wanted = {blob.descriptor.digest: blob for blob in blobs}
+        wanted, transfer = {blob.descriptor.digest: blob for blob in blobs}, Transfer(registry)
         with ThreadPoolExecutor(_JOBS) as pool:
-            moved = list(pool.map(lambda blob: self._bring(target, blob), wanted.values()))
+            moves = pool.map(lambda blob: transfer.bring(repository, blob), wanted.values())
+            moved = sum(moves, Moved())
         there = registry.head_manifest(repository, described.digest)
         if there is None:
             registry.put_manifest(repository, described.digest, manifest, oci.MANIFEST)
@@ -136,22 +113,7 @@ class Remote:
             if tagged is None or tagged.digest != described.digest:
                 registry.put_manifest(repository, tag, manifest, oci.MANIFEST)
         return Kept(
-            uploaded=sum(one.uploaded for one in moved) + (0 if there else len(manifest)),
-            mounted=sum(one.mounted for one in moved),
+            uploaded=moved.uploaded + (0 if there else len(manifest)),
+            mounted=moved.mounts,
             already=there is not None,
         )
-
-    def _bring(self, target: Reference, blob: Blob) -> Kept:
-        """See to it that the target has `blob`: it is there, mounted, or uploaded."""
-        registry, digest = self.registries.at(target.host), blob.descriptor.digest
-        if registry.has_blob(target.repository, digest):
-            return Kept()
-        home = blob.home
-        if (
-            home
-            and home.host == target.host
-            and registry.mount_blob(target.repository, digest, home.repository)
-        ):
-            return Kept(mounted=1)
-        registry.put_blob(target.repository, blob.descriptor, blob.open)
-        return Kept(uploaded=blob.descriptor.size)

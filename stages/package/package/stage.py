@@ -14,14 +14,15 @@ from common.stage_io import StageIO
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci.reference import Reference
+from builder.registry.authentication import config_path
+from builder.registry.client import Registries
 from builder.registry.connection import RegistryError
-from builder.registry.credentials import config_path
 from builder.store import Store
 
 from . import engine, models
 from .local import Local
 from .packaging import Order, Packaged, package
-from .remote import Registries, Remote
+from .remote import Remote
 
 SECRET = Path("/var/run/secrets/dockercreds/config.json")
 BUILDERS = ("registry", "docker")
@@ -58,7 +59,7 @@ def package_models(task: StageIO) -> None:
     try:
         order = read_order(task)
         models.check(order.servable)
-        with Registries(credentials_file()) as registries:
+        with Registries(credentials_file(), notice=_say) as registries:
             packaged = _patiently(order, builder, registries)
     except RegistryError as error:
         advice = ""
@@ -68,6 +69,10 @@ def package_models(task: StageIO) -> None:
     except BuilderError as error:
         raise StageError(str(error)) from None
     put_out(task, order, packaged)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def read_order(task: StageIO) -> Order:

@@ -77,7 +77,7 @@ def with_api() -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def put(registry: Registry, data: bytes) -> int:
-    return attach(registry, "p/x", SUBJECT, data, KIND, {"a": "b"})
+    return attach(registry, "p/x", SUBJECT, data, KIND, {"a": "b"})[1]
 
 
 def contents(registry: Registry) -> list[bytes]:

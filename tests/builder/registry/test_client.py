@@ -15,7 +15,7 @@ import pytest
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci.reference import Reference
-from builder.registry import client as registry_module
+from builder.registry import blobs as registry_module
 from builder.registry.cache import find_by_key
 from builder.registry.client import Registry
 from builder.registry.connection import RegistryError, Timing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,6 +26,35 @@ def test_a_damaged_blob_is_noticed_and_removed(store: Store, damage: bytes) -> N
     with pytest.raises(BuilderError, match="was damaged"):
         store.verify(blob.digest)
     assert not store.has(blob)
+
+
+@given(
+    data=st.binary(min_size=1, max_size=5000),
+    sizes=st.lists(st.integers(1, 2000), min_size=1, max_size=5),
+    jump=st.integers(0, 5000),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_bit_that_flipped_without_a_new_time_is_noticed_by_who_reads_to_the_end(
+    store: Store, rot: Callable[[Store, str], None], data: bytes, sizes: list[int], jump: int
+) -> None:
+    def read(digest: str) -> bytes:
+        found = b""
+        with store.open_blob(digest) as stream:
+            stream.seek(min(jump, len(data)))
+            stream.seek(0)
+            for size in sizes:
+                found += stream.read(size)
+            return found + stream.read()
+
+    blob = store.add(data)
+    assert read(blob.digest) == data
+    rot(store, blob.digest)
+    assert store.has(blob)
+    with pytest.raises(BuilderError, match="was damaged"):
+        read(blob.digest)
+    assert not store.has(blob)
+    with pytest.raises(BuilderError, match="has no blob"):
+        store.open_blob(blob.digest)
 
 
 def test_a_damaged_result_counts_as_none(store: Store) -> None:

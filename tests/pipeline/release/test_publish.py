@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,16 +15,25 @@ from builder import oci
 from builder.errors import BuilderError
 from builder.oci import layer
 from builder.oci.entry import Entry
+from builder.registry.artifacts import announce
 from builder.registry.client import Registry
-from builder.registry.push import push
+from builder.registry.push import INVENTORY, push
 from builder.store import Store
 from builder.store.collection import collect
+from builder.store.roots import kept
 from pipeline.definition.pipelines import definition
 from pipeline.definition.settings import Settings
 from pipeline.definition.stages import TARGETS
 from pipeline.errors import PipelineError
 from pipeline.release.difference import compare
-from pipeline.release.publish import fetch, publish, releases, repository
+from pipeline.release.publish import (
+    Release,
+    fetch,
+    is_release_name,
+    publish,
+    releases,
+    repository,
+)
 from pipeline.spec.compile import compile_package
 from pipeline.spec.provenance import Provenance
 from tests import registries
@@ -105,6 +118,104 @@ def test_the_store_keeps_what_a_release_runs(
             store.verify(part.blob.digest)
 
 
+def bill(name: str) -> bytes:
+    return json.dumps({"bomFormat": "CycloneDX", "name": name}).encode()
+
+
+def released(client: Registry, host: str, store: Store, images: dict[str, oci.Image]) -> Release:
+    push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
+         f"{host}/p", client)  # fmt: skip
+    data = package(store, host, images)
+    return publish(client, "p", store, data, images, "v1", inventory=bill)
+
+
+def test_the_same_name_in_another_registry_is_another_release(
+    store: Store, images: dict[str, oci.Image], tmp_path: Path
+):
+    made = {}
+    for number in range(2):
+        mine = {**images, "train": image(store, f"train {number}")}
+        with registries.serve(tmp_path / str(number)) as host, Registry(host) as client:
+            made[host] = released(client, host, store, mine), mine
+    names = {name: entry.digest for name, entry in kept(store).items()}
+    assert names == {f"release {host}/p/pipeline:v1": one.digest for host, (one, _) in made.items()}
+    late = max(path.stat().st_mtime for path in store.root.rglob("*")) + 1
+    collect(store, keep_days=0, now=late)
+    for _, mine in made.values():
+        for found in mine.values():
+            assert store.image(found.digest) == found
+
+
+def copy_with_regctl(source: str, target: str) -> None:
+    hosts = [name.partition("/")[0] for name in (source, target)]
+    plain = [word for host in hosts for word in ("--host", f"reg={host},tls=disabled")]
+    words = ("image", "copy", "--referrers", "--digest-tags")
+    subprocess.run(["regctl", *plain, *words, source, target], check=True)
+
+
+def copy_with_oras(source: str, target: str) -> None:
+    plain = ("--from-plain-http", "--to-plain-http")
+    subprocess.run(["oras", "copy", "-r", *plain, source, target], check=True)
+
+
+def copy_by_the_specification(source: str, target: str) -> None:
+    """Copy an index and all it names, manifest by manifest, blob by blob: no more than any tool."""
+    (one, home), (other, there) = (
+        name.rpartition(":")[0].split("/", 1) for name in (source, target)
+    )
+    tag = source.rpartition(":")[2]
+    with Registry(one) as theirs, Registry(other) as ours:
+
+        def bring(reference: str, name: str) -> None:
+            found = theirs.get_manifest(home, reference)
+            assert found
+            document = json.loads(found[1])
+            for entry in document.get("manifests", ()):
+                bring(entry["digest"], entry["digest"])
+            for entry in (*document.get("layers", ()), *[document.get("config")]):
+                if entry:
+                    blob = oci.Descriptor.from_json(entry)
+                    data = theirs.get_blob(home, blob)
+                    ours.put_blob(there, blob, lambda data=data: io.BytesIO(data))
+            ours.put_manifest(there, name, found[1], found[0].media_type)
+            if subject := document.get("subject"):
+                described = oci.describe(
+                    found[0].media_type, found[1], artifact_type=document.get("artifactType", "")
+                )
+                announce(ours, there, subject["digest"], described)
+
+        bring(tag, tag)
+
+
+# Tools that no package of the system has: tried where they are installed.
+COPIES = [copy_by_the_specification] + [
+    copy for name, copy in (("oras", copy_with_oras), ("regctl", copy_with_regctl))
+    if shutil.which(name)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_the_bills_of_materials_travel_with_a_copy_of_a_release(
+    store: Store, images: dict[str, oci.Image], tmp_path: Path, copy: Callable[[str, str], None]
+):
+    with registries.serve(tmp_path / "one") as host, registries.serve(tmp_path / "two") as other:
+        with Registry(host) as client:
+            made = released(client, host, store, images)
+            assert released(client, host, store, images) == made
+        copy(f"{host}/p/pipeline:v1", f"{other}/q/pipeline:v1")
+        with Registry(other) as client:
+            (copied,) = releases(client, "q")
+            assert (copied.digest, copied.images) == (made.digest, made.images)
+            for name, found in images.items():
+                (entry,) = client.referrers("q/pipeline", found.digest)
+                assert entry.artifact_type == INVENTORY
+                manifest = client.get_manifest("q/pipeline", entry.digest)
+                assert manifest
+                (blob,) = json.loads(manifest[1])["layers"]
+                read = client.get_blob("q/pipeline", oci.Descriptor.from_json(blob))
+                assert read == bill(name)
+
+
 def test_what_was_not_released_is_not_found(registry_host: str):
     with Registry(registry_host) as client, pytest.raises(PipelineError, match="no release"):
         fetch(client, "p", "v9")
@@ -138,3 +249,12 @@ def test_differences_are_named_with_old_and_new(store: Store, images: dict[str, 
     assert ("commit", "", "c" * 40, f"{'c' * 40} with changes") in found
     assert len(found) == 3
     assert compare(one, one) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "can_be"),
+    [("v1.2", True), ("sha256:" + "0" * 64, True), ("latest", True), ("dist/plateline.yaml", False),
+     ("plateline.yaml", False), ("/etc/passwd", False), ("", False)],
+)  # fmt: skip
+def test_what_can_name_a_release_is_told_from_a_file(name: str, can_be: bool):
+    assert is_release_name(name) is can_be
