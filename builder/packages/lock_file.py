@@ -16,20 +16,23 @@ def in_hash(folder: Path, name: str) -> str:
     """Return the hash a lock carries of the .in file it was made from.
 
     Comments, empty lines and order do not count. What the file includes by `-r` or `-c` does, each
-    file below `folder` once. Raises BuilderError where an included file cannot be read.
+    file once; a line of debian.in that begins with a dash leaves a package out. Raises BuilderError where an included file cannot be read.
     """
-    lines, seen = [], set()
-    waiting = [folder / name]
+    lines: list[str] = []
+    seen: set[Path] = set()
+    # A line counts with the one that includes its file: a pin of -r is not a pin of -c.
+    waiting = [(folder / name, "")]
     while waiting:
-        path = waiting.pop()
+        path, included_by = waiting.pop()
         if path in seen:
             continue
         seen.add(path)
         for line in _lines(path):
-            lines.append(line)
-            included = _INCLUDE.fullmatch(line)
+            lines.append(included_by + line)
+            included = _INCLUDE.fullmatch(line) if path.name != "debian.in" else None
             if included and "://" not in included[1]:
-                waiting.append(path.parent / included[1].strip("\"'"))
+                inside = path.parent / included[1].strip("\"'")
+                waiting.append((inside, f"{included_by}{line}: "))
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 

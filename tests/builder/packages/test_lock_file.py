@@ -48,3 +48,15 @@ def test_an_included_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     write(tmp_path, requirements="-r gone.in\n")
     with pytest.raises(BuilderError, match=r"gone\.in cannot be read"):
         made(tmp_path)
+
+
+def test_a_package_that_debian_in_leaves_out_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "debian.in").write_text("bash\n-ca-certificates\n-r\n")
+    assert in_hash(tmp_path, "debian.in")
+
+
+def test_a_pin_that_moves_to_the_constraints_is_noticed(tmp_path: Path) -> None:
+    folder = write(tmp_path, requirements="-r a.in\n-c b.in\n", a="numpy\n", b="scipy\n")
+    before = in_hash(folder, "requirements.in")
+    write(folder, a="scipy\n", b="numpy\n")
+    assert in_hash(folder, "requirements.in") != before
