@@ -11,13 +11,16 @@ from typing import Any
 
 from cli.command import command
 from cli.output import ENGINE_HELP, JOBS_HELP, JSON_HELP, facts, say
-from cli.pipeline import PACKAGE, execute, finish, make_package, pin_local
+from cli.pipeline import execute, finish, make_package, pin_local
+
+# Not the file that `compile` writes: that one may be for a registry.
+_PACKAGE = "dist/demo.yaml"
 
 
 @command(
     help={
         "plate": "the folder of a real plate's images (without it a small one is simulated)",
-        "layout": "the plate's layout: bbbc013, bbbc014, or a TOML file's name in the plate",
+        "layout": "a known layout, or a TOML file, also one in the plate's folder",
         "engine": ENGINE_HELP,
         "jobs": JOBS_HELP + ", and steps to run",
         "no-cache": "run every step again",
@@ -49,7 +52,7 @@ def demo(
     pinned = pin_local(jobs)
     mark = done("build", mark)
     say("compiling the pipeline")
-    compiled = make_package(pinned, 0, "registry", PACKAGE)
+    compiled = make_package(pinned, 0, "registry", _PACKAGE)
     mark = done("compile", mark)
     sandbox = choose(engine, pinned.store)
     prepare = pinned.built["prepare"].image
@@ -66,7 +69,7 @@ def demo(
     if not plate:
         parameters["epochs"] = 1
     result = execute(
-        Path(PACKAGE), pinned.store, parameters=parameters, plate=str(folder),
+        Path(_PACKAGE), pinned.store, parameters=parameters, plate=str(folder),
         engine=engine, jobs=jobs, use_cache=not no_cache,
     )  # fmt: skip
     steps = {step.name.rpartition(".")[2]: step for step in result.steps.values()}

@@ -28,7 +28,7 @@ def doctor(fix: bool = False, stop_engine: bool = False, json: bool = False) -> 
         machine_parts.fix(missing, say, _agreed)
         found = machine_parts.checks()
         missing = [check for check in found if not check.found]
-    rows = [("part", "found", "used for", "to get it")]
+    rows = [("part", "found", "used for", "install with")]
     rows += [
         (
             check.name,

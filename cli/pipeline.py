@@ -179,6 +179,7 @@ def execute(
     from builder.registry.client import Registries
     from builder.registry.pull import pull
     from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
+    from pipeline.definition.plates import layout_value
     from pipeline.errors import PipelineError
     from pipeline.run import consent, places
     from pipeline.run.progress import live
@@ -200,6 +201,8 @@ def execute(
         for name, folder in (volumes or {}).items()
     }
     given = dict(parameters)
+    if "plate_layout" in given:
+        given["plate_layout"] = layout_value(given["plate_layout"], plate)
     if plate:
         if not Path(plate).is_dir():
             raise PipelineError(f"the plate {plate} is not a folder; name the one with its images")
@@ -311,14 +314,12 @@ def finish(result: Any) -> None:
 @command(
     help={
         "folder": "the folder of the plate's images",
-        "layout": "bbbc013, bbbc014, or a TOML file",
+        "layout": "a known layout or a TOML file; without it, those that fit are said",
         "engine": ENGINE_HELP,
         "json": JSON_HELP,
     },
 )
-def check_plate(
-    folder: str, layout: str = "bbbc014", engine: str = "auto", json: bool = False
-) -> None:
+def check_plate(folder: str, layout: str = "", engine: str = "auto", json: bool = False) -> None:
     """Print what a layout understands of a plate's folder: each well, its role and its dose."""
     from builder.sandbox.engines import choose
     from pipeline.definition import plates

@@ -47,10 +47,16 @@ def release(
     from pipeline.definition.stages import TARGETS
     from pipeline.errors import PipelineError
     from pipeline.release import publish as publishing
-    from pipeline.release.materials import is_dirty
+    from pipeline.release.materials import state
 
     prefix = named_registry(registry)
-    if not allow_dirty and is_dirty(ROOT):
+    commit, dirty = state(ROOT)
+    if not allow_dirty and not commit:
+        raise PipelineError(
+            f"{ROOT} has no commit that git knows, so the release could not name its source; "
+            "install git and release from a clone, or give --allow-dirty"
+        )
+    if not allow_dirty and dirty:
         raise PipelineError(
             "the tree has changes that no commit holds, so nobody could make this release "
             "again; commit them, or give --allow-dirty"

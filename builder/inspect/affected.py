@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
+from builder.inspect import checkout
 from builder.store import Store
 
 
@@ -34,8 +33,8 @@ def with_changed_tests(workspace: Workspace, revision: str) -> set[str]:
     """Return the targets whose folder `tests` git finds changed, new files included."""
     root = workspace.root
     commit = _commit(root, revision)
-    shown = _git(root, "diff", "--name-only", "--relative", "-z", commit, "--").decode()
-    fresh = _git(root, "ls-files", "--others", "--exclude-standard", "-z").decode()
+    shown = checkout.git(root, "diff", "--name-only", "--relative", "-z", commit, "--").decode()
+    fresh = checkout.git(root, "ls-files", "--others", "--exclude-standard", "-z").decode()
     paths = [Path(path) for path in (shown + fresh).split("\0") if path]
     return {
         name
@@ -54,26 +53,14 @@ def keys(workspace: Workspace, store: Store) -> Mapping[str, str]:
 def _export(root: Path, revision: str, folder: Path) -> Path:
     """Check `revision` out below `folder`, with an index of its own; return the workspace there."""
     index = {"GIT_INDEX_FILE": str(folder / "index")}
-    _git(root, "read-tree", _commit(root, revision), **index)
-    _git(root, "checkout-index", "--all", f"--prefix={folder}/tree/", **index)
-    return folder / "tree" / _git(root, "rev-parse", "--show-prefix").decode().strip()
+    checkout.git(root, "read-tree", _commit(root, revision), **index)
+    checkout.git(root, "checkout-index", "--all", f"--prefix={folder}/tree/", **index)
+    return folder / "tree" / checkout.git(root, "rev-parse", "--show-prefix").decode().strip()
 
 
 def _commit(root: Path, revision: str) -> str:
     """Return a revision's hash, so that no name is taken for an option."""
-    found = _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    found = checkout.git(
+        root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"
+    )
     return found.decode().strip()
-
-
-def _git(root: Path, *arguments: str, **environ: str) -> bytes:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, check=False,
-            env={**os.environ, **environ},
-        )  # fmt: skip
-    except FileNotFoundError:
-        raise BuilderError("git is not installed; --changed-since needs it") from None
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no reason"]
-        raise BuilderError(f"git {arguments[0]} in {root} failed: {reason[0]}")
-    return done.stdout

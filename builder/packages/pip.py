@@ -32,6 +32,9 @@ class Pinned(Protocol):
     def sha256(self) -> str: ...
 
 
+_UNREACHED = re.compile(r"after connection broken by '(.+?)'?: /")
+
+
 def platform() -> list[str]:
     """Return pip's options that choose wheels for the image instead of for this machine."""
     options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python.VERSION}"]
@@ -48,6 +51,12 @@ def run(arguments: Sequence[str], what: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        if unreached := _UNREACHED.search(done.stderr):
+            # pip then says that there is no such version, which it cannot know.
+            raise BuilderError(
+                f"{what} failed: the package index cannot be reached ({unreached[1][:200]}); check "
+                "the network and pip's own settings (`pip config list`)"
+            )
         if lacking := re.search(r"No matching distribution found for (.+)", done.stderr):
             errors.insert(
                 0,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,32 @@ def synthetic_plate(sandbox: Sandbox, image: oci.Image, folder: Path, seed: int 
     return plate
 
 
+def layout_value(layout: str, plate: str) -> str:
+    """Return what to hand to prepare for `layout`: a known name as it is, a TOML file's text.
+
+    The file is looked for as it was typed, then in the plate's folder, so that every task means the
+    same file by one name; the text makes a run depend on the content. Raises PipelineError for a
+    file that is in neither place or is no TOML.
+    """
+    if not layout.endswith(".toml"):
+        return layout
+    places = [Path(layout), Path(plate, layout)] if plate else [Path(layout)]
+    for path in places:
+        if path.is_file():
+            try:
+                text = path.read_text(encoding="utf-8-sig")
+                tomllib.loads(text)
+            except OSError as error:
+                raise PipelineError(f"cannot read the layout {path} ({error.strerror})") from None
+            except ValueError as error:  # of TOML, or not UTF-8
+                raise PipelineError(f"the layout {path} is not TOML ({error})") from None
+            return text.rstrip("\n") + "\n"
+    raise PipelineError(
+        f"the layout {layout} is neither at {' nor at '.join(map(str, places))}; "
+        "docs/layouts.md has examples"
+    )
+
+
 def check_plate(sandbox: Sandbox, image: oci.Image, plate: Path, layout: str) -> dict[str, Any]:
     """Return what a layout makes of the folder `plate`: text, problems, notes, plate_digest.
 
@@ -71,10 +98,10 @@ def check_plate(sandbox: Sandbox, image: oci.Image, plate: Path, layout: str) ->
         raise PipelineError(f"the plate {plate} is not a folder; name the one with its images")
     mounts = [Mount(plate.resolve(), "/plate")]
     if layout.endswith(".toml"):
-        if not Path(layout).is_file():
-            raise PipelineError(f"the layout {layout} is not there; docs/layouts.md has an example")
-        inside = f"/tmp/{Path(layout).name}"  # noqa: S108 - its own name, for messages about it
-        mounts.append(Mount(Path(layout).resolve(), inside))
+        layout_value(layout, str(plate))  # says what is wrong with the file before anything runs
+        file = Path(layout) if Path(layout).is_file() else plate / layout
+        inside = f"/tmp/{file.name}"  # noqa: S108 - its own name, for messages about it
+        mounts.append(Mount(file.resolve(), inside))
         layout = inside
     code, text = _run(
         sandbox, image, "common.check", ["/plate", "--layout", layout, "--json"], *mounts

@@ -22,7 +22,7 @@ from pipeline.spec.package import Package, arguments, image_digest, load, refere
 
 _ENDED = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
 _EQUALS = 1  # backend/api/v2beta1/filter.proto
-_PATIENCE = 5  # failed questions after a run in a row, until waiting ends
+_PATIENCE = 5  # consecutive failed status requests until waiting ends
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from builder.build.make import Built
 from builder.build.workspace import Workspace
+from builder.errors import BuilderError
+from builder.inspect import checkout
 from builder.oci import canonical
 from builder.packages import debian, wheels
 from pipeline.spec.provenance import Provenance
@@ -15,7 +16,7 @@ from pipeline.spec.provenance import Provenance
 
 def collect(workspace: Workspace, built: Mapping[str, Built]) -> Provenance:
     """Return what `built` was made from."""
-    commit, dirty = _git(workspace.root)
+    commit, dirty = state(workspace.root)
     locks = {
         path.relative_to(workspace.root).as_posix(): {
             "sha256": canonical.sha256(path.read_bytes()), "packages": _packages(path),
@@ -37,18 +38,13 @@ def _packages(lock: Path) -> dict[str, str]:
     return {package.name: package.version for package in read(lock.parent)}
 
 
-def is_dirty(root: Path) -> bool:
-    """Tell whether `root` has changes that no commit holds, or is no git checkout at all."""
-    return _git(root)[1]
+def state(root: Path) -> tuple[str, bool]:
+    """Return the commit of `root`, and whether it has changes that no commit holds.
 
-
-def _git(root: Path) -> tuple[str, bool]:
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=False)
-        return done.stdout.decode().strip() if done.returncode == 0 else ""
-
+    Without git, or outside of a checkout, the commit is empty.
+    """
     try:
-        commit = git("rev-parse", "HEAD")
-        return commit, bool(git("status", "--porcelain")) if commit else True
-    except FileNotFoundError:
+        commit = checkout.git(root, "rev-parse", "HEAD").decode().strip()
+        return commit, bool(checkout.git(root, "status", "--porcelain").strip())
+    except BuilderError:
         return "", True

@@ -70,7 +70,10 @@ def _pull(client: Any, base: Reference, place: Remote) -> None:
     login = _login(base.host, place)
 
     def lines() -> Lines:
-        return client.api.pull(name, tag=base.digest, stream=True, decode=True, auth_config=login)
+        found: Lines = client.api.pull(
+            name, tag=base.digest, stream=True, decode=True, auth_config=login
+        )
+        return found
 
     _follow(lines, f"pulling {name}@{base.digest}")
 
@@ -85,7 +88,7 @@ def _build(client: Any, order: Order, labels: Mapping[str, str]) -> str:
     ]
 
     def lines() -> Lines:
-        return client.api.build(
+        found: Lines = client.api.build(
             fileobj=_chunks(lambda sink: write_tar(context, sink)),
             custom_context=True,
             labels=dict(labels),
@@ -93,6 +96,7 @@ def _build(client: Any, order: Order, labels: Mapping[str, str]) -> str:
             forcerm=True,
             decode=True,
         )
+        return found
 
     found = ""
     for line in _each(lines, f"building on {base}", BuilderError):
@@ -123,7 +127,8 @@ def _push(client: Any, identity: str, target: Reference, tag: str, place: Remote
     login = _login(target.host, place)
 
     def lines() -> Lines:
-        return client.api.push(name, tag=tag, stream=True, decode=True, auth_config=login)
+        found: Lines = client.api.push(name, tag=tag, stream=True, decode=True, auth_config=login)
+        return found
 
     _follow(lines, f"pushing {name}:{tag}")
     if data := there():

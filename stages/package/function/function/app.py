@@ -160,7 +160,7 @@ class _Api:
         _plain(request)
         body = await request.body()
         asked, each = await self._service.run(
-            models, partial(tensors.decode, body, request.headers)
+            models, partial(tensors.decode, body, request.headers.getlist(tensors.LENGTH))
         )
         content, headers = tensors.encode(request.path_params["model"], asked, each.mean(axis=0))
         return Response(content, headers=headers)
@@ -185,7 +185,7 @@ def _plain(request: Request) -> None:
 async def _http_error(request: Request, error: HTTPException) -> Response:
     reason = error.detail
     if error.status_code == 404 and reason == "Not Found":
-        reason = f"there is no {request.url.path!r}; POST a picture to /, or see /openapi.json"
+        reason = f"there is no {request.scope['path']!r}; POST a picture to /, or see /openapi.json"
     return refusal(error.status_code, reason, dict(error.headers or {}))
 
 

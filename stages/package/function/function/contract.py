@@ -9,19 +9,20 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from .service import LARGE, Service
+from .bodies import Body, Message, TooSlowError
+from .service import Service
 from .settings import duration
 
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+# An answer that comes before a body of up to so many bytes keeps the connection for the next.
+SHORT = 1 << 20
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
@@ -91,8 +92,10 @@ class _Request:
         self._send = send
         self._headers = Headers(scope=scope)
         self._began = time.perf_counter()
-        self._size = 0
-        self._large = False
+        self._body = Body(service.bodies)
+        declared = self._headers.get("content-length", "0")
+        self._length = int(declared) if declared.isdecimal() else 0  # the parser took no other
+        self._more = self._length > 0 or "transfer-encoding" in self._headers
         self._status = 0
         # Only what can stand in a header and in a line of a log.
         self._call = re.sub(r"[^\x21-\x7e]", "", self._headers.get("x-call-id", ""))[:128]
@@ -116,26 +119,21 @@ class _Request:
         """Return the next part of the body.
 
         Raises HTTPException 413 once the body is too long, whatever it declared, and 408 where its
-        sender is too slow. Only few large bodies are held in memory at a time; the others wait.
+        sender is too slow, 503 where that was needed to make room for others.
         """
         settings = self._service.settings
-        declared = self._headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared) > settings.max_body:
+        if self._length > settings.max_body:
             raise HTTPException(413, f"the body is longer than {settings.max_body} bytes")
         left = max(0.0, settings.read_timeout - self._seconds()) if settings.read_timeout else None
         try:
-            async with asyncio.timeout(left):
-                message = await self._receive()
-        except TimeoutError:
-            raise HTTPException(
-                408, f"the body did not arrive within {settings.read_timeout:g} s"
-            ) from None
-        self._size += len(message.get("body", b""))
-        if self._size > settings.max_body:
+            message = await self._body.read(self._receive, left)
+        except TooSlowError as error:
+            again = {"Retry-After": "1"} if error.status == 503 else None
+            raise HTTPException(error.status, str(error), again) from None
+        if self._body.size > settings.max_body:
             raise HTTPException(413, f"the body is longer than {settings.max_body} bytes")
-        if self._size > LARGE and not self._large:
-            await self._service.large.acquire()
-            self._large = True
+        self._more = message.get("more_body", False)
+        await self._body.hold(len(message.get("body", b"")))
         return message
 
     async def send(self, message: Message) -> None:
@@ -146,14 +144,20 @@ class _Request:
             headers["X-Duration-Seconds"] = f"{self._seconds():.6f}"
             if self._call:
                 headers["X-Call-Id"] = self._call
-            if self._service.draining:
-                headers["Connection"] = "close"  # the next request goes to another instance
+            # While draining, the next request goes to another instance.
+            if self._service.draining or self._gives_up():
+                headers["Connection"] = "close"
         await self._send(message)
+
+    def _gives_up(self) -> bool:
+        """Return whether the rest of the body is not worth reading, or may never come."""
+        return self._more and (
+            self._status in (408, 413) or not 0 < self._length <= SHORT or "expect" in self._headers
+        )
 
     def close(self) -> None:
         """Count and log the answer; what was never answered counts as 499, as nginx has it."""
-        if self._large:
-            self._service.large.release()
+        self._body.close()
         seconds, method = self._seconds(), self._scope["method"]
         status = self._status or 499
         self._service.metrics.answered(method, status, seconds)

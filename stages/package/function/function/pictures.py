@@ -21,6 +21,7 @@ from starlette.requests import Request
 from .models import Size
 
 NAME = "the picture"
+MOST_VALUES = 1_000  # in a JSON body: an empty object takes 25 times its bytes of memory
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def decode(data: bytes, most_pixels: int, targets: Mapping[Size, Size]) -> Pictu
         )
     across, down = target
     tiles = tile_well(signal, dna, target)
-    return Picture(*signal.size, across // TILE, down // TILE, tiles)
+    return Picture(signal.width, signal.height, across // TILE, down // TILE, tiles)
 
 
 def warm() -> None:
@@ -62,8 +63,17 @@ def warm() -> None:
         decode(stream.getvalue(), TILE * TILE, {})
 
 
-def parse_json(body: bytes) -> Any:
-    """Return a JSON body's value; raises StageError where it is none."""
+def parse_json(body: bytes, tokens: bytes) -> Any:
+    """Return a JSON body's value, in which each of `tokens` stands for a value.
+
+    Raises StageError where it is none, or has more than MOST_VALUES of them, which is found before
+    any is made.
+    """
+    if sum(map(body.count, tokens)) > MOST_VALUES:
+        raise StageError(
+            f"the JSON has more than {MOST_VALUES} of the signs {tokens.decode()}; leave out "
+            "what is not asked for"
+        )
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -72,7 +82,7 @@ def parse_json(body: bytes) -> Any:
 
 def of_json(body: bytes) -> bytes:
     """Return the picture of `{"image": "<base64>"}`; raises StageError where there is none."""
-    document = parse_json(body)
+    document = parse_json(body, b",[{")
     text = document.get("image") if isinstance(document, dict) else None
     if not isinstance(text, str):
         raise StageError(
@@ -89,5 +99,6 @@ async def of_form(request: Request) -> bytes:
     async with request.form(max_files=1, max_fields=16) as form:
         for _, value in form.multi_items():
             if isinstance(value, UploadFile):
-                return await value.read()
+                data: bytes = await value.read()
+                return data
     raise StageError("the form has no file; send the picture as a file, with a filename")

@@ -13,12 +13,15 @@ import numpy as np
 from common.errors import StageError
 from numpy.typing import NDArray
 
+from .bodies import Bodies
 from .metrics import Metrics
 from .models import Model, Models, load
 from .pictures import warm
 from .settings import Settings
 
-LARGE = 1 << 20  # bytes; so many bodies above this size are held at a time as there are workers
+# Requests that are decoded at a time, for each worker: one that it runs, one that waits for it.
+# The pictures of more would lie in memory, where a body of some kilobytes can be one of 50 MB.
+JOBS = 2
 
 
 class Tiled(Protocol):
@@ -43,7 +46,8 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.pool = ThreadPoolExecutor(settings.workers, "inference")
-        self.large = asyncio.Semaphore(settings.workers)
+        self.bodies = Bodies(settings.max_bodies)
+        self._turns = asyncio.Semaphore(JOBS * settings.workers)
         self.draining = False
         self.in_flight = 0
         self._models: Models | None = None
@@ -96,12 +100,13 @@ class Service:
         waits is not begun.
         """
         job = _Job(self)
-        try:
-            asked, first, rest = await self.in_pool(job.begin, models, decode)
-            values = [first, *[await asyncio.wrap_future(future) for future in rest]]
-        except asyncio.CancelledError:
-            job.cancelled = True
-            raise
+        async with self._turns:
+            try:
+                asked, first, rest = await self.in_pool(job.begin, models, decode)
+                values = [first, *[await asyncio.wrap_future(future) for future in rest]]
+            except asyncio.CancelledError:
+                job.cancelled = True
+                raise
         return asked, np.array(values).reshape(-1, len(models)).T
 
     async def in_pool(self, function: Any, *arguments: Any) -> Any:

@@ -12,7 +12,9 @@ from pathlib import Path
 from common.errors import StageError
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-_PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
+# Each text is matched in one way only: trying others takes a second for some thousand digits.
+_PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
+_MOST_SECONDS = (2**63 - 1) / 1e9  # Go counts nanoseconds in 64 bits
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -24,10 +26,15 @@ def duration(text: str) -> float:
     """
     text = text.strip()
     if re.fullmatch(r"\d+", text, re.ASCII):
-        return float(text)
-    if not re.fullmatch(rf"\+?(?:{_PART})+", text, re.ASCII):
+        seconds = float(text)
+    elif re.fullmatch(rf"\+?(?:{_PART})+", text, re.ASCII):
+        parts = re.findall(_PART, text, re.ASCII)
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    else:
         raise ValueError(f"{text!r} is no duration; write for example 30s, 1m30s or 500ms")
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text, re.ASCII))
+    if seconds > _MOST_SECONDS:
+        raise ValueError(f"{text[:20]!r} is longer than 292 years, the longest duration")
+    return seconds
 
 
 def cores() -> int:
@@ -53,6 +60,7 @@ class Settings:
     intra_op_threads: int = 1
     max_inflight: int = 0
     max_body: int = 16 << 20
+    max_bodies: int = 64 << 20
     max_pixels: int = 16_777_216
     exec_timeout: float = 30.0
     read_timeout: float = 30.0
@@ -68,7 +76,7 @@ class Settings:
             "workers": cores(),
         }
         numbers = {"PORT": 1, "METRICS_PORT": 1, "workers": 1, "intra_op_threads": 1,
-                   "max_inflight": 0, "max_body": 1, "max_pixels": 1}  # fmt: skip
+                   "max_inflight": 0, "max_body": 1, "max_bodies": 1, "max_pixels": 1}  # fmt: skip
         for name, least in numbers.items():
             if text := env.get(name):
                 if not text.isdecimal() or int(text) < least:
@@ -80,4 +88,10 @@ class Settings:
                     found[name] = duration(text)
                 except ValueError as error:
                     raise StageError(f"{name}: {error}") from None
-        return Settings(**found)  # type: ignore[arg-type]
+        settings = Settings(**found)  # type: ignore[arg-type]
+        if settings.max_bodies < settings.max_body:
+            raise StageError(
+                f"max_bodies={settings.max_bodies} has no room for one body; set it to at least "
+                f"max_body, {settings.max_body}"
+            )
+        return settings

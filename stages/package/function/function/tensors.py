@@ -7,8 +7,11 @@ the models have: one input, tiles UINT8 [n, 256, 256, 3], and one output, probab
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,9 @@ from .pictures import parse_json
 LENGTH = "inference-header-content-length"
 # A number in JSON costs some thirty times a byte: longer bodies would stop everything else.
 LONGEST_JSON = 4 << 20
+SHORTEST_LIST = 6  # bytes for each list in the JSON, at least; a pixel has 8: [0,0,0],
 _SHAPE = [TILE, TILE, 3]
+_NO_BYTES = "data must be whole numbers from 0 to 255"
 INPUT = {"name": "tiles", "datatype": "UINT8", "shape": [-1, *_SHAPE]}
 OUTPUT = {"name": "probability", "datatype": "FP32", "shape": [-1, 1]}
 
@@ -35,16 +40,21 @@ class Asked:
     binary: bool
 
 
-def decode(body: bytes, headers: Mapping[str, str]) -> Asked:
-    """Read the body of an infer request; raises StageError that says what does not fit."""
-    length = headers.get(LENGTH, str(len(body)))
-    if not length.isdecimal() or int(length) > len(body):
-        raise StageError(f"{LENGTH} is {length!r}, the body has {len(body)} bytes")
-    if int(length) > LONGEST_JSON:
+def decode(body: bytes, lengths: Sequence[str] = ()) -> Asked:
+    """Read the body of an infer request, `lengths` being what LENGTH says, if it is there.
+
+    Memory: the JSON's values take at most 25 times its bytes, which are limited; binary tensors
+    are not copied. Raises StageError that says what does not fit.
+    """
+    length = _length(lengths, len(body))
+    if length > LONGEST_JSON:
         raise StageError(
             f"the JSON is longer than {LONGEST_JSON} bytes; send binary tensors, or pictures to /"
         )
-    document = parse_json(body[: int(length)])
+    text = body[:length]
+    lists = text.count(b"[")
+    _expect(lists <= length // SHORTEST_LIST + 100, "the JSON has more lists than a tensor needs")
+    document = parse_json(text, b'"{')  # most of a tensor are numbers
     _expect(isinstance(document, dict), "the body is no JSON object")
     inputs = document.get("inputs")
     _expect(
@@ -64,32 +74,57 @@ def decode(body: bytes, headers: Mapping[str, str]) -> Asked:
     )
     identity = document.get("id")
     _expect(identity is None or isinstance(identity, str), "id must be a string")
-    values = _values(tensor, body[int(length) :])
-    _expect(
-        values.size == np.prod(shape, dtype=object), f"the data does not fill the shape {shape}"
-    )
-    return Asked(identity, values.reshape(shape), _wants_binary(document))
+    values = _values(tensor, memoryview(body)[length:])
+    _expect(len(values) == math.prod(shape), f"the data does not fill the shape {shape}")
+    tiles = np.frombuffer(values, np.uint8).reshape(shape)
+    return Asked(identity, tiles, _wants_binary(document))
 
 
-def _values(tensor: dict[str, Any], binary: bytes) -> NDArray[np.uint8]:
+def _length(lengths: Sequence[str], size: int) -> int:
+    """Return how many of the body's `size` bytes are JSON."""
+    if not lengths:
+        return size
+    _expect(len(lengths) == 1, f"{LENGTH} is there {len(lengths)} times; send it once")
+    text = lengths[0]
+    if not re.fullmatch("[0-9]{1,18}", text) or int(text) > size:
+        raise StageError(f"{LENGTH} is {text[:20]!r}, the body has {size} bytes")
+    return int(text)
+
+
+def _values(tensor: dict[str, Any], binary: memoryview) -> bytes | memoryview:
+    """Return the tensor's bytes."""
     parameters = tensor.get("parameters") or {}
     _expect(isinstance(parameters, dict), "parameters must be an object")
     if (size := parameters.get("binary_data_size")) is not None:
         _expect(
             type(size) is int and size == len(binary) and "data" not in tensor,
-            f"binary_data_size is {size!r}, {len(binary)} bytes follow the JSON; send no data then",
+            f"binary_data_size is {size!r:.20}, {len(binary)} bytes follow the JSON; send no data "
+            "then",
         )
-        return np.frombuffer(binary, np.uint8)
+        return binary
     _expect(not binary, f"{len(binary)} bytes follow the JSON that no binary_data_size tells of")
+    return _numbers(tensor.get("data"), tensor["shape"])
+
+
+def _numbers(data: Any, shape: Sequence[int]) -> bytes:
+    """Return the numbers of `data`, flat or nested as `shape` is.
+
+    Each is looked at before an array is made: numpy makes one of strings where there is one
+    string, and takes for every element what the longest of them needs.
+    """
+    _expect(isinstance(data, list) and data, f"data must be a list that fills the shape {shape}")
+    if isinstance(data[0], list):
+        _expect(len(data) == shape[0], f"the data does not fill the shape {shape}")
+        for length in shape[1:]:
+            fits = set(map(type, data)) == {list} and set(map(len, data)) == {length}
+            _expect(fits, f"data must be flat, or nested as the shape {shape}")
+            data = list(chain.from_iterable(data))
+    _expect(len(data) == math.prod(shape), f"the data does not fill the shape {shape}")
     try:
-        values = np.array(tensor.get("data"))
-    except ValueError as error:
-        raise StageError(f"data is no tensor ({error})") from None
-    _expect(
-        values.dtype.kind in "iu" and values.size > 0 and values.min() >= 0 and values.max() < 256,
-        "data must be whole numbers from 0 to 255",
-    )
-    return values.astype(np.uint8)
+        _expect(set(map(type, data)) == {int}, _NO_BYTES)  # True would pass for 1
+        return bytes(data)
+    except ValueError:
+        raise StageError(_NO_BYTES) from None
 
 
 def _wants_binary(document: dict[str, Any]) -> bool:

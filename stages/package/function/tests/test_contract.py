@@ -271,10 +271,28 @@ def test_durations_are_go_durations(text, seconds):
     assert duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "-1s", "s", "1 s", "1d", "١s", "1s1"])
+@pytest.mark.parametrize(
+    "text", ["", "-1s", "s", "1 s", "1d", "١s", "1s1", "1" * 60_000 + "x", "1.1." * 20_000]
+)
 def test_other_words_are_no_durations(text):
     with pytest.raises(ValueError, match="no duration"):
         duration(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "2562048h", "9" * 400 + "s"])
+def test_durations_are_not_longer_than_gos(text):
+    """292 years; asyncio takes no infinite ones."""
+    with pytest.raises(ValueError, match="292 years"):
+        duration(text)
+    assert duration("2562047h") == 2562047 * 3600
+
+
+@pytest.mark.parametrize("asked", ["1" * 50_000 + "x", "9" * 5000])
+def test_a_strange_x_timeout_costs_nothing(start, asked):
+    with start(exec_timeout="0s") as function:
+        began = time.monotonic()
+        assert function.ask(body=PICTURE, X_Timeout=asked).status == 200
+        assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(

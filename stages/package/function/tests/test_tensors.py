@@ -84,11 +84,24 @@ WRONG = {
     "a true shape": ({"inputs": [tensor(ONE) | {"shape": [True, 256, 256, 3], "data": [1]}]}, b""),
     "no data": ({"inputs": [tensor(ONE)]}, b""),
     "few data": ({"inputs": [tensor(ONE, data=[1, 2])]}, b""),
+    "data nested otherwise": (
+        {"inputs": [tensor(ONE, data=ONE.reshape(3, 256, 256).tolist())]},
+        b"",
+    ),
+    "data nested too deep": ({"inputs": [tensor(ONE, data=ONE[..., None].tolist())]}, b""),
+    "ragged data of one size": (
+        {"inputs": [tensor(ONE, data=[*ONE.reshape(-1)[1:].tolist(), [1]])]},
+        b"",
+    ),
+    "true and false": ({"inputs": [tensor(ONE, data=[True] * ONE.size)]}, b""),
+    "one true": ({"inputs": [tensor(ONE, data=[*[1] * (ONE.size - 1), True])]}, b""),
+    "one fraction": ({"inputs": [tensor(ONE, data=[*[1] * (ONE.size - 1), 1.0])]}, b""),
+    "one large number": ({"inputs": [tensor(ONE, data=[*[1] * (ONE.size - 1), 256])]}, b""),
     "ragged data": ({"inputs": [tensor(ONE, data=[[1], [1, 2]])]}, b""),
     "fractions": ({"inputs": [tensor(ONE, data=[0.5])]}, b""),
-    "large numbers": ({"inputs": [tensor(ONE, data=[256])]}, b""),
-    "vast numbers": ({"inputs": [tensor(ONE, data=[10**400])]}, b""),
-    "negative numbers": ({"inputs": [tensor(ONE, data=[-1])]}, b""),
+    "large numbers": ({"inputs": [tensor(ONE, data=[256] * ONE.size)]}, b""),
+    "vast numbers": ({"inputs": [tensor(ONE, data=[*[1] * (ONE.size - 1), 10**400])]}, b""),
+    "negative numbers": ({"inputs": [tensor(ONE, data=[-1] * ONE.size)]}, b""),
     "words": ({"inputs": [tensor(ONE, data=["a"])]}, b""),
     "nothing of one": ({"inputs": [tensor(ONE, data=[None])]}, b""),
     "lost bytes": ({"inputs": [tensor(ONE, data=[1])]}, b"12"),
@@ -107,10 +120,23 @@ def test_a_request_that_does_not_fit_is_refused_with_the_reason(function, name):
     assert answer.json["error"]
 
 
-@pytest.mark.parametrize("length", ["-1", "x", "99999999", "1e3"])
+@pytest.mark.parametrize("length", ["-1", "x", "99999999", "1e3", "9" * 5000, "+1", "1_0", "1 1"])
 def test_a_wrong_length_of_the_json_is_refused(function, length):
     answer = infer(function, {}, Inference_Header_Content_Length=length)
     assert "inference-header-content-length" in answer.json["error"]
+
+
+def test_a_length_that_is_there_twice_is_refused(function):
+    head = json.dumps({"inputs": [tensor(ONE, parameters={"binary_data_size": ONE.size})]}).encode()
+    name = b"Inference-Header-Content-Length"
+    found = function.raw(
+        b"POST /v2/models/A/infer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"%s: %d\r\n%s: 2\r\nContent-Length: %d\r\n\r\n"
+        % (name, len(head), name, len(head) + ONE.size)
+        + head + ONE.tobytes()
+    )  # fmt: skip
+    assert found.startswith(b"HTTP/1.1 400 ")
+    assert b"send it once" in found
 
 
 def test_long_json_is_refused_since_parsing_it_would_stop_all_else(function):
