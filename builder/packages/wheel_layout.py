@@ -100,6 +100,10 @@ class _Source(WheelFile):
                 raise BuilderError(
                     f"{path.name}: refused the entry {info.filename}: not a plain file"
                 )
+            if "\\" in info.filename:  # one part of a path here, several where it was made
+                raise BuilderError(
+                    f"{path.name}: refused the entry {info.filename!r}: it has a backslash"
+                )
             check_path(info.filename, path.name)
         super().__init__(self.archive)
         self._promised = dict(self._promises())

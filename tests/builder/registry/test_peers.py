@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from builder import oci
-from builder.oci import layer
+from builder.oci import gzip, layer
 from builder.oci.entry import Entry
 from builder.oci.reference import Reference
 from builder.registry.client import Registry
@@ -58,7 +58,7 @@ def pushed(store: Store, registry_host: str) -> tuple[oci.Image, Reference]:
     with store.writing() as (stream, keep):
         built = layer.write_layer(entries, stream)
         keep(built.blob.digest)
-    assert store.path(built.blob.digest).read_bytes().count(layer._MEMBER) == 5
+    assert store.path(built.blob.digest).read_bytes().count(gzip._HEADER) == 5
     config = {"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/app/before"]}}
     image, documents = oci.assemble(config, (built,))
     store.add_image(documents)
