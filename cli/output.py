@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ ENGINE_HELP = "auto, bubblewrap, podman or docker"
 REGISTRY_HELP = "HOST/PREFIX that holds the images ($PLATELINE_REGISTRY)"
 INSECURE_HELP = "speak plain HTTP to a registry that is not on this machine"
 
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
+
 
 def say(line: str) -> None:
     """Print one line of progress, on stderr."""
@@ -24,7 +27,9 @@ def say(line: str) -> None:
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows, the first of which is the head, in columns."""
+    """Print rows, the first of which is the head, in columns; a terminal gets digests cut."""
+    if sys.stdout.isatty():
+        rows = [[_DIGEST.sub(r"\1…", cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

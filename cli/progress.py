@@ -48,3 +48,16 @@ def pushing() -> Callable[[str, int], None]:
             say("  pushed " + ", ".join(f"{n} {b / 1e6:.0f} MB" for n, b in sent.items()))
 
     return show
+
+
+def sometimes(say: Callable[[str], object], seconds: float = 10.0) -> Callable[[str], None]:
+    """Return a listener that says the first line at once, and then one in so many seconds."""
+    last = 0.0
+
+    def show(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            say(line)
+
+    return show

@@ -9,6 +9,7 @@ from typing import Any
 
 from cli.command import command
 from cli.output import INSECURE_HELP, JSON_HELP, ROOT, facts, say
+from cli.progress import sometimes
 
 STACK = str(ROOT / "deploy" / "openfaas" / "stack.yaml")
 _SHOWN = ("class", "probability", "model_digest")
@@ -58,8 +59,9 @@ def deploy(
     json: bool = False,
 ) -> None:
     """Deploy a packaged image to OpenFaaS, wait until it is ready, and send it one tile."""
+    from pipeline.definition.plates import sample_tile
     from pipeline.errors import PipelineError
-    from pipeline.serving.deploy import Gateway, find_password, read_stack, sample_tile
+    from pipeline.serving.deploy import Gateway, find_password, read_stack
     from pipeline.serving.deploy import deploy as put
 
     url = gateway or os.environ.get("OPENFAAS_URL", "")
@@ -70,7 +72,9 @@ def deploy(
         picture = Path(tile).read_bytes() if tile else sample_tile()
     except OSError as error:
         raise PipelineError(f"cannot read the tile {tile} ({error.strerror})") from None
-    where = Gateway(url, *find_password(url), insecure=insecure, timeout=timeout)
+    where = Gateway(
+        url, *find_password(url), insecure=insecure, timeout=timeout, waiting=sometimes(say)
+    )
     found = put(where, body, picture)
     rows = [("what", "found"), ("function", found.name), ("image", found.image)]
     rows += [("address", found.url), ("was", "updated" if found.updated else "created")]

@@ -16,7 +16,8 @@ def in_hash(folder: Path, name: str) -> str:
     """Return the hash a lock carries of the .in file it was made from.
 
     Comments, empty lines and order do not count. What the file includes by `-r` or `-c` does, each
-    file once; a line of debian.in that begins with a dash leaves a package out. Raises BuilderError where an included file cannot be read.
+    file once; a line of debian.in that begins with a dash leaves a package out. Raises BuilderError
+    where an included file cannot be read.
     """
     lines: list[str] = []
     seen: set[Path] = set()

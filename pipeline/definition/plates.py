@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import binascii
 import json
 import os
 import shutil
+import struct
 import tempfile
 import tomllib
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +123,28 @@ def example_tiles(sandbox: Sandbox, image: oci.Image, tiles: Path, folder: Path)
     if code:
         raise PipelineError(f"writing example tiles failed: {_last_line(text)}")
     return {name: folder / file for name, file in json.loads(_last_line(text)).items()}
+
+
+def sample_tile(size: int = 256) -> bytes:
+    """Return a PNG that a function takes as a tile: red 0, green a ring, blue a disc.
+
+    Format: https://www.w3.org/TR/png-3/.
+    """
+    rows = bytearray()
+    for y in range(size):
+        rows.append(0)
+        for x in range(size):
+            away = ((x - size // 2) ** 2 + (y - size // 2) ** 2) ** 0.5 / (size / 2)
+            rows += bytes((0, 40 + int(160 * (0.3 < away < 0.6)), 20 + int(200 * (away < 0.3))))
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", binascii.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(rows)))
+        + chunk(b"IEND", b"")
+    )

@@ -7,12 +7,9 @@ and FunctionStatus. Stack file: https://docs.openfaas.com/reference/yaml.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
-import struct
 import time
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +46,8 @@ class Gateway:
     """Where to deploy, and as whom. Times are in seconds.
 
     `timeout` is how long the function may take to become ready, `pause` how long to wait before
-    asking again. Plain HTTP carries the password to loopback only, unless `insecure`.
+    asking again; `waiting` is told each time what is waited for. Plain HTTP carries the password to
+    loopback only, unless `insecure`.
     """
 
     url: str
@@ -58,6 +56,7 @@ class Gateway:
     insecure: bool = False
     timeout: float = 300.0
     pause: float = 1.0
+    waiting: Callable[[str], object] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -197,6 +196,7 @@ def _ask(
             )
         if time.monotonic() + gateway.pause > end:
             raise error from None
+        gateway.waiting(f"{error}; asking again for up to {end - time.monotonic():.0f} s")
         time.sleep(gateway.pause)
 
 
@@ -231,29 +231,5 @@ def _await(
                 f"{name} was not ready after {gateway.timeout:g} s ({state}); can the cluster pull "
                 f"the image? See `kubectl -n {namespace or 'openfaas-fn'} describe deploy/{name}`"
             )
+        gateway.waiting(f"waiting for {name}: {state}")
         time.sleep(gateway.pause)
-
-
-def sample_tile(size: int = 256) -> bytes:
-    """Return a PNG that a function takes as a tile: red 0, green a ring, blue a disc.
-
-    Format: https://www.w3.org/TR/png-3/.
-    """
-    rows = bytearray()
-    for y in range(size):
-        rows.append(0)
-        for x in range(size):
-            away = ((x - size // 2) ** 2 + (y - size // 2) ** 2) ** 0.5 / (size / 2)
-            rows += bytes((0, 40 + int(160 * (0.3 < away < 0.6)), 20 + int(200 * (away < 0.3))))
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", binascii.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    head = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(bytes(rows)))
-        + chunk(b"IEND", b"")
-    )

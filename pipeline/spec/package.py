@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -157,8 +158,11 @@ def arguments(package: Package, given: Mapping[str, Any]) -> dict[str, Any]:
     declared = package.spec["root"].get("inputDefinitions", {}).get("parameters", {})
     unknown = [name for name in given if name not in declared]
     if unknown:
+        close = difflib.get_close_matches(unknown[0], declared, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
         raise PipelineError(
-            f"the package has no parameter {unknown[0]!r}; it has {', '.join(sorted(declared))}"
+            f"the package has no parameter {unknown[0]!r}; {meant}"
+            f"It has {', '.join(sorted(declared))}"
         )
     found = {}
     for name, definition in declared.items():

@@ -21,8 +21,9 @@ from builder.build.workspace import Workspace
 from builder.oci.reference import Reference
 from builder.sandbox.engines import choose
 from builder.store import Store
+from pipeline.definition.plates import sample_tile
 from pipeline.errors import PipelineError
-from pipeline.serving.deploy import Gateway, deploy, find_password, read_stack, sample_tile
+from pipeline.serving.deploy import Gateway, deploy, find_password, read_stack
 from pipeline.serving.function import classify, serving
 
 from . import gateway
