@@ -104,6 +104,7 @@ def checkout(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize(("suite", "version"), HOSTS.items(), ids=HOSTS)
 def test_another_python_in_a_container_without_rights_gives_the_same_digests(
     engine: Docker, here: dict[str, str], tmp_path: Path, suite: str, version: str
