@@ -28,11 +28,11 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import sys
 from pathlib import Path
-from builder.build import build
-from builder.push import push
-from builder.registry import Registry
+from builder.build.make import build
+from builder.registry.push import push
+from builder.registry.client import Registry
 from builder.store import Store
-from builder.workspace import Workspace
+from builder.build.workspace import Workspace
 root, folder, registry = sys.argv[1:4]
 store = Store.open(Path(folder))
 print("ready", flush=True)

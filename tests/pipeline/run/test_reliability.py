@@ -315,7 +315,10 @@ def test_a_file_in_tmp_counts_as_memory(execute, script):
 
     result = execute(tmp)
     assert result.state == "failed"
-    assert "No space left" in (result.folder / "steps" / "script" / "log.txt").read_text()
+    said = (result.folder / "steps" / "script" / "log.txt").read_text()
+    said += result.steps["script"].error
+    # A control group kills the step; without one, /tmp is as small as the limit.
+    assert "No space left" in said or "more than its memory limit" in said
 
 
 @pytest.fixture
