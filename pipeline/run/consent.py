@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.run.step.context import Volume
 from pipeline.run.step.publication import targets
 from pipeline.spec.kubernetes import asks_for_network, known_name
-from pipeline.spec.package import Package
+from pipeline.spec.package import Package, strings
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,19 +72,8 @@ def grants(
 
 def published(package: Package, parameters: Mapping[str, Any]) -> frozenset[str]:
     """Return the repositories of the local store that constants and parameters name."""
-    words = enumerate(_strings([package.spec, parameters]))
+    words = enumerate(strings([package.spec, parameters]))
     return targets({str(number): word for number, word in words})
-
-
-def _strings(node: Any) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, Mapping):
-        for inner in node.values():
-            yield from _strings(inner)
-    elif isinstance(node, list):
-        for inner in node:
-            yield from _strings(inner)
 
 
 def remember(store: Store, checkout: Path, digest: str) -> None:

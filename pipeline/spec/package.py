@@ -183,18 +183,19 @@ def arguments(package: Package, given: Mapping[str, Any]) -> dict[str, Any]:
 def references(package: Package) -> list[str]:
     """Return every image by digest that the package runs or hands to a step as a value."""
     images = {*package.images().values()} - STUBS
-    return sorted({*images, *filter(PINNED.fullmatch, _strings(package.spec))})
+    return sorted({*images, *filter(PINNED.fullmatch, strings(package.spec))})
 
 
-def _strings(node: Any) -> Iterator[str]:
+def strings(node: Any) -> Iterator[str]:
+    """Yield every text in a document, at any depth."""
     if isinstance(node, str):
         yield node
     elif isinstance(node, Mapping):
         for inner in node.values():
-            yield from _strings(inner)
+            yield from strings(inner)
     elif isinstance(node, list):
         for inner in node:
-            yield from _strings(inner)
+            yield from strings(inner)
 
 
 def image_digest(reference: str) -> str:

@@ -39,3 +39,9 @@ def test_the_demo_on_the_real_plate_calls_every_held_out_control_right(
     served = Store.open().image(facts["function_image"].partition("@")[2])
     base = facts["images"]["function"]["digest"]
     assert served.config["config"]["Labels"]["org.opencontainers.image.base.digest"] == base
+    again = invoke(
+        "demo", "--plate", str(BBBC013), "--layout", "bbbc013", "--json",
+        PYTHONHASHSEED="7", TZ="Asia/Kathmandu", LC_ALL="C",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["function_image"] == facts["function_image"]

@@ -14,7 +14,7 @@ from builder.registry.push import push
 from builder.sandbox.engines import choose
 from builder.store import Store
 from tests import registries
-from tests.builder.registry.test_connection import HTPASSWD, log_in
+from tests.builder.logins import HTPASSWD, log_in
 from tests.conftest import missing
 
 from . import proxy

@@ -23,7 +23,7 @@ from builder.sandbox.process import Mount, Process
 from builder.sandbox.process import run as run_process
 from builder.store import Store
 from tests import registries
-from tests.builder.registry.test_connection import HTPASSWD, PASSWORD, USER
+from tests.builder.logins import HTPASSWD, PASSWORD, USER
 
 from .conftest import ROOT, base_image
 

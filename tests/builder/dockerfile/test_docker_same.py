@@ -7,13 +7,10 @@ for the tests that are named so.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
-import tarfile
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +24,11 @@ from builder.registry.push import push
 from builder.sandbox.unpack import image_entries
 from builder.store import Store
 from tests.builder.conftest import Make
+from tests.builder.docker_images import Tree, settings, unsave
 from tests.conftest import missing
 from tests.servers import files
 
 DOCKER = "/usr/bin/docker"
-# Path -> kind, mode, uid, gid, and the content's hash or the link's target.
-Tree = dict[str, tuple[Any, ...]]
 FILES = {
     "one.txt": "1", "two.txt": "2", "src/run": "run", "src/sub/data": "data", "src/b.txt": "b",
     "src/c.txt": "c", "dir/x/deep": "deep", "links/file": "linked", "a/node/x": "ax",
@@ -101,48 +97,6 @@ def theirs(workspace: Workspace, folder: Path) -> tuple[Tree, dict[str, Any]]:
         return unsave(saved)
     finally:
         subprocess.run([DOCKER, "rmi", "-f", tag], check=False, capture_output=True)
-
-
-_KINDS = {
-    tarfile.REGTYPE: "file",
-    tarfile.DIRTYPE: "dir",
-    tarfile.SYMTYPE: "symlink",
-    tarfile.LNKTYPE: "hardlink",
-}
-
-
-def unsave(path: Path) -> tuple[Tree, dict[str, Any]]:
-    """Read what `docker save` wrote: the layers laid over each other, and the config."""
-    tree: Tree = {}
-    with tarfile.open(path) as archive:
-
-        def member(name: str) -> Any:
-            stream = archive.extractfile(name)
-            assert stream
-            return stream
-
-        (manifest,) = json.load(member("manifest.json"))
-        config = json.load(member(manifest["Config"]))
-        for name in manifest["Layers"]:
-            with tarfile.open(fileobj=member(name)) as layer:
-                for info in layer:
-                    data = info.linkname
-                    if info.isreg():
-                        content = layer.extractfile(info)
-                        assert content
-                        data = hashlib.sha256(content.read()).hexdigest()
-                    kind = _KINDS[info.type]
-                    where = info.name.strip("/")
-                    for below in [p for p in tree if kind != "dir" and p.startswith(where + "/")]:
-                        del tree[below]
-                    tree[where] = (kind, oct(info.mode & 0o7777), info.uid, info.gid, data)
-    return tree, settings(config["config"])
-
-
-def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config without what is empty: null on one side is nothing on the other."""
-    engine = ("Hostname", "Domainname", "Image", "ArgsEscaped")
-    return {name: value for name, value in config.items() if value and name not in engine}
 
 
 def same(workspace: Workspace, store: Store, folder: Path) -> None:

@@ -24,7 +24,7 @@ from builder.sandbox.unpack import image_entries
 from builder.store import Store
 from builder.store.roots import kept
 from tests.builder.conftest import Make
-from tests.builder.dockerfile.test_docker_same import Tree, settings, unsave
+from tests.builder.docker_images import Tree, settings, unsave
 from tests.conftest import missing
 
 ROOT = Path(__file__).parents[3]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,22 +18,10 @@ from builder.registry.push import push
 from builder.store import Store
 from tests import registries
 from tests.builder import small, token_server
+from tests.builder.logins import HTPASSWD, PASSWORD, SECRETS, USER, log_in
 
 ROOT = Path(__file__).parents[3]
-USER, PASSWORD = "tester", "s3cret-Pass"
-SECRETS = (PASSWORD, base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
-# bcrypt of the password above, as `htpasswd -nB` prints it.
-HTPASSWD = f"{USER}:$2y$04$0e5fMrC/KdDv.oKZkYoYBeN4ZoCqW5hwEDNmAnmJr4aZifKSU26.C\n"
 KEY = "1" * 64
-
-
-def log_in(folder: Path, host: str, password: str = PASSWORD) -> Path:
-    """Write what `docker login` leaves behind and return the file."""
-    folder.mkdir(exist_ok=True)
-    auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
-    path = folder / "config.json"
-    path.write_text(json.dumps({"auths": {host: {"auth": auth}}}))
-    return path
 
 
 @pytest.fixture(params=["basic", "token"])

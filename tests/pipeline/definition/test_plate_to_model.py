@@ -14,7 +14,7 @@ from pipeline.definition.stages import STAGES
 from pipeline.spec.compile import compile_package
 from pipeline.spec.package import Package, load
 from pipeline.spec.retries import Retries
-from tests.pipeline.spec.test_compile import MADE, PINS
+from tests.pipeline.pins import MADE, PINS
 
 PARAMETERS = {
     "plate_path": "bbbc/BBBC014/BBBC014_v1_images",

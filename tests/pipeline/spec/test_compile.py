@@ -16,15 +16,13 @@ import pytest
 from builder.store import Store
 from pipeline.definition.pipelines import definition
 from pipeline.definition.settings import Settings
-from pipeline.definition.stages import TARGETS
 from pipeline.errors import PipelineError
 from pipeline.spec.compile import compile_package, package_key
 from pipeline.spec.package import Package, load
-from pipeline.spec.provenance import Provenance, read
+from pipeline.spec.provenance import read
+from tests.pipeline.pins import MADE, PINS
 
 ROOT = Path(__file__).resolve().parents[3]
-PINS = {name: f"registry.test/p/{name}@sha256:{'ab' * 32}" for name in TARGETS}
-MADE = Provenance("c" * 40, dirty=False, images={}, locks={})
 
 
 def compiled(tmp_path: Path, pins=PINS) -> Package:
