@@ -1,8 +1,10 @@
-"""The pipeline: prepare, train for each fold, validate, gate, package, and a summary at the end.
+"""The pipeline: scan, prepare, train for each fold, validate, gate, package, and a summary.
 
-Written against Kubeflow Pipelines v2. Every step hands the digest of what it made to the next one
-as a parameter: the backend's cache key holds parameters and images, but neither the content of
-artifacts nor that of claims, so without it a step could be taken from the cache for other data.
+Written against Kubeflow Pipelines v2, whose cache key holds parameters, images and the names of
+input artifacts, but not what lies in claims. So a first step, which is never taken from the cache,
+reads what the later ones will take from claims and hands its digests on as parameters: all others
+are cached by them. Every step hands on the digest of what it made as well, and who gets it checks
+it: what was stored for a step that was taken from the cache may be damaged or gone.
 
 KFP reads the annotations of these functions as objects, so they must not be postponed here.
 """
@@ -34,12 +36,31 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
     """Return the pipeline whose steps run `images`: target -> repository@sha256:…"""
 
     @dsl.container_component
-    def prepare(
+    def scan(
         plate_path: str,
         plate_layout: str,
         plate_digest: str,
         workspace_name: str,
+        checkpoint_prepare: bool,
+        checkpoint_train: bool,
+        checkpoint_validate: bool,
+        plate: dsl.OutputPath(str),
+        layout: dsl.OutputPath(str),
+        checkpoints: dsl.OutputPath(str),
+    ):
+        """Hash what later steps take from claims: the plate, its layout, the checkpoints."""
+        return _container(images, "scan")
+
+    @dsl.container_component
+    def prepare(
+        plate_path: str,
+        plate_layout: str,
+        plate_digest: str,
+        layout_digest: str,
+        workspace_name: str,
         checkpoint: bool,
+        checkpoints_digest: str,
+        fresh: str,
         tiles: dsl.Output[dsl.Dataset],
         summary: dsl.Output[dsl.HTML],
         folds: dsl.OutputPath(list),
@@ -61,6 +82,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         weights_sha256: str,
         workspace_name: str,
         checkpoint: bool,
+        checkpoints_digest: str,
         tiles_digest: str,
         tiles: dsl.Input[dsl.Dataset],
         model: dsl.Output[dsl.Model],
@@ -75,6 +97,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         f1_threshold: float,
         workspace_name: str,
         checkpoint: bool,
+        checkpoints_digest: str,
         seed: int,
         tiles_digest: str,
         model_digests: list,
@@ -192,6 +215,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         artifact_repo: str = "",
         model_repo: str = "localhost/plateline/model",
         on_reject: str = "fail",
+        fresh: str = "",
         package_digest: str = "",
     ):
         """From a microscopy plate to a validated, packaged model.
@@ -219,6 +243,8 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 empty keeps none.
             model_repo: OCI repository for the servable image.
             on_reject: What a model below the threshold does to the run: fail or skip.
+            fresh: Any text not used before runs every step again; what an earlier run left in the
+                cache is then not taken.
             package_digest: Digest of this package; submit and run fill it in.
         """
         ending = summary(
@@ -234,16 +260,31 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         # Taken from the cache it would tell how another run ended.
         ending.set_caching_options(False)
         with dsl.ExitHandler(ending, name="plate-to-model"):
-            prepared = prepare(
+            scanned = scan(
                 plate_path=plate_path,
                 plate_layout=plate_layout,
                 plate_digest=plate_digest,
                 workspace_name=workspace_name,
+                checkpoint_prepare=checkpoint_prepare,
+                checkpoint_train=checkpoint_train,
+                checkpoint_validate=checkpoint_validate,
+            )
+            _finish(scanned, images, "scan")
+            # It says what lies in the claims now, which is not in the cache key.
+            scanned.set_caching_options(False)
+            kubernetes.mount_pvc(scanned, IMAGES_CLAIM, "/mnt/images")
+            kubernetes.mount_pvc(scanned, WORKDIR_CLAIM, "/mnt/workspace")
+            prepared = prepare(
+                plate_path=plate_path,
+                plate_layout=plate_layout,
+                plate_digest=scanned.outputs["plate"],
+                layout_digest=scanned.outputs["layout"],
+                workspace_name=workspace_name,
                 checkpoint=checkpoint_prepare,
+                checkpoints_digest=scanned.outputs["checkpoints"],
+                fresh=fresh,
             )
             _finish(prepared, images, "prepare")
-            # What lies in the claims is not in the cache key, and prepare alone reads a plate.
-            prepared.set_caching_options(False)
             kubernetes.mount_pvc(prepared, IMAGES_CLAIM, "/mnt/images")
             kubernetes.mount_pvc(prepared, WORKDIR_CLAIM, "/mnt/workspace")
             with dsl.ParallelFor(prepared.outputs["folds"], name="folds") as fold:
@@ -259,6 +300,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                     weights_sha256=weights_sha256,
                     workspace_name=workspace_name,
                     checkpoint=checkpoint_train,
+                    checkpoints_digest=scanned.outputs["checkpoints"],
                     tiles_digest=prepared.outputs["digest"],
                     tiles=prepared.outputs["tiles"],
                 )
@@ -271,6 +313,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 f1_threshold=f1_threshold,
                 workspace_name=workspace_name,
                 checkpoint=checkpoint_validate,
+                checkpoints_digest=scanned.outputs["checkpoints"],
                 seed=seed,
                 tiles_digest=prepared.outputs["digest"],
                 model_digests=dsl.Collected(trained.outputs["digest"]),

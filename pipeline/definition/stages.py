@@ -35,6 +35,7 @@ _HOUR = 3600
 _SMALL = (("100m", "1"), ("256Mi", "512Mi"), 600)  # the launcher alone takes 103 MB
 
 STAGES = {
+    "scan": Stage("prepare", "prepare.scan", ("100m", "1"), ("256Mi", "512Mi"), _HOUR, retries=1),
     "prepare": Stage("prepare", "prepare", ("2", "4"), ("4Gi", "8Gi"), _HOUR, retries=1),
     "train": Stage("train", "train", ("2", "4"), ("4Gi", "8Gi"), 24 * _HOUR, retries=2),
     "validate": Stage("validate", "validate", ("1", "2"), ("1Gi", "4Gi"), _HOUR, retries=1),

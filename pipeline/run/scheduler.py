@@ -84,6 +84,9 @@ class Graph:
         metadata = placeholders.filled(importer.get("metadata", {}), parameters)
         ((key, definition),) = component["outputDefinitions"]["artifacts"].items()
         entry = {"name": key, "uri": uri, "type": definition["artifactType"], "metadata": metadata}
+        # Imported again it is another artifact; otherwise the one of the first import.
+        again = f"{self.around.folder.name}/{name}" if importer.get("reimport") else "imported"
+        entry["id"] = f"{again}/{key}"
         self.around.record.update(name, state="succeeded", artifacts={key: [entry]})
         return Outcome("succeeded", {}, {key: [entry]})
 

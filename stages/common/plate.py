@@ -6,6 +6,7 @@ import os
 import re
 import string
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,6 +96,17 @@ def files_below(folder: Path) -> list[Path]:
                 f"cannot list the plate's folder {inside}: {error.strerror}; check its rights"
             ) from None
     return sorted(found)
+
+
+def digest_of(plate: Plate) -> str:
+    """Return the digest of a plate: its images' names and contents, nothing else.
+
+    Raises StageError for a file that cannot be read.
+    """
+    paths = list(plate.images.values())
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        hashes = pool.map(digest.file_sha256, paths)
+        return digest.of_hashes(dict(zip(map(plate.relative, paths), hashes, strict=True)))
 
 
 def match(folder: Path, layout: Layout) -> Plate:

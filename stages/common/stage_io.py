@@ -32,6 +32,13 @@ def local_path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
+# What a step that is taken from the cache once made may have been changed or removed since.
+_AGAIN = (
+    "; what an earlier run stored was changed or is gone: run again with the parameter fresh set "
+    "to a new text, so that nothing is taken from the cache"
+)
+
+
 @dataclass(frozen=True)
 class Artifact:
     """An input or output artifact: its name, URI, where it lies here, and its metadata."""
@@ -102,12 +109,24 @@ class StageIO:
             raise StageError(f"the input artifact {name!r} is missing")
         for artifact in artifacts:
             if not artifact.path.exists():
-                raise StageError(f"the input artifact {name!r} is not at {artifact.path}")
+                raise StageError(f"the input artifact {name!r} is not at {artifact.path}{_AGAIN}")
         return artifacts
 
     def input(self, name: str) -> Artifact:
         """Return the only input artifact called `name`."""
         return self.inputs(name)[0]
+
+    def check_handed(self, name: str, found: str | list[str]) -> None:
+        """Compare what the producer said it made, the parameter `name`, with what arrived.
+
+        A list is compared in any order. Raises StageError where they differ; a stage that is run by
+        itself may lack the parameter.
+        """
+        said = self.parameters().get(name)
+        if said and sorted([said] if isinstance(said, str) else said) != sorted(
+            [found] if isinstance(found, str) else found
+        ):
+            raise StageError(f"{name} is {said}, but what arrived has {found}{_AGAIN}")
 
     def output_names(self) -> list[str]:
         """Return the names of the output artifacts that the component declares.

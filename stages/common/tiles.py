@@ -55,6 +55,11 @@ class Tiles:
         """The names of the folds, in the layout's order."""
         return list(self.plate["folds"])
 
+    @property
+    def digest(self) -> str:
+        """The digest of plate.json, which names all other files: what prepare hands on."""
+        return digest.folder_digest(self.folder / "plate.json")
+
 
 def write_index(path: Path, index: Iterable[Tile]) -> None:
     """Write tiles.csv."""

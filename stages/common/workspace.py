@@ -15,7 +15,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ FORMAT = 1
 STALE_AFTER = 600.0  # seconds without a sign of life from a lock's owner
 _BEAT = 30.0
 _NAME = re.compile(r"[\w.-][\w. -]*")
+# Parameters that say where, whether and how often, not of what.
+_NO_INPUT = {"checkpoint", "checkpoints_digest", "workspace_name", "fresh"}
 
 
 def workspace_root() -> Path:
@@ -71,14 +73,29 @@ def with_checkpoint(
         _save(task, folder)
 
 
+def saved(name: str, stages: Iterable[str]) -> str:
+    """Return the digest of the manifests that the workspace `name` holds of `stages`.
+
+    Empty where `stages` are none. A manifest names all that its checkpoint holds.
+    """
+    wanted = set(stages)
+    if not wanted or not name:
+        return ""
+    folder = workspace_root() / name
+    found = {
+        path.parent.name: digest.file_sha256(path)
+        for path in folder.glob("*/manifest.json")
+        if path.parent.name.partition("-")[0] in wanted
+    }
+    return digest.of_hashes(found)
+
+
 def _identity(task: StageIO) -> dict[str, Any]:
     """Return what a checkpoint depends on: parameters, inputs' digests, the image."""
     entries = task.document.get("inputs", {}).get("artifacts", {})
     return {
         "parameters": {
-            key: value
-            for key, value in sorted(task.parameters().items())
-            if key not in {"checkpoint", "workspace_name"}
+            key: value for key, value in sorted(task.parameters().items()) if key not in _NO_INPUT
         },
         "inputs": {
             name: sorted(digest.folder_digest(artifact.path) for artifact in task.inputs(name))
@@ -169,7 +186,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return {**manifest, "files": dict(manifest["files"])}
     except FileNotFoundError:
         raise StageError(
-            f"there is no checkpoint at {folder}; run once without it to make it"
+            f"there is no checkpoint at {folder}; make it by a run without this checkpoint, in "
+            "which the step really runs: one that is taken from the cache writes none (the "
+            "parameter fresh, set to a new text, makes all run)"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"cannot read the checkpoint {path}: {error}") from None

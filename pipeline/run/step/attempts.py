@@ -90,7 +90,7 @@ def _attempt(task: Task, attempt: int, context: RunContext) -> tuple[str, dict[s
     (home / "input.json").write_text(json.dumps(message, indent=1), encoding="utf-8")
     context.record.update(task.name, image=task.container["image"], parameters=task.parameters)
     container = make(task, message, home, context)
-    cache = context.cache if task.caching and not container.publication else None
+    cache = context.cache if task.caching else None
     claims = {
         mount["name"]: context.volumes[mount["name"]].folder
         for mount in task.settings.get("pvcMount", [])
@@ -98,18 +98,23 @@ def _attempt(task: Task, attempt: int, context: RunContext) -> tuple[str, dict[s
     }
     fingerprint = _fingerprint(task, container, message, context) if cache else ""
     found = cache.get(fingerprint, out, claims) if cache and attempt == 1 else None
-    if found is not None:
+    if found is not None and _stands(found, container):
         (home / "log.txt").write_text("taken from the cache: nothing was run\n")
         return "cached", found
     context.record.update(task.name, state="running")
     started = time.time()
     found = _execute(task, container, message, home, attempt, context)
-    if container.publication:
-        container.publication.take()
+    published = container.publication.take() if container.publication else {}
     if cache:
-        cache.put(fingerprint, out, found)
+        cache.put(fingerprint, out, {**found, "published": published})
         context.wrote.append((fingerprint, claims, started, time.time()))
     return "succeeded", found
+
+
+def _stands(found: Mapping[str, Any], container: Container) -> bool:
+    """Tell whether the machine's store still holds what the step of a cached result published."""
+    published: Mapping[str, str] = found.get("published", {})
+    return container.publication is None or container.publication.holds(published)
 
 
 def _fingerprint(
@@ -120,7 +125,9 @@ def _fingerprint(
         return content_digest(path) if path else ""
 
     return canonical.sha256(canonical.dumps({
-        "format": 2, "image": container.process.image.digest,
+        # As the backend's key: parameters, command, arguments, image, outputs, names of claims, and
+        # which artifacts these are, made by which step of which run; besides, their content.
+        "format": 3, "image": container.process.image.digest,
         "command": task.container.get("command", []), "args": task.container.get("args", []),
         "mounts and environment": container.shown, "network": container.process.network,
         "parameters": task.parameters, "outputs": message["outputs"],
@@ -153,7 +160,7 @@ def _execute(
             f"{NETWORK_LABEL}: yes); to give it to every step, run with --network"
         )
         raise PipelineError(f"{ended}; {words}{advice if offline else ''}")
-    return outputs.read(task, message, out)
+    return outputs.read(task, message, out, context.folder.name)
 
 
 def _once(name: str, process: Process, log: Path, context: RunContext) -> Exit:

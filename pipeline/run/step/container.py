@@ -42,7 +42,10 @@ def executor_input(task: Task) -> dict[str, Any]:
         "inputs": {
             "parameterValues": values.whole(dict(task.parameters)),
             "parameters": {},
-            "artifacts": {name: {"artifacts": found} for name, found in task.artifacts.items()},
+            "artifacts": {
+                name: {"artifacts": [{k: v for k, v in e.items() if k != "id"} for e in found]}
+                for name, found in task.artifacts.items()
+            },
         },
         "outputs": {
             "parameters": {

@@ -18,7 +18,7 @@ from builder.oci import canonical
 from builder.oci.reference import Reference
 from builder.registry import pull
 from builder.sandbox.process import Mount
-from builder.store import Store, roots
+from builder.store import Store, origins, roots
 from pipeline.run import beneath
 from pipeline.run.beneath import Refused
 from pipeline.spec.documents import load_json
@@ -91,8 +91,26 @@ class Publication:
             for digest in self.lent
         ]
 
-    def take(self) -> None:
+    def holds(self, published: Mapping[str, str]) -> bool:
+        """Tell whether the machine's store holds all that was `published`: name -> digest.
+
+        What the store keeps under a name is whole; layers may be in a registry that it knows.
+        """
+        kept = roots.kept(self.store)
+        return all(
+            name in kept
+            and kept[name].digest == digest
+            and all(
+                self.store.has(blob) or origins.of(self.store, blob)
+                for blob in _named(self.store, digest)
+            )
+            for name, digest in published.items()
+        )
+
+    def take(self) -> dict[str, str]:
         """Import what the step published, each blob checked against its digest; remove the rest.
+
+        Return name -> digest.
 
         Only manifests and what they name are taken: no results of builds. Raises Refused, before
         any name of the store changes, for a name that no parameter gave and for what is damaged.
@@ -108,6 +126,7 @@ class Publication:
         for name, descriptor in found.items():
             roots.keep(self.store, name, descriptor)
         self.remove()
+        return {name: descriptor.digest for name, descriptor in found.items()}
 
     def remove(self) -> None:
         """Remove the step's store."""
@@ -171,11 +190,15 @@ class Publication:
 def _blobs(store: Store, manifest: str) -> list[str]:
     """Return a manifest of the store and all it names, layers brought there; [] if it has none."""
     try:
-        document = json.loads(store.read(manifest))
-        found = [oci.Descriptor.from_json(e) for e in [document["config"], *document["layers"]]]
+        found = _named(store, manifest)
     except (BuilderError, KeyError, TypeError):
         return []  # the step says itself what it lacks
     return [manifest, *(blob.digest for blob in found if pull.bring(store, blob))]
+
+
+def _named(store: Store, manifest: str) -> list[oci.Descriptor]:
+    document = json.loads(store.read(manifest))
+    return [oci.Descriptor.from_json(entry) for entry in [document["config"], *document["layers"]]]
 
 
 def _hex(digest: str) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from common import digest
 from common.errors import StageError
 from common.stage_io import StageIO
 
@@ -59,6 +60,7 @@ def package_models(task: StageIO) -> None:
     try:
         order = read_order(task)
         models.check(order.servable)
+        task.check_handed("servable_digest", digest.folder_digest(order.servable))
         with Registries(credentials_file(), notice=_say) as registries:
             packaged = _patiently(order, builder, registries)
     except RegistryError as error:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from common import digest
 from common.errors import StageError
 from common.stage_io import StageIO
 from package.stage import credentials_file, package_models
@@ -66,6 +67,17 @@ def test_the_image_is_in_the_store_under_the_name_that_is_put_out(
     assert made_by == ["COPY x /app/", "COPY servable/ /models/"]
     stack = (tmp_path / "stack").read_text()
     assert f"  my-model-v2:\n    image: {image}\n" in stack
+
+
+def test_models_that_are_not_those_that_validate_handed_on_are_refused(
+    task: StageIO, tmp_path: Path
+) -> None:
+    given = task.document["inputs"]["parameterValues"]
+    given["servable_digest"] = digest.folder_digest(tmp_path / "servable")
+    package_models(task)
+    (tmp_path / "servable" / "notes").write_text("added since")
+    with pytest.raises(StageError, match=r"servable_digest is .*the parameter fresh"):
+        package_models(task)
 
 
 def test_a_base_that_is_nowhere_is_named(task: StageIO) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,26 +18,17 @@ from common.workspace import with_checkpoint
 
 from prepare.cutting import Field, cut_plate
 from prepare.quality import flags
+from prepare.scan import check_plate, plate_folder
 from prepare.summary import summary_html
-
-
-def images_root() -> Path:
-    """Return where the volume with the plates is mounted."""
-    return Path(os.environ.get("PLATELINE_IMAGES", "/mnt/images"))
 
 
 def prepare(task: StageIO) -> None:
     """Run the stage as Kubeflow Pipelines asks."""
 
     def compute() -> None:
-        given = task.parameter("plate_path", str, "")
-        folder = images_root() / given.lstrip("/")
-        if not folder.is_dir():
-            raise StageError(
-                f"plate_path = {given!r} is no folder on the volume of the plates; give the path "
-                "of the plate's folder there"
-            )
+        folder = plate_folder(task)
         layout = layouts.load(task.parameter("plate_layout", str), folder)
+        task.check_handed("layout_digest", layout.digest)
         document = prepare_plate(
             folder,
             layout,
@@ -87,11 +77,7 @@ def prepare_plate(
         plate_digest = digest.of_hashes(
             {name: value for field in fields for name, value in field.hashes.items()}
         )
-        if expected and plate_digest != expected:
-            raise StageError(
-                f"the plate has the digest {plate_digest}, the run asks for {expected}; "
-                "an image was changed, or plate_digest belongs to another plate"
-            )
+        check_plate(plate_digest, expected)
         document = _write(tiles, layout, fields, sha256, plate_digest)
         summary.write_text(summary_html(layout, document, fields), encoding="utf-8")
     except OSError as error:

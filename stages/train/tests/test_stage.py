@@ -193,3 +193,9 @@ def test_what_cannot_be_trained_says_why(
     with pytest.raises(StageError, match=says):
         run(source, tmp_path / "out", **parameters)
     assert not (tmp_path / "out" / "output.json").exists()
+
+
+def test_tiles_that_are_not_those_that_prepare_handed_on_are_refused(tmp_path: Path) -> None:
+    source = make_tiles(tmp_path / "tiles")
+    with pytest.raises(StageError, match=r"tiles_digest is .*the parameter fresh"):
+        run(source, tmp_path / "out", tiles_digest="sha256:" + "0" * 64)

@@ -124,6 +124,7 @@ def _train(task: StageIO) -> None:
     options = Options.of(task)
     keras.utils.set_random_seed(options.seed)
     tiles = read_tiles(task.input("tiles").path)
+    task.check_handed("tiles_digest", tiles.digest)
     wells = Wells.of(tiles, options.fold, options.seed)
     scaling = network.fit_normalisation(wells.tiles)
     source = network.check_weights(options.weights, options.weights_sha256)

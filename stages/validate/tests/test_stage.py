@@ -331,3 +331,21 @@ def test_onnxruntime_reports_to_nobody():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
     assert "elemetry" not in done.stdout + done.stderr
+
+
+def test_what_is_not_what_the_steps_before_handed_on_is_refused(tmp_path):
+    """A step taken from the cache may have stored what was changed or lost since."""
+    given = write(tmp_path, plain()).document["inputs"]["parameterValues"]
+    hashes = [
+        digest.of_hashes({"model.onnx": digest.file_sha256(tmp_path / f"model-{fold}/model.onnx")})
+        for fold in "AB"
+    ]
+    given |= {
+        "tiles_digest": digest.folder_digest(tmp_path / "tiles/plate.json"),
+        "model_digests": hashes[::-1],
+    }
+    validate(task(tmp_path, "AB", **given))
+    other = "sha256:" + "0" * 64
+    for wrong in ({"tiles_digest": other}, {"model_digests": [hashes[0], other]}):
+        with pytest.raises(StageError, match=f"{next(iter(wrong))} is .*the parameter fresh"):
+            validate(task(tmp_path, "AB", **{**given, **wrong}))

@@ -30,6 +30,12 @@ class Model:
     facts: Mapping[str, Any]
     variants: Mapping[str, Path]
 
+    @property
+    def digest(self) -> str:
+        """The digest of its ONNX files: what train hands on."""
+        named = self.facts["files"]
+        return digest.of_hashes({path.name: named[path.name] for path in self.variants.values()})
+
 
 def load(folders: Sequence[Path], tiles: Tiles) -> dict[str, Model]:
     """Return the model of each fold of the plate, in the plate's order.

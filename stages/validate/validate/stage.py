@@ -59,7 +59,9 @@ def _reread(path: Path, threshold: float) -> bool:
 def _compute(task: StageIO, threshold: float) -> None:
     seed = task.parameter("seed", int, 0)
     tiles = read_tiles(task.input("tiles").path)
+    task.check_handed("tiles_digest", tiles.digest)
     found = models.load([artifact.path for artifact in task.inputs("models")], tiles)
+    task.check_handed("model_digests", [model.digest for model in found.values()])
     verdicts = {fold: judge_fold(tiles, model, seed) for fold, model in found.items()}
     metrics = {
         "f1_threshold": threshold,
