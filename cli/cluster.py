@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from cli.command import command
 from cli.output import INSECURE_HELP, JSON_HELP, facts, say
@@ -27,59 +31,159 @@ def lint(file: str, json: bool = False) -> None:
     raise SystemExit(bool(found))
 
 
+# How a server of Kubeflow Pipelines is reached, for every task that speaks to one.
+SERVER_HELP = {
+    "host": "address of its web page, for example http://localhost:8080 ($KF_PIPELINES_ENDPOINT)",
+    "context": "a context of the kubeconfig, instead of --host: kubectl makes the way",
+    "kfp-namespace": "where Kubeflow Pipelines itself is, for --context",
+    "kubeconfig": "the kubeconfig ($KUBECONFIG, or ~/.kube/config), for --context",
+    "namespace": "the profile's namespace, where the installation has several users",
+    "token-file": "a file with the bearer token ($KF_PIPELINES_TOKEN)",
+    "token-command": "a command that prints the bearer token, run again when one has ended",
+    "cookie-file": "a file with the cookie of a signed-in browser, name=value",
+    "ca-file": "the certificates of the server's CA, PEM ($SSL_CERT_FILE, or the system's)",
+}
+
+
+@contextlib.contextmanager
+def reached(
+    host: str, context: str, kfp_namespace: str, kubeconfig: str, namespace: str, token_file: str,
+    token_command: str, cookie_file: str, ca_file: str,
+) -> Iterator[Any]:  # fmt: skip
+    """Yield the Access of a server; with a context as long as kubectl makes the way."""
+    from pipeline.errors import PipelineError
+    from pipeline.kubeflow.server.access import Access, from_environment
+    from pipeline.kubeflow.server.forward import forwarded
+
+    if host and context:
+        raise PipelineError("--host and --context both name a server; give one of them")
+    if sum(map(bool, (token_file, token_command, cookie_file))) > 1:
+        raise PipelineError(
+            "--token-file, --token-command and --cookie-file exclude each other; give one"
+        )
+    host = host or ("" if context else os.environ.get("KF_PIPELINES_ENDPOINT", ""))
+    if not host and not context:
+        raise PipelineError(
+            "no API was named; give --context, or --host, for example http://localhost:8080 after "
+            "`kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80`"
+        )
+    with contextlib.ExitStack() as open_:
+        if context:
+            path = Path(kubeconfig) if kubeconfig else None
+            host = open_.enter_context(forwarded(context, kfp_namespace, path))
+        yield from_environment(
+            Access(
+                host, token_file=Path(token_file) if token_file else None,
+                token_command=token_command, cookie=_read(cookie_file, "cookie-file"),
+                ca_file=Path(ca_file) if ca_file else None, namespace=namespace,
+            )
+        )  # fmt: skip
+
+
 @command(
     positional=["file"],
     repeated=["param"],
     help={
         "file": FILE_HELP,
-        "host": "address of the API, for example http://localhost:8080 ($KF_PIPELINES_ENDPOINT)",
-        "experiment": "the experiment that the run belongs to",
         "param": "a parameter, name=value; once for each",
-        "wait": "wait for the end of the run; exit with 1 where it did not succeed",
-        "namespace": "the profile's namespace, where the installation has several users",
-        "token-file": "a file with the bearer token",
-        "cookie-file": "a file with the cookie of a signed-in browser, name=value",
+        "experiment": "the experiment that the run belongs to",
+        "run-name": "the run's name; one of that name that is there is followed, not started again",
+        "service-account": "what the pods run as (the server's default)",
+        "wait": "follow the run to its end; exit with 1 where it did not succeed",
+        "fetch": "a new folder for artifacts, logs and the page of the run (waits for its end)",
+        "cancel-on-interrupt": "end the run on the server on Ctrl-C (without it, it goes on)",
+        "cron": "start runs at these times instead of one now: six fields, seconds first",
+        "at-once": "how many runs of --cron may go on at the same time",
         "skip-registry": "do not ask the registry for the images: only the cluster reaches it",
         "insecure": INSECURE_HELP,
         "json": JSON_HELP,
+        **SERVER_HELP,
     },
 )
 def submit(
     file: str,
     host: str = "",
+    context: str = "",
     experiment: str = "Default",
     param: list[str] = [],  # noqa: B006 - invoke reads it as a list
+    run_name: str = "",
     wait: bool = False,
+    fetch: str = "",
+    cancel_on_interrupt: bool = False,
+    cron: str = "",
+    at_once: int = 1,
+    service_account: str = "",
     namespace: str = "",
+    kfp_namespace: str = "kubeflow",
+    kubeconfig: str = "",
     token_file: str = "",
+    token_command: str = "",
     cookie_file: str = "",
+    ca_file: str = "",
     skip_registry: bool = False,
     insecure: bool = False,
     json: bool = False,
 ) -> None:
-    """Upload a package as a version named after its digest, and start a run of it."""
+    """Upload a package as a version named after its digest, start a run of it, and follow it."""
     from pipeline.errors import PipelineError
     from pipeline.kubeflow import submit as submission
 
-    host = host or os.environ.get("KF_PIPELINES_ENDPOINT", "")
-    if not host:
-        raise PipelineError(
-            "no API was named; give --host, for example http://localhost:8080 after "
-            "`kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80`"
-        )
-    access = submission.Access(
-        host, _read(token_file, "token-file"), _read(cookie_file, "cookie-file"), namespace
-    )
-    done = submission.submit(
-        Path(file), access, parameters=pairs(param, "param"), experiment=experiment,
-        check_registry=not skip_registry, insecure=insecure, said=say,
-    )  # fmt: skip
-    say(f"run: {done.link}")
-    state = submission.wait(done, access, said=say) if wait else ""
-    rows = [("what", ""), ("version", done.version), ("run", done.run_id), ("link", done.link)]
-    rows += [("state", state)] if wait else []
-    facts({**asdict(done), "state": state}, rows, as_json=json)
-    raise SystemExit(bool(wait and state != "SUCCEEDED"))
+    waits = wait or bool(fetch)
+    if cron and (waits or cancel_on_interrupt):
+        raise PipelineError("--cron starts no run now; give it without --wait and --fetch")
+    if fetch and Path(fetch).exists():
+        raise PipelineError(f"{fetch} is there already; choose another --fetch DIR")
+    with reached(
+        host, context, kfp_namespace, kubeconfig, namespace, token_file, token_command,
+        cookie_file, ca_file,
+    ) as access:  # fmt: skip
+        done = submission.submit(
+            Path(file), access, parameters=pairs(param, "param"), experiment=experiment,
+            run_name=run_name, service_account=service_account,
+            schedule=submission.Schedule(cron, at_once) if cron else None,
+            check_registry=not skip_registry, insecure=insecure, said=say,
+        )  # fmt: skip
+        say(f"{'schedule' if cron else 'run'}: {done.link}")
+        state, page = "", ""
+        if waits:
+            state, page = _followed(Path(file), access, done, fetch, cancel_on_interrupt)
+    rows = [("what", ""), ("version", done.version)]
+    rows += [("recurring run" if cron else "run", done.recurring_run_id or done.run_id)]
+    rows += [("name", done.name), ("link", done.link)]
+    rows += [("state", state)] if waits else []
+    rows += [("page", page)] if page else []
+    facts({**asdict(done), "state": state, "page": page}, rows, as_json=json)
+    raise SystemExit(bool(waits and state != "SUCCEEDED"))
+
+
+def _followed(
+    file: Path, access: Any, done: Any, fetch: str, cancel_on_interrupt: bool
+) -> tuple[str, str]:
+    """Wait for the end of a run and bring what it left; return its state and the page's path."""
+    from pipeline.kubeflow import results, watch
+    from pipeline.kubeflow.server.connection import Connection
+    from pipeline.run.progress import live
+    from pipeline.spec.package import load
+
+    package = load(file)
+    with contextlib.ExitStack() as open_:
+        connection = open_.enter_context(Connection(access, say))
+        if cancel_on_interrupt:
+            open_.enter_context(watch.ending(connection, done.run_id, say))
+        with live(sys.stderr) as progress:
+            ended = watch.wait(
+                connection, done.run_id, spec=package.spec, link=done.link, said=say,
+                progress=progress,
+            )  # fmt: skip
+        if ended.state != "SUCCEEDED":
+            for line in watch.failures(connection, ended):
+                say(line)
+        if not fetch:
+            return ended.state, ""
+        result = results.fetch(connection, ended, package, Path(fetch), say)
+        for note in result.notes:
+            say(f"note: {note}")
+        return ended.state, str(result.page)
 
 
 @command(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.kubeflow import api
 
 OK, MISSING, NOTE = "ok", "missing", "note"
+_CONNECT = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,24 @@ def connect(cluster: Cluster) -> Any:
             f"the kubeconfig has no usable context {cluster.context!r} ({error}); see "
             "`kubectl config get-contexts`"
         ) from None
-    api.bound(found, cluster.timeout)
+    _bound(found, cluster.timeout)
     return found
+
+
+def _bound(client: Any, timeout: float) -> None:
+    """Give every request of an ApiClient one attempt, and its answer `timeout` seconds.
+
+    Generated clients have no limit, and repeat what fails three times.
+    """
+    rest = client.rest_client
+    rest.pool_manager.connection_pool_kw["retries"] = False
+    request = rest.request
+
+    def bounded(*words: Any, **named: Any) -> Any:
+        named["_request_timeout"] = (_CONNECT, timeout)
+        return request(*words, **named)
+
+    rest.request = bounded
 
 
 @contextlib.contextmanager

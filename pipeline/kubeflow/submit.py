@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from builder.errors import BuilderError
-from builder.registry.connection import is_loopback
 from pipeline.errors import PipelineError
-from pipeline.kubeflow import api
-from pipeline.spec.documents import load_json
+from pipeline.kubeflow.server import pipelines, runs
+from pipeline.kubeflow.server.access import Access
+from pipeline.kubeflow.server.connection import Connection
 from pipeline.spec.package import Package, arguments, image_digest, load, references
-
-_ENDED = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
-_EQUALS = 1  # backend/api/v2beta1/filter.proto
-_PATIENCE = 5  # consecutive failed status requests until waiting ends
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Where the API is and how to get in: a token, or the cookie of a signed-in browser."""
-
-    host: str
-    token: str = ""
-    cookie: str = ""
-    namespace: str = ""
-    timeout: float = 30.0  # seconds that one answer may take
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A run: its ids, the link to show, and whether the version was there before.
+    """A run, or a schedule of runs: ids, its name, and the link to show.
 
-    `state` is what the API said last; empty where nobody waited.
+    `reused` tells that the version was there before, `found` that the run was. `state` is what the
+    API said last; empty where nobody waited.
     """
 
     pipeline_id: str
     version_id: str
     version: str
     run_id: str
+    name: str
     link: str
     reused: bool
+    found: bool = False
+    recurring_run_id: str = ""
     state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When runs are started: a cron line of six fields (seconds first), and how many at a time."""
+
+    cron: str
+    at_once: int = 1
 
 
 def submit(
@@ -58,18 +50,24 @@ def submit(
     *,
     parameters: Mapping[str, Any],
     experiment: str = "Default",
+    run_name: str = "",
+    service_account: str = "",
+    schedule: Schedule | None = None,
     check_registry: bool = True,
     insecure: bool = False,
     said: Callable[[str], None] = lambda _: None,
 ) -> Submitted:
     """Upload the package at `path` unless its version is there, and start a run of it.
 
-    Raises PipelineError before anything is uploaded for a package that cannot run - a parameter
-    that does not fit, an image that is not in its registry - and for every answer of the API that
-    is not the one asked for, with what to do.
+    A run of the name `run_name` that is there already is taken instead of a new one. With a
+    `schedule` nothing runs now. Raises PipelineError before anything is uploaded for a package that
+    cannot run - a parameter that does not fit, an image that is not in its registry - and for every
+    answer of the API that is not the one asked for, with what to do.
     """
     package = load(path)
     given = arguments(package, parameters)
+    if schedule:
+        check_cron(schedule)
     if check_registry:
         check_images(package, insecure=insecure)
         said("every image is in its registry")
@@ -77,57 +75,95 @@ def submit(
         for reference in references(package):
             image_digest(reference)
     name = version_name(package)
-    with _speaking(access):
-        client = _connect(access)
-        pipeline = _pipeline(client, package.name, access)
-        version = _version(client, pipeline, name)
+    with Connection(access, said) as connection:
+        connection.get("healthz")
+        pipeline = pipelines.pipeline(connection, package.name)
+        version = pipelines.version(connection, pipeline, name)
         reused = version is not None
         if version is None:
             said(f"uploading {path} as the version {name} of {package.name}")
-            version = _upload(client, path, pipeline, name)
+            version = pipelines.upload(connection, pipeline, name, path.name, path.read_bytes())
         said(f"version {version}" + (" was there already" if reused else ""))
-        place = client.create_experiment(experiment, namespace=access.namespace or None)
-        run = client.run_pipeline(
-            place.experiment_id, f"{package.name} {name.removeprefix('sha256-')[:12]}",
-            params=given, pipeline_id=pipeline, version_id=version,
-        )  # fmt: skip
-    if not run.run_id:
-        raise _no_api(access)
-    link = f"{access.host.rstrip('/')}/#/runs/details/{run.run_id}"
-    return Submitted(pipeline, version, name, run.run_id, link, reused)
+        # The mark makes the name one that no other run has, so that this one can be looked for.
+        mark = secrets.token_hex(4)
+        shown = run_name or f"{package.name} {name.removeprefix('sha256-')[:12]} {mark}"
+        run = {
+            "display_name": shown,
+            "experiment_id": pipelines.experiment(connection, experiment),
+            "pipeline_version_reference": {
+                "pipeline_id": pipeline, "pipeline_version_id": version,
+            },
+            "runtime_config": {"parameters": given},
+        }  # fmt: skip
+        if service_account:
+            run["service_account"] = service_account
+        kind = runs.RECURRING if schedule else runs.RUN
+        body = {**run, **_times(schedule)} if schedule else run
+        found = _found(connection, kind, body) if run_name else ""
+        if found:
+            said(f"{run_name!r} is there already; it is not started again")
+        started = found or runs.start(connection, kind, body)
+    page = "recurringrun" if schedule else "runs"
+    return Submitted(
+        pipeline, version, name, "" if schedule else started, shown,
+        f"{access.url}/#/{page}/details/{started}", reused, bool(found),
+        recurring_run_id=started if schedule else "",
+    )  # fmt: skip
 
 
-def wait(
-    submitted: Submitted,
-    access: Access,
-    *,
-    said: Callable[[str], None] = lambda _: None,
-    pause: float = 5.0,
-) -> str:
-    """Wait for the end of a run and return its state: SUCCEEDED, FAILED, SKIPPED or CANCELED.
+def _times(schedule: Schedule) -> dict[str, Any]:
+    return {
+        "max_concurrency": str(schedule.at_once), "mode": "ENABLE", "no_catchup": True,
+        "trigger": {"cron_schedule": {"cron": schedule.cron}},
+    }  # fmt: skip
 
-    A few answers may fail in between; the run goes on all the same. (kfp.Client's own waiting
-    never ends for a run that was cancelled.) Raises PipelineError where the API stays away.
+
+def _found(connection: Connection, kind: runs.Kind, run: Mapping[str, Any]) -> str:
+    """Return the id of the run of that name, "" without one.
+
+    Raises PipelineError where it is of another version, or has other parameters.
     """
-    failures, state = 0, ""
-    with _speaking(access):
-        client = _connect(access)
-    while True:
-        try:
-            with _speaking(access):
-                now = str(client.get_run(submitted.run_id).state or "")
-        except PipelineError as error:
-            failures += 1
-            if failures == _PATIENCE:
-                raise PipelineError(f"{error}; the run goes on: {submitted.link}") from None
-        else:
-            failures = 0
-            if now != state:
-                said(f"run {submitted.run_id}: {now}")
-            state = now
-            if state in _ENDED:
-                return state
-        time.sleep(pause)
+    known = runs.named(connection, kind, run)
+    if known is None:
+        return ""
+    version = "pipeline_version_reference"
+    other = ""
+    if known.get(version, {}).get("pipeline_version_id") != run[version]["pipeline_version_id"]:
+        other = "of another version of the package"
+    elif _parameters(known) != _parameters(run):
+        other = "with other parameters"
+    elif _cron(known) != _cron(run):
+        other = "at other times"
+    if other:
+        raise PipelineError(
+            f"{run['display_name']!r} is there already, {other}; give another --run-name"
+        )
+    return str(known[kind.key])
+
+
+def _parameters(run: Mapping[str, Any]) -> Any:
+    return (run.get("runtime_config") or {}).get("parameters") or {}
+
+
+def _cron(run: Mapping[str, Any]) -> Any:
+    return ((run.get("trigger") or {}).get("cron_schedule") or {}).get("cron")
+
+
+def check_cron(schedule: Schedule) -> None:
+    """Raise PipelineError for a schedule that the backend would not take.
+
+    backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go of kubeflow/pipelines parses
+    it by robfig/cron 1: six fields, seconds first. Five would lack the day of the week, not the
+    seconds, and mean another time than the one that cron(8) makes of them.
+    """
+    fields = schedule.cron.split()
+    if not (len(fields) == 6 or (len(fields) == 1 and fields[0].startswith("@"))):
+        raise PipelineError(
+            f"the schedule {schedule.cron!r} has {len(fields)} fields; the backend wants six, "
+            "seconds first: '0 30 2 * * *' is every night at 02:30"
+        )
+    if not 1 <= schedule.at_once <= 10:
+        raise PipelineError(f"{schedule.at_once} runs at once: give 1 to 10")
 
 
 def version_name(package: Package) -> str:
@@ -168,132 +204,3 @@ def check_images(package: Package, *, insecure: bool = False) -> None:
             f"the registry no longer has {', '.join(missing)}; run `invoke push-images`, and "
             "compile again where the digest has changed"
         )
-
-
-# The API.
-
-
-def _connect(access: Access) -> Any:
-    """Return a kfp.Client whose requests end; raises what `_speaking` translates."""
-    import kfp
-
-    parts = urlsplit(access.host if "//" in access.host else f"https://{access.host}")
-    secret = access.token or access.cookie
-    if secret and parts.scheme != "https" and not is_loopback(parts.netloc):
-        raise PipelineError(
-            f"the token or cookie for {access.host} would be readable on the network; give an "
-            "https:// address, or the loopback address that `kubectl port-forward` has made"
-        )
-
-    class Client(kfp.Client):  # type: ignore[misc]
-        def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:  # noqa: ARG002
-            """Ask once: kfp asks five times, for half a minute, and logs each traceback."""
-            api.bound(self._healthz_api.api_client, access.timeout)
-            return self._healthz_api.healthz_service_get_healthz()
-
-    client = Client(
-        host=access.host, existing_token=access.token or None, cookies=access.cookie or None,
-        namespace=access.namespace or "kubeflow",
-    )  # fmt: skip
-    client.get_kfp_healthz()
-    answer = client.healthzs.healthz_service_get_healthz(_preload_content=False)
-    try:
-        load_json(answer.data, access.host)
-    except PipelineError:
-        raise _no_api(access) from None
-    return client
-
-
-@contextlib.contextmanager
-def _speaking(access: Access) -> Iterator[None]:
-    """Keep kfp's own printing away, and turn what goes wrong into one message with a way out."""
-    import kfp_server_api
-    import urllib3
-
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    except kfp_server_api.ApiException as error:
-        raise PipelineError(_explained(access, error)) from None
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise PipelineError(
-            f"{access.host} gave no answer ({type(error).__name__}); check --host, the network and "
-            "the service ml-pipeline. A run that was being started may exist: look before you "
-            "submit again"
-        ) from None
-    except ValueError as error:  # kfp's own refusals
-        raise PipelineError(f"{access.host}: {error}") from None
-
-
-def _explained(access: Access, error: Any) -> str:
-    try:
-        said = str(load_json(error.body, access.host).get("message") or "")
-    except (PipelineError, TypeError, AttributeError):
-        said = ""
-    what = f"{access.host} answered {error.status}" + (f" ({said[:200]})" if said else "")
-    if error.status == 401:
-        return f"{what}: who asks is not known; give a fresh --token-file or --cookie-file"
-    if error.status == 403:
-        return f"{what}: that is not allowed; ask for rights in the namespace, or give --namespace"
-    if error.status == 404:
-        return f"{what}: no API of Kubeflow Pipelines v2 there; check --host (and its path)"
-    if error.status == 409:
-        return f"{what}: something of that name is there already; submit again to use it"
-    if error.status == 0:
-        return f"{what or access.host}: TLS failed ({str(error.reason)[:120]}); check --host"
-    return f"{what}; try again, or look at the log of the deployment ml-pipeline"
-
-
-def _no_api(access: Access) -> PipelineError:
-    return PipelineError(
-        f"{access.host} is not the API of Kubeflow Pipelines (a page to sign in, perhaps); give "
-        "--token-file or --cookie-file, or the address that `kubectl port-forward` has made"
-    )
-
-
-def _named(key: str) -> str:
-    predicate = {"operation": _EQUALS, "key": "display_name", "stringValue": key}
-    return json.dumps({"predicates": [predicate]})
-
-
-def _pipeline(client: Any, name: str, access: Access) -> str:
-    """Return the id of the pipeline `name`, which is made where it is new - without a version.
-
-    (kfp's upload_pipeline makes one that is named after the pipeline, not after a digest.)
-    """
-    import kfp_server_api
-
-    def find() -> str | None:
-        found = client.list_pipelines(filter=_named(name), namespace=access.namespace or None)
-        return str(found.pipelines[0].pipeline_id) if found.pipelines else None
-
-    if known := find():
-        return known
-    wanted = kfp_server_api.V2beta1Pipeline(display_name=name, namespace=access.namespace or None)
-    try:
-        made = client.pipelines.pipeline_service_create_pipeline(wanted)
-    except kfp_server_api.ApiException as error:
-        known = find() if error.status == 409 else None  # somebody was faster
-        if known is None:
-            raise
-        return known
-    return str(made.pipeline_id)
-
-
-def _version(client: Any, pipeline: str, name: str) -> str | None:
-    found = client.list_pipeline_versions(pipeline, filter=_named(name)).pipeline_versions or []
-    return str(found[0].pipeline_version_id) if found else None
-
-
-def _upload(client: Any, path: Path, pipeline: str, name: str) -> str:
-    import kfp_server_api
-
-    try:
-        made = client.upload_pipeline_version(str(path), name, pipeline_id=pipeline)
-    except kfp_server_api.ApiException as error:
-        known = _version(client, pipeline, name) if error.status == 409 else None
-        if known is None:
-            raise
-        return known
-    return str(made.pipeline_version_id)

@@ -12,24 +12,13 @@ from kfp import compiler, dsl
 from builder.registry.client import Registry
 from builder.registry.push import push
 from pipeline.errors import PipelineError
-from pipeline.kubeflow.submit import Access, submit, wait
+from pipeline.kubeflow.server.access import Access
+from pipeline.kubeflow.submit import Schedule, submit
+from pipeline.run.record import Step
 from pipeline.spec.package import load
-from tests.pipeline.fake_kubeflow import FakeKubeflow
-from tests.pipeline.fake_server import serving
 from tests.pipeline.run.conftest import busybox
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def kubeflow():
-    with serving(FakeKubeflow()) as server:
-        yield server
-
-
-@pytest.fixture
-def access(kubeflow):
-    return Access(kubeflow.url, timeout=1.0)
 
 
 def compiled(path, image="example.org/x@sha256:" + "0" * 64):
@@ -70,6 +59,8 @@ def test_a_version_is_named_after_the_digest_and_holds_the_very_bytes(send, kube
     assert run["pipeline_version_reference"]["pipeline_version_id"] == done.version_id
     assert [e["display_name"] for e in kubeflow.experiments.values()] == ["plates"]
     assert done.link == f"{kubeflow.url}/#/runs/details/{done.run_id}"
+    assert run["display_name"] == done.name
+    assert "service_account" not in run
 
 
 def test_a_version_that_is_there_is_used_again(send, kubeflow):
@@ -175,23 +166,6 @@ def test_a_wrong_parameter_is_refused_before_anything_is_sent(send, kubeflow, pa
     assert kubeflow.requests == []
 
 
-@pytest.mark.parametrize("end", ["SUCCEEDED", "FAILED", "CANCELED"])
-def test_waiting_ends_with_the_run(send, kubeflow, access, end):
-    kubeflow.states = ["PENDING", "RUNNING", end]
-    said = []
-    assert wait(send(), access, said=said.append, pause=0.01) == end
-    assert [line.rpartition(" ")[2] for line in said] == ["PENDING", "RUNNING", end]
-
-
-def test_waiting_outlives_a_few_bad_answers_and_no_more(send, kubeflow, access):
-    done, answers = send(), [500, 500, 500, 0]
-    kubeflow.faults[f"GET /runs/{done.run_id}"] = lambda: answers.pop(0) if answers else 0
-    assert wait(done, access, pause=0.01) == "SUCCEEDED"
-    kubeflow.faults[f"GET /runs/{done.run_id}"] = 500
-    with pytest.raises(PipelineError, match="the run goes on: http"):
-        wait(done, access, pause=0.01)
-
-
 def test_an_image_that_the_registry_lost_is_named_before_anything_is_sent(
     store, registry_host, tmp_path, kubeflow, access
 ):
@@ -241,3 +215,97 @@ def test_the_task_prints_facts_and_ends_as_the_run(package, kubeflow, tmp_path, 
     (run,) = kubeflow.runs.values()
     assert run["runtime_config"]["parameters"]["text"] == "a b"
     assert found["link"] in done.stderr
+
+
+def test_a_run_of_the_name_that_is_there_is_taken_and_not_started_again(send, kubeflow):
+    first = send(run_name="nightly 7")
+    second = send(run_name="nightly 7")
+    assert (first.found, second.found) == (False, True)
+    assert second.run_id == first.run_id
+    assert list(kubeflow.runs) == [first.run_id]
+
+
+def test_a_name_that_means_another_run_is_refused(send, kubeflow, package):
+    send(run_name="nightly", parameters={"text": "a"})
+    with pytest.raises(PipelineError, match="with other parameters"):
+        send(run_name="nightly", parameters={"text": "b"})
+    package.write_text(package.read_text() + "# another digest\n")
+    with pytest.raises(PipelineError, match="of another version"):
+        send(run_name="nightly")
+    assert len(kubeflow.runs) == 1
+
+
+@pytest.mark.parametrize("place", ["POST /pipelines", "POST /pipelines/upload_version",
+                                   "POST /experiments", "POST /runs"])  # fmt: skip
+@pytest.mark.parametrize("fault", ["cut", -502, -504, 502, 503, 429])
+def test_nothing_is_made_twice_over_a_flaky_gateway(send, kubeflow, place, fault):
+    left = [fault]
+    kubeflow.faults[place] = lambda: left.pop() if left else 0
+    send()
+    assert [len(kept) for kept in (kubeflow.pipelines, kubeflow.versions, kubeflow.experiments,
+                                   kubeflow.runs)] == [1, 1, 1, 1]  # fmt: skip
+
+
+def test_a_service_account_is_that_of_the_run(send, kubeflow):
+    send(service_account="runner")
+    (run,) = kubeflow.runs.values()
+    assert run["service_account"] == "runner"
+
+
+def test_a_schedule_starts_no_run_now_and_its_name_is_used_once(send, kubeflow):
+    schedule = Schedule("0 30 2 * * *", at_once=2)
+    done = send(schedule=schedule, run_name="nightly")
+    (recurring,) = kubeflow.recurring.values()
+    assert recurring["trigger"] == {"cron_schedule": {"cron": "0 30 2 * * *"}}
+    assert (recurring["max_concurrency"], recurring["mode"]) == ("2", "ENABLE")
+    assert kubeflow.runs == {}
+    assert done.link == f"{kubeflow.url}/#/recurringrun/details/{done.recurring_run_id}"
+    assert send(schedule=schedule, run_name="nightly").found
+    with pytest.raises(PipelineError, match="at other times"):
+        send(schedule=Schedule("0 0 3 * * *", at_once=2), run_name="nightly")
+    assert len(kubeflow.recurring) == 1
+
+
+@pytest.mark.parametrize("cron", ["30 2 * * *", "", "* * *", "nightly"])
+def test_a_cron_line_that_means_another_time_on_the_server_is_refused(send, kubeflow, cron):
+    """Five fields would be taken as seconds to months."""
+    with pytest.raises(PipelineError, match="six, seconds first"):
+        send(schedule=Schedule(cron))
+    assert kubeflow.requests == []
+
+
+def test_the_task_follows_fetches_and_shows_what_failed(package, kubeflow, tmp_path):
+    kubeflow.states = ["RUNNING", "FAILED"]
+    kubeflow.steps = {"work": Step("work", "failed")}
+    kubeflow.logs["pod-work"] = "no such plate"
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "submit", str(package), "--host", kubeflow.url,
+         "--param", "text=a", "--skip-registry", "--fetch", str(tmp_path / "run"), "--json"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "work: failed" in done.stderr
+    assert "no such plate" in done.stderr
+    assert json.loads(done.stdout)["page"] == str(tmp_path / "run" / "index.html")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--context"),
+        (["--host", "x", "--context", "y"], "give one of them"),
+        (["--host", "x", "--token-file", "a", "--cookie-file", "b"], "exclude each other"),
+        (["--host", "x", "--cron", "0 0 1 * * *", "--wait"], "--cron starts no run now"),
+        (["--host", "x", "--fetch", "/tmp"], "/tmp is there already"),
+    ],
+)
+def test_options_that_contradict_each_other_are_named(package, monkeypatch, capsys, words, said):
+    from cli.cluster import submit as task
+
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
+    options = {
+        key.removeprefix("--").replace("-", "_"): value
+        for key, value in zip(words[::2], [*words[1::2], True], strict=False)
+    }
+    with pytest.raises(PipelineError, match=said):
+        task(str(package), **options)
