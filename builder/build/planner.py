@@ -95,11 +95,8 @@ class Planner:
         Where Debian packages of a lock bring it, it is unpacked from these packages themselves: a
         layer may have come from a registry that others write to.
         """
-        pinned = _debian(plan)
-        if any(name == python.PACKAGE for layer in pinned for name, *_ in layer.inputs["debian"]):
-            inputs = [layer.inputs for layer in pinned]
-            key = action_key({"python": inputs, "bytecode": bytecode.FORMAT})
-            return bytecode.Interpreter(key=key, run=partial(self._run_pinned, key, pinned))
+        if pinned := python_packages(plan):
+            return bytecode.Interpreter(_python_key(pinned), partial(self._run_pinned, pinned))
 
         def run(script: str, stdin: bytes) -> bytes:
             from builder.sandbox.interpreter import run_python
@@ -109,13 +106,11 @@ class Planner:
         key = action_key({"image": plan.key, "bytecode": bytecode.FORMAT})
         return bytecode.Interpreter(key=key, run=run)
 
-    def _run_pinned(
-        self, key: str, layers: Sequence[LayerPlan], script: str, stdin: bytes
-    ) -> bytes:
+    def _run_pinned(self, layers: Sequence[LayerPlan], script: str, stdin: bytes) -> bytes:
         from builder.sandbox.interpreter import run_pinned
 
         with self._unpacking:
-            root = filled(self._store, key, lambda: chain(*(layer.entries() for layer in layers)))
+            root = python_root(self._store, layers)
         return run_pinned(root, script, stdin)
 
     def hash(self, path: Path) -> str:
@@ -123,6 +118,29 @@ class Planner:
         if path not in self._hashes:
             self._hashes[path] = download.sha256_file(path)
         return self._hashes[path]
+
+
+def python_packages(plan: ImagePlan) -> list[LayerPlan]:
+    """Return the layers of pinned Debian packages that bring an image's Python, if these do."""
+    layers = _debian(plan)
+    names = [name for layer in layers for name, *_ in layer.inputs["debian"]]
+    return layers if python.PACKAGE in names else []
+
+
+def isolates(plan: ImagePlan) -> bool:
+    """Tell whether byte-code of `plan` itself is compiled by a stranger's Python, in bubblewrap."""
+    compiled = any("bytecode" in step.plan.inputs for step in plan.layers)
+    return compiled and plan.base is not None and not python_packages(plan.base)
+
+
+def python_root(store: Store, layers: Sequence[LayerPlan]) -> Path:
+    """Return a folder with the packages of `layers` and nothing else, unpacked at first use."""
+    return filled(store, _python_key(layers), lambda: chain(*(layer.entries() for layer in layers)))
+
+
+def _python_key(layers: Sequence[LayerPlan]) -> str:
+    inputs = [layer.inputs for layer in layers]
+    return action_key({"python": inputs, "bytecode": bytecode.FORMAT})
 
 
 def _debian(plan: ImagePlan) -> list[LayerPlan]:

@@ -1,50 +1,66 @@
 """Is a build the same everywhere? Builds again, all surroundings changed, and compares digests.
 
-Run as `python -m builder.inspect.verify ROOT JOBS NAME...` it is the other build: it builds into
-the store that the environment names and prints the digests as JSON.
+Run as `python -m builder.inspect.verify ROOT JOBS CORES NAME...` it is the other build: it builds
+into the store that the environment names, and prints the digests and what it saw as JSON.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import pwd
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-import builder
+from builder.build import planner
 from builder.build.make import Built, build, plans
+from builder.build.plan import ImagePlan
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
-from builder.inspect import graph
+from builder.inspect import graph, pythons
 from builder.inspect.compare import Difference, difference
+from builder.inspect.pythons import Python
 from builder.packages import debian, pip, wheels
 from builder.packages.download import downloads_folder
+from builder.sandbox import host
 from builder.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What must not reach a digest."""
+    """What must not reach a digest, besides the Python and its libraries; `cores` 0 is all."""
 
     umask: int
     timezone: str
     locale: str
     jobs: int
+    cores: int
     hash_seed: int
     folder: str
 
 
+@dataclass(frozen=True, slots=True)
+class By:
+    """What builds: a Python, the folder of what it imports, and with bubblewrap or without."""
+
+    python: Python
+    site: Path
+    isolating: bool
+
+
 ROUNDS = (
-    Surroundings(0o077, "Asia/Kathmandu", "tr_TR.UTF-8", 1, 1, "elsewhere"),
-    Surroundings(0o002, "America/St_Johns", "C", 4, 2, "a/deeper/folder"),
-    Surroundings(0o027, "Pacific/Kiritimati", "de_DE.UTF-8", 3, 3, "with space/und ümlaut"),
+    Surroundings(0o077, "Asia/Kathmandu", "tr_TR.UTF-8", 3, 1, 1, "elsewhere"),
+    Surroundings(0o002, "America/St_Johns", "C", 4, 0, 2, "a/deeper/folder"),
+    Surroundings(0o027, "Pacific/Kiritimati", "de_DE.UTF-8", 1, 2, 3, "with space/und ümlaut"),
 )
 
 
@@ -60,20 +76,50 @@ def verify(
     """Build the targets `names` (all without names) again `rounds` times; return what differs.
 
     Each round has an empty store, a copy of the workspace in another folder with other times and
-    modes, and its own umask, time zone, locale, hash seed and number of jobs; where this process is
-    root's, another user. Downloads are shared, since they are checked by hash. `progress` is told
-    what happens. Raises BuilderError where a build fails.
+    modes, and its own Python, umask, time zone, locale, hash seed, number of jobs and of cores;
+    where this process is root's, another user. The Pythons are those that `pythons.others` finds,
+    one after the other, then this one. Downloads are shared, since they are checked by hash.
+    `progress` is told what each round had, as seen in it, and which Pythons could not be used.
+    Raises BuilderError where a build fails.
     """
     with store.in_use(), tempfile.TemporaryDirectory(prefix="plateline-verify-") as name:
         _copy(workspace, Path(name))
         known = build(workspace, store, names, jobs=jobs)
         copy = _same(Workspace.load(Path(name)), workspace, store, known)
-        _bring_downloads(copy, graph.with_needs(graph.needs(copy), list(known)))
-        return [
-            different
-            for number in range(rounds)
-            for different in _round(copy, store, known, ROUNDS[number % len(ROUNDS)], progress)
-        ]
+        needed = graph.with_needs(graph.needs(copy), list(known))
+        _bring_downloads(copy, needed)
+        made_of = plans(copy, store, needed)
+        isolating = any(map(planner.isolates, made_of.values()))
+        found = _usable(made_of, store, progress, isolating=isolating)
+        progress(f"built here: {_sentence(_seen('', jobs))}")
+        differences: list[Difference] = []
+        used: list[By] = []
+        for number in range(rounds):
+            if more := next(found, None):
+                used.append(more)
+            here = ROUNDS[number % len(ROUNDS)]
+            differences += _round(copy, store, known, here, used[number % len(used)], progress)
+        if left := [by.python.name for by in found if by.python != pythons.own()]:
+            progress(f"not tried: {', '.join(left)}; --rounds {rounds + len(left)} tries them too")
+        return differences
+
+
+def _usable(
+    plans: Mapping[str, ImagePlan],
+    store: Store,
+    progress: Callable[[str], object],
+    *,
+    isolating: bool,
+) -> Iterator[By]:
+    """Yield the Pythons to build with and their libraries; tell which cannot be used, and why."""
+    for python in (*pythons.others(plans, store), pythons.own()):
+        if isinstance(python, str):
+            progress(python)
+            continue
+        try:
+            yield By(python, pythons.libraries(python, store, isolating=isolating), isolating)
+        except BuilderError as error:
+            progress(f"{python.name} cannot be used: {error}")
 
 
 def _same(
@@ -94,17 +140,15 @@ def _round(
     store: Store,
     known: Mapping[str, Built],
     here: Surroundings,
+    by: By,
     progress: Callable[[str], object],
 ) -> list[Difference]:
     """Build once in other surroundings and return what differs."""
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-    progress(
-        f"as {user.pw_name if user else 'the same user'}, umask {here.umask:04o}, "
-        f"{here.timezone}, {here.locale}, --jobs {here.jobs}"
-    )
     with tempfile.TemporaryDirectory(prefix="plateline-verify-") as name:
         folder = Path(name)
-        digests = _elsewhere(workspace, known, here, folder, user)
+        digests, seen = _elsewhere(workspace, known, here, by, folder, user)
+        progress(f"built again by {by.python.name}: {_sentence(seen)}")
         other = Store(folder / "store")
         return [
             difference(n, (store, b.image), (other, other.image(digests[n])))
@@ -127,48 +171,55 @@ def _elsewhere(
     workspace: Workspace,
     names: Mapping[str, Built],
     here: Surroundings,
+    by: By,
     folder: Path,
     user: pwd.struct_passwd | None,
-) -> dict[str, str]:
-    """Build in a process of its own and return the digests."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Build in a process of its own and return the digests, and what that process saw."""
     root = folder / here.folder
     _copy(workspace, root)
-    for part in ("store", "home"):
+    for part in ("store", "home", "programs"):
         (folder / part).mkdir()
     # The other process looks for them beside its store.
-    _link(downloads_folder(), folder / "downloads")
-    code = Path(builder.__file__).parents[1]
+    pythons.link(downloads_folder(), folder / "downloads")
+    code, site = pythons.CODE, by.site
+    words, variables = pythons.started(by.python, folder, by_all=user is not None)
+    if user and not pythons.open_to_all(code):
+        pythons.link(code / "builder", folder / "code/builder")
+        code = folder / "code"
+    if user and not pythons.open_to_all(site):
+        pythons.link(site, folder / "site")
+        (folder / "site").chmod(0o755)
+        site = folder / "site"
+    # The one program that a build starts otherwise; without bubblewrap where that can be.
+    if git := shutil.which("git"):
+        (folder / "programs/git").symlink_to(git)
+    searched = os.environ.get("PATH", "") if by.isolating else str(folder / "programs")
     environ = {
-        **os.environ, "HOME": str(folder / "home"), "TZ": here.timezone, "LC_ALL": here.locale,
-        "LANG": here.locale, "PYTHONHASHSEED": str(here.hash_seed),
+        **os.environ, "PATH": searched, "HOME": str(folder / "home"), "TZ": here.timezone,
+        "LC_ALL": here.locale, "LANG": here.locale, "PYTHONHASHSEED": str(here.hash_seed),
         "PLATELINE_STORE": str(folder / "store"), "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": str(code),
+        "PYTHONPATH": os.pathsep.join(map(str, (code, site))), **variables,
     }  # fmt: skip
-    python = Path(sys.executable)
     if user:
-        if not _open_to_all(code):
-            _link(code / "builder", folder / "code/builder")
-            environ["PYTHONPATH"] = str(folder / "code")
-        if not _open_to_all(Path(sysconfig.get_path("stdlib"))):
-            python = _python(folder / "python")
-            environ |= {"PYTHONHOME": str(folder / "python"),
-                        "LD_LIBRARY_PATH": str(folder / "python/lib")}  # fmt: skip
         folder.chmod(0o755)
         own = [folder / part for part in ("store", "home", "downloads", here.folder)]
         for path in [*own, *root.parents, *root.rglob("*")]:
             if path.is_relative_to(folder) and path != folder:
                 os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-    command = [str(python), "-m", "builder.inspect.verify", str(root), str(here.jobs), *names]
+    command = [*words, "-m", "builder.inspect.verify", str(root), str(here.jobs), str(here.cores)]
     done = subprocess.run(
-        command, cwd=folder, env=environ, umask=here.umask, capture_output=True, text=True,
-        check=False, user=user.pw_uid if user else None, group=user.pw_gid if user else None,
-        extra_groups=[] if user else None,
+        [*command, *names], cwd=folder, env=environ, umask=here.umask, capture_output=True,
+        text=True, check=False, user=user.pw_uid if user else None,
+        group=user.pw_gid if user else None, extra_groups=[] if user else None,
     )  # fmt: skip
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise BuilderError(f"the build in other surroundings failed: {reason[0]}")
-    digests: dict[str, str] = json.loads(done.stdout)
-    return digests
+        raise BuilderError(
+            f"the build by {by.python.name}, in other surroundings, failed: {reason[0]}"
+        )
+    digests, seen = json.loads(done.stdout)
+    return digests, seen
 
 
 def _copy(workspace: Workspace, root: Path) -> None:
@@ -190,51 +241,43 @@ def _copy(workspace: Workspace, root: Path) -> None:
             (root / entry.path).mkdir(parents=True, exist_ok=True)
 
 
-def _open_to_all(path: Path) -> bool:
-    """Tell whether every user may read and enter a folder."""
-    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (path, *path.parents))
+def _seen(folder: str, jobs: int) -> dict[str, str]:
+    """Return what this process has of that must not reach a digest."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "Python": platform.python_version(),
+        "isal": metadata.version("isal"),
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
+        "C library": " ".join(platform.libc_ver()),
+        "bubblewrap": next(host.programs(), "none"),
+        "user": pwd.getpwuid(os.geteuid()).pw_name,
+        "umask": f"{umask:04o}",
+        "time zone": os.environ.get("TZ", time.tzname[0]),
+        "locale": os.environ.get("LC_ALL") or os.environ.get("LANG") or "C",
+        "hash seed": os.environ.get("PYTHONHASHSEED", "random"),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "--jobs": str(jobs),
+        **({"folder": folder} if folder else {}),
+    }
 
 
-def _python(home: Path) -> Path:
-    """Make a copy of this Python and its libraries at `home`, and return its program."""
-    library = home / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    _link(Path(sysconfig.get_path("stdlib")), library, ignore=("site-packages", "test"))
-    packages = Path(sysconfig.get_path("purelib"))
-    if _open_to_all(packages):
-        (library / "site-packages").symlink_to(packages)
-    else:
-        _link(packages, library / "site-packages")
-    if sysconfig.get_config_var("Py_ENABLE_SHARED"):
-        name = str(sysconfig.get_config_var("INSTSONAME"))
-        shutil.copy2(Path(str(sysconfig.get_config_var("LIBDIR")), name), home / "lib")
-    binary = home / "bin/python3"
-    binary.parent.mkdir()
-    shutil.copy2(Path(sys.executable).resolve(), binary)
-    return binary
-
-
-def _link(source: Path, destination: Path, ignore: Sequence[str] = ()) -> None:
-    """Copy a folder by hard links where the file system allows it, else by bytes."""
-
-    def link(one: str, other: str) -> None:
-        try:
-            os.link(one, other)
-        except OSError:
-            shutil.copy2(one, other)
-
-    shutil.copytree(source, destination, symlinks=True, copy_function=link,
-                    ignore=shutil.ignore_patterns(*ignore))  # fmt: skip
+def _sentence(seen: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in seen.items())
 
 
 def main(arguments: Sequence[str]) -> int:
     """Build as the other process; returns the exit code."""
-    root, jobs, *names = arguments
+    root, jobs, cores, *names = arguments
     try:
+        if int(cores):
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-int(cores) :])
         built = build(Workspace.load(Path(root)), Store.open(), names, jobs=int(jobs))
     except BuilderError as error:
         print(error, file=sys.stderr)
         return 1
-    print(json.dumps({name: b.image.digest for name, b in built.items()}))
+    digests = {name: b.image.digest for name, b in built.items()}
+    print(json.dumps([digests, _seen(root, int(jobs))]))
     return 0
 
 

