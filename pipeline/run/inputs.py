@@ -129,6 +129,21 @@ def artifacts(
     return found
 
 
+def check_lists(task: Mapping[str, Any], definitions: Mapping[str, Any], given: Artifacts) -> None:
+    """Raise PipelineError where a nested pipeline gets a list of artifacts of more than one.
+
+    The backend hands on one of them (seen with 2.17.0), so the rest would be lost without a word.
+    """
+    looped = task.get("artifactIterator", {}).get("items", {}).get("inputArtifact")
+    for name, definition in definitions.get("artifacts", {}).items():
+        if definition.get("isArtifactList") and name != looped and len(given.get(name, [])) > 1:
+            raise PipelineError(
+                f"the list of artifacts {name!r} has {len(given[name])} and goes into a nested "
+                "pipeline, a loop or a condition, where the backend hands on one; hand it to the "
+                "task itself, outside of them"
+            )
+
+
 def _entries(source: Mapping[str, Any], scope: Scope) -> list[dict[str, Any]]:
     if "taskOutputArtifact" in source:
         output = source["taskOutputArtifact"]

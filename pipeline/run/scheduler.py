@@ -142,6 +142,8 @@ class Graph:
         scope = Scope(parameters, arts, before, placeholders.of_task(self.around.facts, name))
         given = inputs.parameters(task, definitions, scope)
         have = inputs.artifacts(task, definitions, scope)
+        if "dag" in component:
+            inputs.check_lists(task, definitions, have)
         if "condition" in policy and not values.condition(policy["condition"], given):
             return Outcome("skipped")
         if "parameterIterator" in task or "artifactIterator" in task:

@@ -7,6 +7,7 @@ the process, and a YAML file of 784 bytes, whose aliases name aliases, would tak
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -82,6 +83,12 @@ def load_json(text: str | bytes, what: str) -> Any:
             _digits(digits, what)
         return int(digits)
 
+    def number(digits: str) -> float:
+        found = float(digits)
+        if not math.isfinite(found):
+            raise PipelineError(f"{what}: {digits} is beyond what a number can be; make it smaller")
+        return found
+
     def unknown(name: str) -> NoReturn:
         raise PipelineError(f"{what}: {name} is no JSON; give a finite number")
 
@@ -92,7 +99,7 @@ def load_json(text: str | bytes, what: str) -> Any:
         for token in _JSON_TOKEN.finditer(string):
             depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
             _depth(depth, what)
-        return json.loads(string, parse_int=whole, parse_constant=unknown)
+        return json.loads(string, parse_int=whole, parse_float=number, parse_constant=unknown)
     except ValueError as error:
         raise PipelineError(f"{what}: it is no JSON ({error}); correct it") from None
 

@@ -23,6 +23,8 @@ _BOOLEAN = {
     **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
 }
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_DOUBLE = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+_NOT_FINITE = re.compile(r"nan|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII)
 
 
 def _finite(value: Any) -> None:
@@ -32,6 +34,11 @@ def _finite(value: Any) -> None:
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             _finite(inner)
+
+
+def is_not_finite(text: str) -> bool:
+    """Tell whether Go's ParseFloat reads a text as NaN or Infinity."""
+    return bool(_NOT_FINITE.fullmatch(text.strip()))
 
 
 def coerce(value: Any, kind: str, name: str) -> Any:
@@ -51,6 +58,8 @@ def coerce(value: Any, kind: str, name: str) -> Any:
                 raise ValueError
             return int(value)
         if kind == "NUMBER_DOUBLE":
+            if isinstance(value, str):
+                value = _DOUBLE.fullmatch(value.strip())[0]  # type: ignore[index]
             number = float(value) if not isinstance(value, bool) else math.nan
             if not math.isfinite(number):
                 raise ValueError
@@ -96,6 +105,8 @@ def text(value: Any) -> str:
     """
     if isinstance(value, str):
         return value
+    if value is None:
+        return ""
     if isinstance(value, float) and math.isfinite(value):
         return f"{Decimal(repr(value)):f}".removesuffix(".0")
     return json.dumps(whole(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False)

@@ -34,7 +34,17 @@ def read(task: Task, message: Mapping[str, Any], out: Path, run: str) -> dict[st
     parameters = {}
     for name, definition in definitions.get("parameters", {}).items():
         value = given[name] if name in given else _parameter_file(out, name)
-        parameters[name] = values.coerce(value, definition["parameterType"], f"{task.name}.{name}")
+        kind = definition["parameterType"]
+        if value is None:
+            raise PipelineError(
+                f"its output parameter {name!r} is null, which the backend cannot store; "
+                "write a value"
+            )
+        if kind == "NUMBER_DOUBLE" and isinstance(value, str) and values.is_not_finite(value):
+            # Text that is read as a number passes here, and fails the driver of who reads it.
+            parameters[name] = value.strip()
+            continue
+        parameters[name] = values.coerce(value, kind, f"{task.name}.{name}")
     inputs = [entry["uri"] for found in task.artifacts.values() for entry in found]
     artifacts = {}
     for name, entries in message["outputs"]["artifacts"].items():

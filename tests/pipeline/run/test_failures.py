@@ -39,6 +39,9 @@ def failed(result, step, *words):
         ('{"artifacts": {"made": {"artifacts": [{"metadata": "x"}]}}}', "x"),
         ('{"artifacts": {"made": {"artifacts": [{"metadata": {"f1": null}}]}}}', "'f1'"),
         ('{"artifacts": {"made": {"artifacts": [{"metadata": {"f1": NaN}}]}}}', "NaN"),
+        ('{"artifacts": {"made": {"artifacts": [{"metadata": {"f1": -Infinity}}]}}}', "Infinity"),
+        ('{"artifacts": {"made": {"artifacts": [{"metadata": {"f1": 1e999}}]}}}', "1e999"),
+        ('{"artifacts": {"made": {"artifacts": [{"metadata": {"f": [0, NaN]}}]}}}', "NaN"),
         ('{"artifacts": ["x"]}', "artifacts"),
         ("[1]", "ExecutorOutput"),
         ('"text"', "ExecutorOutput"),
@@ -63,6 +66,12 @@ def test_executor_output_that_is_not_text_fails_the_step(run_written):
     result = run_written({"odd": step})
     failed(result, "odd", "executor_output.json")
     assert result.steps["odd"].attempts == 2
+
+
+def test_an_output_parameter_that_is_null_fails_the_step(run_written):
+    script = 'echo "{\\"parameterValues\\": {\\"said\\": null}}" > "$0"'
+    step = {"script": script, "words": [OUTPUT_FILE], "parameters": ["said"]}
+    failed(run_written({"empty": step}), "empty", "'said' is null")
 
 
 def test_an_output_parameter_that_is_not_utf8_is_named_with_its_file(run_written):
@@ -284,3 +293,67 @@ def test_a_uri_of_another_machine_is_passed_on_and_nothing_is_mounted(run_writte
         }
     )  # fmt: skip
     assert result.steps["where"].outputs == {"said": "s3://b/k"}
+
+
+@pytest.mark.parametrize("text", ["nan", " -Infinity"])
+@pytest.mark.parametrize("read", [True, False])
+def test_a_text_that_is_no_finite_number_fails_who_reads_it(execute, image, text, read):
+    """As seen: the launcher takes it, the driver of the consumer does not."""
+
+    @dsl.container_component
+    def make(text: str, number: dsl.OutputPath(float)):
+        return dsl.ContainerSpec(
+            image, ["sh", "-c", 'mkdir -p "${1%/*}"; echo "$0" > "$1"'], [text, number]
+        )
+
+    @dsl.container_component
+    def use(number: float):
+        return dsl.ContainerSpec(image, ["echo"], [number])
+
+    @dsl.pipeline(name="numbers")
+    def numbers(text: str):
+        made = make(text=text)
+        if read:
+            use(number=made.output)
+
+    result = execute(numbers, text=text)
+    states = {name: step.state for name, step in result.steps.items()}
+    assert states == {"make": "succeeded"} | ({"use": "failed"} if read else {})
+    assert result.state == ("failed" if read else "succeeded")
+    assert not read or "NUMBER_DOUBLE" in result.error
+    json.loads((result.folder / "run.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_list_of_artifacts_fails_a_nested_pipeline_that_would_lose_all_but_one(
+    execute, image, nested
+):
+    @dsl.container_component
+    def make(name: str, made: dsl.Output[dsl.Model]):
+        return dsl.ContainerSpec(
+            image, ["sh", "-c", 'mkdir -p "${1%/*}"; echo "$0" > "$1"'], [name, made.path]
+        )
+
+    @dsl.container_component
+    def gather(models: dsl.Input[list[dsl.Model]], said: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(
+            image, ["sh", "-c", 'mkdir -p "${1%/*}"; echo "$0" > "$1"'], ["{{$}}", said]
+        )
+
+    @dsl.pipeline(name="inner")
+    def inner(models: dsl.Input[list[dsl.Model]]):
+        gather(models=models)
+
+    @dsl.pipeline(name="lists")
+    def lists(names: list):
+        with dsl.ParallelFor(names) as item:
+            made = make(name=item)
+        (inner if nested else gather)(models=dsl.Collected(made.outputs["made"]))
+
+    two = execute(lists, names=["a", "b"])
+    assert two.state == ("failed" if nested else "succeeded")
+    if nested:
+        assert "the list of artifacts 'models' has 2" in two.error
+    else:
+        assert two.steps["gather"].outputs["said"].count('"uri": "/kfp/for-loop') == 2
+    assert execute(lists, names=["a"]).state == "succeeded"

@@ -59,3 +59,24 @@ def test_quantities_of_memory(text, size):
 def test_what_is_no_quantity_is_named(text):
     with pytest.raises(PipelineError, match="no quantity; write it as"):
         kubernetes.memory(text)
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(NUMBERS)
+def test_a_number_is_read_back_from_what_it_is_written_as(number):
+    for written in (values.text(number), repr(number), f" {number!r}\n"):
+        assert values.coerce(written, "NUMBER_DOUBLE", "n") == number
+    assert not values.is_not_finite(repr(number))
+
+
+@pytest.mark.parametrize("text", ["1_000", "0x10", "١", "", " ", "nan", "-inf", "1e999", "1,5"])
+def test_what_go_does_not_read_as_a_finite_number_is_none(text):
+    with pytest.raises(PipelineError, match="is not of its type NUMBER_DOUBLE"):
+        values.coerce(text, "NUMBER_DOUBLE", "n")
+
+
+@pytest.mark.parametrize("text", ["NaN", "nan", "Inf", "+Infinity", "-inf"])
+def test_texts_that_go_reads_as_no_finite_number_are_known(text):
+    assert values.is_not_finite(f" {text}\n")
