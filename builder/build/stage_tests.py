@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from builder import oci
@@ -51,30 +52,38 @@ def run_tests(
     folder = workspace.target(name).folder / "tests"
     if not folder.is_dir():
         raise BuilderError(f"{name} has no tests: {folder} is not there")
-    built = build(workspace, store, [name, "testing"])
-    image = _with_testing(store, built[name].image, built["testing"].image)
+    image = with_testing(workspace, store, name)
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
     hashes = {p.relative_to(folder).as_posix(): download.sha256_file(p) for p in files}
     action = {"format": FORMAT, "image": image.digest, "tests": hashes, "with": list(arguments)}
     key = canonical.sha256(canonical.dumps(action)).removeprefix("sha256:")
     if known := store.get_result(key):
         return Tested(name, 0, cached=True, seconds=known["seconds"])
-    process = Process(
-        image=image,
-        command=("python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "/tests", *arguments),
-        env={"PYTHONPATH": f"/app:{_TESTING}", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis"},  # noqa: S108
-        mounts=(Mount(folder, "/tests"),),
-        workdir="/tmp",  # noqa: S108
-    )
     with store.in_use():
-        ended = run(sandbox, process, output)
+        ended = run(sandbox, pytest(image, folder, ["/tests", *arguments]), output)
     if ended.code == 0:
         store.put_result(key, {"seconds": ended.seconds})
     return Tested(name, ended.code, cached=False, seconds=ended.seconds)
 
 
-def _with_testing(store: Store, stage: oci.Image, testing: oci.Image) -> oci.Image:
-    """Return the image of `stage` with the layers of `testing` that it lacks on top."""
+def pytest(
+    image: oci.Image, folder: Path, arguments: Sequence[str], env: Mapping[str, str] | None = None
+) -> Process:
+    """Return pytest in an image that `with_testing` made; it sees `folder` at /tests."""
+    return Process(
+        image=image,
+        command=("python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments),
+        env={"PYTHONPATH": f"/app:{_TESTING}", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",  # noqa: S108
+             **(env or {})},
+        mounts=(Mount(folder, "/tests"),),
+        workdir="/tmp",  # noqa: S108
+    )  # fmt: skip
+
+
+def with_testing(workspace: Workspace, store: Store, name: str) -> oci.Image:
+    """Build the target `name` and return its image with pytest on top, of the target `testing`."""
+    built = build(workspace, store, [name, "testing"])
+    stage, testing = built[name].image, built["testing"].image
     present = {layer.diff_id for layer in stage.layers}
     extra = tuple(layer for layer in testing.layers if layer.diff_id not in present)
     config = {name: value for name, value in stage.config.items() if name != "rootfs"}

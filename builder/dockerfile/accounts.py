@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from builder.errors import BuilderError
+from builder.oci.numbers import whole
 
+_HIGHEST = 2**32 - 2  # of uid_t; 2**32 - 1 means none (chown(2))
 Read = Callable[[str], bytes | None]
 
 
 def numeric(owner: str) -> bool:
     """Tell whether `owner` is `user` or `user:group` in numbers alone, or empty."""
     user, _, group = owner.partition(":")
-    return not owner or (user.isdigit() and (not group or group.isdigit()))
+    return not owner or (whole(user) is not None and (not group or whole(group) is not None))
 
 
 def complete(owner: str, what: str) -> str:
@@ -40,16 +42,21 @@ def numbers(owner: str, read: Read) -> tuple[int, int]:
     for names that the image's /etc/passwd and /etc/group lack.
     """
     user, _, group = owner.partition(":")
-    found = [user, user] if user.isdigit() else _fields("etc/passwd", user, owner, read)[2:4]
-    if group:
-        found[1] = group if group.isdigit() else _fields("etc/group", group, owner, read)[2]
-    return int(found[0]), int(found[1])
+    uid = gid = whole(user)
+    if uid is None or gid is None:
+        fields = _fields("etc/passwd", user, owner, read)
+        uid, gid = whole(fields[2]), whole(fields[3])
+    if group and (gid := whole(group)) is None:
+        gid = whole(_fields("etc/group", group, owner, read)[2])
+    if uid is None or gid is None or max(uid, gid) > _HIGHEST:
+        raise BuilderError(f"{owner}: a user's or group's number is at most {_HIGHEST}")
+    return uid, gid
 
 
 def _fields(path: str, name: str, owner: str, read: Read) -> list[str]:
     for line in (read(path) or b"").decode(errors="replace").splitlines():
         fields = line.split(":")
-        if fields[0] == name and len(fields) > 3 and fields[2].isdigit() and name:
+        if fields[0] == name and len(fields) > 3 and whole(fields[2]) is not None and name:
             return fields
     raise BuilderError(
         f"{owner}: the image's /{path} has no {name!r}; write the number, for example 65532:65532"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -98,25 +99,52 @@ class Ignore:
 def glob_pattern(pattern: str, *, deep: bool = True) -> re.Pattern[str]:
     """Translate a pattern of Go's filepath.Match; `deep` makes `**` any number of folders.
 
-    Raises BuilderError for a [ that does not end and a \\ that nothing follows.
+    Matching takes time in proportion to the path, times its folders for each `**` within a name.
+    Raises BuilderError for a [ that does not end, a \\ that nothing follows, and more than
+    three `**` within names.
     """
-    out, index = "", 0
+    # As in moby/patternmatcher: ** is whole folders, even where no / follows, or all at the end.
+    first, *rest = _split(list(_tokens(pattern, deep=deep)), "**")
+    out = _names(first)
+    loose = 0
+    for number, piece in enumerate(rest, 1):
+        names = _names(piece)
+        if number == len(rest):
+            out += f"(?:.*/)?{names}" if piece else ".*"
+        elif not piece:
+            continue  # **/** is **
+        elif piece[-1] == "/" or not any(rest[number:]):
+            # Where it fits first is as good as any place: what follows may begin at each later one.
+            out += f"(?>(?:.*?/)??{names})"
+        else:
+            loose += 1
+            out += f"(?:.*/)?{names}"
+    if loose > 3:
+        raise BuilderError(f"{pattern!r} has too many ** within names; write * there")
+    try:
+        return re.compile(out, re.DOTALL)
+    except (re.error, OverflowError) as error:
+        raise BuilderError(f"{pattern!r} is not a pattern ({error})") from None
+
+
+def _tokens(pattern: str, *, deep: bool) -> Iterator[str]:
+    """Yield `**`, `*`, `/`, and regular expressions of one character each."""
+    index = 0
     while index < len(pattern):
         char = pattern[index]
         if deep and pattern.startswith("**", index):
             index += 3 if pattern.startswith("**/", index) else 2
-            # As in moby/patternmatcher: whole folders, even where no / follows, or all at the end.
-            out += "(?:.*/)?" if index < len(pattern) else ".*"
+            yield "**"
             continue
-        if char == "*":
-            out += "[^/]*"
+        if char in "*/":
+            yield char
         elif char == "?":
-            out += "[^/]"
+            yield "[^/]"
         elif char == "[":
             found = _CLASS.match(pattern, index)
             if not found:
                 raise BuilderError(f"in {pattern!r} a [ does not end; write \\[ for the character")
-            out += "[" + found[1] + re.sub(r"([\[&~|])", r"\\\1", found[2]) + "]"
+            yield "[" + found[1] + re.sub(r"([\[&~|])", r"\\\1", found[2]) + "]"
             index = found.end() - 1
         elif char == "\\":
             index += 1
@@ -127,11 +155,33 @@ def glob_pattern(pattern: str, *, deep: bool = True) -> re.Pattern[str]:
                 raise BuilderError(
                     f"in {pattern!r} \\ stands before {pattern[index]!r}; leave the \\ out"
                 )
-            out += re.escape(pattern[index])
+            yield re.escape(pattern[index])
         else:
-            out += re.escape(char)
+            yield re.escape(char)
         index += 1
-    try:
-        return re.compile(out, re.DOTALL)
-    except re.error as error:
-        raise BuilderError(f"{pattern!r} is not a pattern ({error})") from None
+
+
+def _names(tokens: Sequence[str]) -> str:
+    """Return the regular expression of what has no `**`.
+
+    Between two * of a name, where the text fits first is as good as any later place, so there is
+    nothing to come back to: a name of many * takes no longer than one of one.
+    """
+    return "/".join(map(_name, _split(tokens, "/")))
+
+
+def _name(tokens: Sequence[str]) -> str:
+    first, *rest = ("".join(text) for text in _split(tokens, "*"))
+    if not rest:
+        return first
+    return first + "".join(f"(?>[^/]*?{text})" for text in rest[:-1] if text) + f"[^/]*{rest[-1]}"
+
+
+def _split(tokens: Sequence[str], at: str) -> list[list[str]]:
+    found: list[list[str]] = [[]]
+    for token in tokens:
+        if token == at:
+            found.append([])
+        else:
+            found[-1].append(token)
+    return found

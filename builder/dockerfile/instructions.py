@@ -14,12 +14,13 @@ from typing import Any
 from builder.dockerfile import accounts
 from builder.dockerfile.recipe import Instruction, exec_words, filled, pairs, words
 from builder.errors import BuilderError
+from builder.oci.numbers import whole
 
 Config = dict[str, Any]
 Variables = Mapping[str, str]
 
-_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(ns|us|µs|ms|s|m|h)")
 _UNITS = {
     "ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
 }  # fmt: skip
@@ -109,9 +110,9 @@ def _healthcheck(config: Config, instruction: Instruction, _: Variables) -> None
             check[name] = nanoseconds(instruction.flags[flag])
     if "retries" in instruction.flags:
         retries = instruction.flags["retries"]
-        if not retries.isdigit() or not int(retries):
+        if not (number := whole(retries)):
             raise BuilderError(f"--retries={retries} is no number from 1 on")
-        check["Retries"] = int(retries)
+        check["Retries"] = number
     config["Healthcheck"] = check
 
 

@@ -59,8 +59,11 @@ class Descriptor:
         return document
 
     @staticmethod
-    def from_json(document: Any) -> Descriptor:
-        """Read a descriptor; raises BuilderError where a member that is used is not of the form."""
+    def from_json(document: Any, where: str = "") -> Descriptor:
+        """Read a descriptor; raises BuilderError where a member that is used is not of the form.
+
+        `where` names what holds it.
+        """
         try:
             found = Descriptor(
                 media_type=str(document.get("mediaType", "")),
@@ -78,8 +81,9 @@ class Descriptor:
                 raise TypeError
         except (KeyError, TypeError, AttributeError):
             said = ascii(document)[:200]
+            begin = f"{where}: " if where else ""
             raise BuilderError(
-                f"not a descriptor with a sha256 digest and a size: {said}"
+                f"{begin}not a descriptor with a sha256 digest and a size: {said}"
             ) from None
         return found
 
@@ -182,7 +186,7 @@ def parse(manifest: bytes, config: bytes) -> Image:
 
 def _parse(manifest: bytes, config: bytes, name: str) -> Image:
     document, configuration = json.loads(manifest), json.loads(config)
-    blobs = [Descriptor.from_json(entry) for entry in document["layers"]]
+    blobs = [Descriptor.from_json(entry, name) for entry in document["layers"]]
     diff_ids = [*((configuration.get("rootfs") or {}).get("diff_ids") or ())]
     if len(blobs) != len(diff_ids):
         raise BuilderError(
@@ -199,7 +203,7 @@ def _parse(manifest: bytes, config: bytes, name: str) -> Image:
     created_by += [""] * (len(blobs) - len(created_by))
     return Image(
         manifest=describe(str(document.get("mediaType", MANIFEST)), manifest),
-        config_blob=Descriptor.from_json(document["config"]),
+        config_blob=Descriptor.from_json(document["config"], name),
         config=configuration,
         layers=tuple(
             Layer(diff_id=diff_id, blob=blob, created_by=text)

@@ -8,9 +8,12 @@ Header"; the choices that it leaves open are those of CPython 3.11.
 from __future__ import annotations
 
 import tarfile
+from typing import Any
 
 BLOCK = 512
 _NAME, _LINK = 100, 100
+# Longest name or header record of a tar that is read into memory.
+_RECORD = 1 << 20
 
 
 def encode(info: tarfile.TarInfo) -> bytes:
@@ -67,3 +70,29 @@ def _text(text: str, width: int) -> bytes:
 
 def _octal(number: int, width: int) -> bytes:
     return b"%0*o\0" % (width - 1, number)
+
+
+class Header(tarfile.TarInfo):
+    """A header of a stranger's tar: it neither ends the archive by being damaged nor takes memory
+    as it likes.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf.strip(b"\0"):  # the library takes it for the end of the archive
+                raise tarfile.ReadError(f"a damaged header ({error})") from None
+            raise
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        long = not self.isreg() and not self.issparse() and self.size > _RECORD
+        if long and self.type not in (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
+            raise tarfile.ReadError(f"a header record of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _no_holes(self, *_: object) -> Any:
+        raise tarfile.ReadError("a sparse file, which can claim any size")
+
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _no_holes

@@ -7,20 +7,17 @@ before anything is done with it, so an entry is refused before it is written.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry
+from builder.oci.numbers import from_environment
 
 # Linux: limits.h (NAME_MAX, PATH_MAX); the depth is what the standard library removes again.
 _NAME_MAX, _PATH_MAX, _DEPTH = 255, 4095, 128
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # Below this many bytes a ratio says nothing: a tar of one short file compresses 80-fold.
 RATIO_FROM = 64 << 20
-
-
 _VARIABLES = {
     "total": "PLATELINE_UNPACK_TOTAL",
     "ratio": "PLATELINE_UNPACK_RATIO",
@@ -48,22 +45,7 @@ class Bounds:
 
         Raises BuilderError for what is not a number.
         """
-        found = Bounds()
-        for name, variable in _VARIABLES.items():
-            if text := environ.get(variable):
-                found = replace(found, **{name: number(variable, text)})
-        return found
-
-
-def number(variable: str, text: str) -> int:
-    """Read digits with K, M, G or T after them; raises BuilderError for what is none of that."""
-    match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)", text)
-    if match is None:
-        raise BuilderError(
-            f"{variable}={text} is not a number; write digits, and K, M, G or T after them for "
-            "powers of 1024"
-        )
-    return int(match[1]) * _UNITS[match[2]]
+        return from_environment(Bounds(), _VARIABLES, environ)
 
 
 def beyond(source: str, what: str, bound: str) -> BuilderError:
@@ -75,13 +57,19 @@ def beyond(source: str, what: str, bound: str) -> BuilderError:
 
 
 class Tree:
-    """The entries of one archive so far; `source` names the archive in messages."""
+    """The entries of one archive so far; `source` names the archive in messages.
 
-    def __init__(self, source: str, bounds: Bounds) -> None:
+    With the size of what is `compressed`, the ratio is held against what the entries say of theirs.
+    """
+
+    def __init__(self, source: str, bounds: Bounds, compressed: int | None = None) -> None:
         self.bytes = 0
         self.count = 0
         self._source = source
         self._bounds = bounds
+        self._expanded = bounds.total
+        if compressed is not None:
+            self._expanded = max(RATIO_FROM, bounds.ratio * compressed)
         self._kinds: dict[str, str] = {}
         self._links: dict[str, str] = {}
 
@@ -114,6 +102,8 @@ class Tree:
             raise beyond(self._source, f"{self._bounds.entries} entries", "entries")
         if self.bytes > self._bounds.total:
             raise beyond(self._source, f"{self._bounds.total} bytes", "total")
+        if self.bytes > self._expanded:
+            raise beyond(self._source, f"{self._bounds.ratio} times its size", "ratio")
 
     def _name(self, path: str) -> None:
         parts = path.split("/")

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import posixpath
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry, check_path
 from builder.oci.layer_plan import LayerPlan
+from builder.oci.tar import Header
 from builder.oci.tree import Bounds, Tree
-from builder.packages import bytecode, download
-from builder.packages.lock_file import check_fresh, lock_command
+from builder.packages import bytecode, download, lock_file
 
 # Files of no use in an image. Copyright files stay: licences ask for it.
 _DROPPED = re.compile(
     r"usr/share/(man|info|locale|lintian|bug|pixmaps|applications|doc-base)(/|$)"
     r"|usr/share/doc/[^/]+/(?!copyright$)"
 )
+# Names and versions as in Debian's policy, 5.6.1 and 5.6.12; a path goes down only.
+_LINE = re.compile(
+    r"([a-z0-9][a-z0-9+.-]*) ([0-9][A-Za-z0-9.+:~-]*) "
+    r"((?:[A-Za-z0-9_][A-Za-z0-9_.+~-]*/)*[a-z0-9][A-Za-z0-9_.+~%-]*) ([0-9]{1,15}) ([0-9a-f]{64})"
+)
+_LONGEST_CONTROL = 1 << 20
 FORMAT = "debian-1"
 SUITE = "trixie"
 
@@ -40,26 +49,26 @@ class Package:
 
 def suite(folder: Path) -> str:
     """Return the suite of Debian that `debian.in` in `folder` names, or the default."""
-    match = re.search(r"(?m)^suite (\S+)", (folder / "debian.in").read_text(encoding="utf-8"))
+    match = re.search(r"(?m)^suite (\S+)", lock_file.read(folder / "debian.in"))
     return match[1] if match else SUITE
 
 
 def read_lock(folder: Path) -> list[Package]:
     """Read `debian.lock` in `folder`: a line a package, five words each."""
     path = folder / "debian.lock"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BuilderError(f"{path} is not there; run `{lock_command(folder)}`") from None
-    check_fresh(folder, "debian.in", "debian.lock", text)
+    text = lock_file.read(path)
+    lock_file.check_fresh(folder, "debian.in", "debian.lock", text)
     packages = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line or line.startswith("#"):
             continue
-        words = line.split()
-        if len(words) != 5 or not words[3].isdigit() or not re.fullmatch(r"[0-9a-f]{64}", words[4]):
-            raise BuilderError(f"{path}:{number}: not `name version path size sha256`: {line!r}")
-        packages.append(Package(words[0], words[1], words[2], int(words[3]), words[4]))
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise BuilderError(
+                f"{path}:{number}: not `name version path size sha256`: {line!r}; "
+                f"run `{lock_file.lock_command(folder)}`"
+            )
+        packages.append(Package(match[1], match[2], match[3], int(match[4]), match[5]))
     return packages
 
 
@@ -134,30 +143,46 @@ def unpack(packages: list[Package], cache: Path) -> Iterator[Entry]:
 def read_deb(path: Path, package: str) -> Iterator[Entry]:
     """Yield the files of a .deb, and its control data as `var/lib/dpkg/status.d/<package>`.
 
-    Special bits but the sticky one are dropped. Raises BuilderError for device nodes, for paths
-    that leave, and for entries that do not follow those before them (`Tree.add`).
+    Special bits but the sticky one are dropped. Raises BuilderError for what is no Debian package
+    (deb(5)), for device nodes, for paths that leave, for entries that do not follow those before
+    them (`Tree.add`), and for a package that unpacks beyond `Bounds`.
     """
-    from debian.arfile import ArError
-    from debian.debfile import DebError, DebFile
+    from debian.arfile import ArError, ArFile
 
+    damaged = (ArError, tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
+    tree = Tree(path.name, Bounds.read(), path.stat().st_size)
     try:
-        deb = DebFile(str(path))
-        control = deb.control.get_content("control")
-        archive = deb.data.tgz()
-    except (ArError, DebError, tarfile.TarError, OSError, EOFError) as error:
+        parts = {member.name: member for member in ArFile(str(path)).getmembers()}
+        fields = _control(_part(parts, "control.tar"))
+        archive = _part(parts, "data.tar")
+        while (member := archive.next()) is not None:
+            cast("Any", archive).members.clear()  # else memory grows with the package
+            if member.name in (".", "./"):
+                continue
+            name = check_path(member.name, path.name)
+            if _DROPPED.match(name):
+                continue
+            entry = tree.add(_entry(member, name, path.name))
+            yield replace(entry, content=_bytes(archive, member)) if entry.kind == "file" else entry
+    except damaged as error:
         raise BuilderError(f"{path.name}: not a Debian package ({error})") from None
-    tree = Tree(path.name, Bounds.read())
-    for member in archive:
-        if member.name in (".", "./"):
-            continue
-        name = check_path(member.name, path.name)
-        if _DROPPED.match(name):
-            continue
-        entry = tree.add(_entry(member, name, path.name))
-        yield replace(entry, content=_bytes(archive, member)) if entry.kind == "file" else entry
-    assert isinstance(control, bytes)
-    fields = control.rstrip(b"\n") + b"\nStatus: install ok installed\n"
+    fields = fields.rstrip(b"\n") + b"\nStatus: install ok installed\n"
     yield Entry(path=f"var/lib/dpkg/status.d/{package}", kind="file", content=fields)
+
+
+def _part(parts: Mapping[str, Any], name: str) -> tarfile.TarFile:
+    """Return the tar `name` of a package; Debian compresses by what tarfile reads."""
+    for found, member in parts.items():
+        if found == name or found in (f"{name}.gz", f"{name}.xz", f"{name}.bz2"):
+            return tarfile.open(fileobj=member, mode="r:*", tarinfo=Header)
+    raise tarfile.ReadError(f"it has no {name}, plain or compressed by gzip, xz or bzip2")
+
+
+def _control(archive: tarfile.TarFile) -> bytes:
+    while (member := archive.next()) is not None:
+        if member.name in ("control", "./control") and member.size <= _LONGEST_CONTROL:
+            return _bytes(archive, member)
+    raise tarfile.ReadError(f"it has no file control of at most {_LONGEST_CONTROL} bytes")
 
 
 def _entry(member: tarfile.TarInfo, name: str, source: str) -> Entry:
@@ -178,8 +203,12 @@ def _entry(member: tarfile.TarInfo, name: str, source: str) -> Entry:
 
 def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = archive.extractfile(member)
-    assert stream is not None
-    return stream.read()
+    if stream is None:
+        raise tarfile.ReadError(f"{member.name} is no file")
+    data = stream.read()
+    if len(data) != member.size:
+        raise tarfile.ReadError(f"it ends within {member.name}")
+    return data
 
 
 def finish(entries: Mapping[str, Entry]) -> Iterator[Entry]:

@@ -24,7 +24,7 @@ def lock(folder: Path) -> list[debian.Package]:
     a package is not in it.
     """
     roots, left_out, suite = [], set(), debian.suite(folder)
-    for raw in (folder / "debian.in").read_text(encoding="utf-8").splitlines():
+    for raw in lock_file.read(folder / "debian.in").splitlines():
         line = raw.partition("#")[0].strip()
         if line.startswith("suite "):
             continue

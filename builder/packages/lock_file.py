@@ -38,14 +38,18 @@ def in_hash(folder: Path, name: str) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BuilderError(
-            f"{path} cannot be read ({error.strerror}); a lock is made from it"
-        ) from None
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    lines = (line.partition("#")[0].strip() for line in read(path).splitlines())
     return [line for line in lines if line]
+
+
+def read(path: Path) -> str:
+    """Return the text of a lock or an .in file; raises BuilderError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # a name may have a NUL
+        why = error.strerror if isinstance(error, OSError) else error
+        way = f"run `{lock_command(path.parent)}`" if path.suffix == ".lock" else "write it anew"
+        raise BuilderError(f"{path} cannot be read ({why}); {way}") from None
 
 
 def lock_command(folder: Path) -> str:

@@ -10,13 +10,16 @@ import configparser
 import csv
 import hashlib
 import io
+import lzma
 import os
 import posixpath
 import stat
 import struct
 import zipfile
+import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
 
 _NOT_A_WHEEL = (
     zipfile.BadZipFile, KeyError, ValueError, AssertionError, NotImplementedError, InstallerError,
-    InvalidRecordEntry, configparser.Error, struct.error,
+    InvalidRecordEntry, configparser.Error, struct.error, OSError, EOFError, zlib.error,
+    lzma.LZMAError,
 )  # fmt: skip
 
 
@@ -75,7 +79,7 @@ class _File:
     promised: bytes = b""
 
     def open(self) -> BinaryIO:
-        return cast("BinaryIO", self.archive.open(self.info))
+        return cast("BinaryIO", _Content(self.archive, self.info))
 
     def deflated(self) -> Callable[[], BinaryIO] | None:
         if self.info.compress_type != zipfile.ZIP_DEFLATED:
@@ -212,6 +216,41 @@ class LayerDestination(WheelDestination):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([posixpath.relpath(path, site), *rows[path]] for path in sorted(rows))
         return Entry(self.record_path, "file", content=text.getvalue().encode())
+
+
+class _Content(io.RawIOBase):
+    """A member of a zip file, unpacked; raises BuilderError, naming the wheel, where it cannot be.
+
+    It may be read long after the wheel was opened, by who writes the layer.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        self._what = f"{Path(str(archive.filename)).name}: {info.filename!r} cannot be unpacked"
+        with self._named():
+            self._stream = archive.open(info)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with self._named():
+            data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed and hasattr(self, "_stream"):
+            self._stream.close()
+        super().close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except _NOT_A_WHEEL as error:
+            raise BuilderError(
+                f"{self._what} ({error}); ask the wheel's publisher, or pin another version"
+            ) from None
 
 
 class _Member(io.RawIOBase):

@@ -10,14 +10,13 @@ from pathlib import Path
 from builder.errors import BuilderError
 from builder.oci.entry import Entry
 from builder.oci.layer_plan import LayerPlan
-from builder.packages import bytecode, pip
-from builder.packages.lock_file import check_fresh, lock_command
+from builder.packages import bytecode, lock_file, pip
 
 LOCK = "requirements.linux-amd64.lock"
 # A wheel of this many bytes or more is a layer of its own; the others of a recipe share one.
 OWN_LAYER = 1 << 20
 FORMAT = "wheels-3"
-LINE = re.compile(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})  # (\d+) bytes")
+LINE = re.compile(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})  # ([0-9]{1,15}) bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,8 @@ def read_lock(folder: Path) -> list[Wheel]:
     It is a pip requirements file with exactly one sha256 a line.
     """
     path = folder / LOCK
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BuilderError(f"{path} is not there; run `{lock_command(folder)}`") from None
-    check_fresh(folder, "requirements.in", LOCK, text)
+    text = lock_file.read(path)
+    lock_file.check_fresh(folder, "requirements.in", LOCK, text)
     wheels = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line or line.startswith("#"):
@@ -49,7 +45,7 @@ def read_lock(folder: Path) -> list[Wheel]:
         if not match:
             raise BuilderError(
                 f"{path}:{number}: not `name==version --hash=sha256:<hex>  # N bytes`: {line!r}; "
-                f"run `{lock_command(folder)}`"
+                f"run `{lock_file.lock_command(folder)}`"
             )
         wheels.append(Wheel(match[1], match[2], match[3], int(match[4])))
     return wheels
@@ -58,7 +54,7 @@ def read_lock(folder: Path) -> list[Wheel]:
 def pinned(folder: Path) -> list[Wheel]:
     """Return the wheels of a lock even where it is stale; none where it cannot be read."""
     path = folder / LOCK
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     matches = [LINE.fullmatch(line) for line in text.splitlines()]
     return [Wheel(m[1], m[2], m[3], int(m[4])) for m in matches if m]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from builder import oci
+from builder.oci.numbers import whole
 from builder.oci.reference import Reference
 from builder.registry.connection import BLOB, TRANSIENT, Answer, Connection, RegistryError
 from builder.registry.http import LARGEST, httpx
@@ -216,7 +217,7 @@ class BlobClient(Connection):
     ) -> None:
         scope = push_scope(repository)
         asked = begun.headers.get("OCI-Chunk-Min-Length", "")
-        least = int(asked) if asked.isdigit() and len(asked) < 12 else 0
+        least = whole(asked) or 0
         piece = max(self._piece or PIECE, least)
         if blob.size <= piece:
             with open_content() as stream:
@@ -292,7 +293,7 @@ class BlobClient(Connection):
             return None
         last = answer.headers.get("Range", "0-0").rpartition("-")[2]
         # `0-0` means nothing or one byte: starting at 0 is right for both.
-        offset = int(last) + 1 if last.isdigit() and int(last) else 0
+        offset = (whole(last) or -1) + 1
         return answer.location() if answer.headers.get("Location") else location, offset
 
 

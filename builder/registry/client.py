@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from builder import oci
 from builder.oci import canonical
+from builder.oci.numbers import whole
 from builder.oci.reference import Reference
 from builder.registry.blobs import PIECE, BlobClient, pull_scope, push_scope
 from builder.registry.connection import RegistryError, Timing
@@ -47,7 +48,7 @@ class Registry(BlobClient):
         return oci.Descriptor(
             media_type=shown(answer.headers.get("Content-Type", oci.MANIFEST)),
             digest=shown(answer.headers.get("Docker-Content-Digest") or reference),
-            size=int(length) if length.isdigit() and len(length) < 19 else 0,
+            size=whole(length) or 0,
         )
 
     def get_manifest(self, repository: str, reference: str) -> tuple[oci.Descriptor, bytes] | None:
@@ -139,7 +140,8 @@ class Registry(BlobClient):
             fallback = self.get_manifest(repository, digest.replace(":", "-"))
             document = parse(fallback[1], f"{self.host}/{repository}") if fallback else {}
             entries = _list(document, "manifests", f"{self.host}/{repository}")
-        return [oci.Descriptor.from_json(entry) for entry in entries]
+        where = f"the referrers of {digest} at {self.host}/{repository}"
+        return [oci.Descriptor.from_json(entry, where) for entry in entries]
 
     def _pages(self, repository: str, path: str, member: str) -> list[Any] | None:
         """Return the list `member` of every page of an answer; None where the first is not there.

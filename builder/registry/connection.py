@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from builder.oci import numbers
 from builder.oci.reference import api_host
 from builder.registry.authentication import Login
 from builder.registry.http import (
@@ -203,7 +204,8 @@ class Connection:
                 if answer.status_code not in TRANSIENT:
                     raise error
                 if after := answer.headers.get("Retry-After", ""):
-                    wait = min(float(after) if after.isdigit() else wait, _LONGEST_WAIT)
+                    seconds = numbers.whole(after)
+                    wait = wait if seconds is None else min(seconds, _LONGEST_WAIT)
             except httpx.TransportError as cause:
                 error = self.unreachable(what, cause)
             if left <= 0:

@@ -57,7 +57,7 @@ def documents(
         raise BuilderError(f"{name} is an index of indexes of indexes; name one of its images")
     if "config" not in document or "layers" not in document:
         raise BuilderError(f"{name} is no image but {descriptor.media_type or 'something else'}")
-    config = registry.get_blob(repository, oci.Descriptor.from_json(document["config"]))
+    config = registry.get_blob(repository, oci.Descriptor.from_json(document["config"], name))
     image = oci.parse(data, config)
     store.add(config)
     store.add(data)
@@ -70,7 +70,7 @@ def choose(index: Mapping[str, Any], platform: Mapping[str, str], name: str) -> 
     Raises BuilderError that lists the platforms there are.
     """
     listed = index["manifests"] if isinstance(index["manifests"], list) else []
-    entries = [oci.Descriptor.from_json(entry) for entry in listed]
+    entries = [oci.Descriptor.from_json(entry, name) for entry in listed]
     chosen = [entry for entry in entries if platform.items() <= dict(entry.platform).items()]
     if not chosen:
         others = {f"{e.platform.get('os')}/{e.platform.get('architecture')}" for e in entries}

@@ -15,13 +15,12 @@ from isal import igzip, isal_zlib
 
 from builder import oci
 from builder.errors import BuilderError
+from builder.oci import tar
 from builder.oci.entry import Entry, check_path
 from builder.oci.tree import RATIO_FROM, Bounds, Tree, beyond
 from builder.store import Store
 
 _CHUNK = 1 << 18
-# Longest name or header record of a tar that is read into memory.
-_RECORD = 1 << 20
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _DAMAGED = (tarfile.TarError, OSError, EOFError, cast("type[Exception]", isal_zlib.error))
@@ -43,7 +42,7 @@ def read(store: Store, layer: oci.Layer) -> Iterator[Entry]:
             plain = _Plain(stream, path.stat().st_size, bounds, source)
             tree = Tree(source, bounds)
             with tarfile.open(
-                fileobj=cast("BinaryIO", plain), mode="r|", bufsize=_CHUNK, tarinfo=_Header
+                fileobj=cast("BinaryIO", plain), mode="r|", bufsize=_CHUNK, tarinfo=tar.Header
             ) as archive:
                 while (member := archive.next()) is not None:
                     cast("Any", archive).members.clear()  # else memory grows with the layer
@@ -101,30 +100,6 @@ class _Plain:
 
     def digest(self) -> str:
         return "sha256:" + self._hash.hexdigest()
-
-
-class _Header(tarfile.TarInfo):
-    """A header that neither ends an archive by being damaged nor takes memory as it likes."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if buf.strip(b"\0"):  # the library takes it for the end of the archive
-                raise tarfile.ReadError(f"a damaged header ({error})") from None
-            raise
-
-    def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        long = not self.isreg() and not self.issparse() and self.size > _RECORD
-        if long and self.type not in (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
-            raise tarfile.ReadError(f"a header record of {self.size} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc]
-
-    def _no_holes(self, *_: object) -> Any:
-        raise tarfile.ReadError("a sparse file, which can claim any size")
-
-    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _no_holes
 
 
 def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, source: str) -> Entry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ _READ = {
     **dict.fromkeys((33003, 33004, 33005, 34712), "JPEG 2000"),
     **dict.fromkeys((22610, 34934), "JPEG XR"),
 }
+_MOST_PAGES = 64  # a picture and its smaller copies; each page takes its time to be read
 _MIRRORED = {2, 4, 5, 7}
 _QUARTER_TURNS = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}  # to the left, after mirroring
 _GREY = "save it as one grey sample a pixel, black as 0, unsigned, 8 or 16 bits"
@@ -60,9 +62,11 @@ def grey_samples(data: bytes, name: str, most_pixels: int) -> tuple[NDArray[Any]
 
 
 def _only_page(file: tifffile.TiffFile, name: str) -> tifffile.TiffPage:
-    pages = [page.aspage() for page in file.pages]
+    pages = [page.aspage() for page in islice(file.pages, _MOST_PAGES + 1)]
     if not pages:
         raise StageError(f"{name} holds no picture; copy it again")
+    if len(pages) > _MOST_PAGES:
+        raise StageError(f"{name} has more than {_MOST_PAGES} frames; give one picture a file")
     pictures = [page for page in pages if not page.subfiletype & _REDUCED] or pages
     planes = max(len(pictures), _planes(file, pictures[0]))
     if planes > 1:

@@ -80,8 +80,9 @@ def _check_whole(image: Image.Image, name: str, most_pixels: int) -> None:
         raise StageError(
             f"{name} has {image.width} x {image.height} pixels, more than {most_pixels:,}"
         )
-    if (frames := getattr(image, "n_frames", 1)) > 1:
-        raise StageError(f"{name} has {frames} frames; give one picture a file")
+    # How many there are is not asked: of some thousand frames, Pillow needs minutes to count them.
+    if getattr(image, "is_animated", False):
+        raise StageError(f"{name} has more than one frame; give one picture a file")
     raw = _raw_mode(image)
     if len(image.getbands()) > 1 and ";16" in raw and raw not in _FEWER_BITS:
         raise StageError(

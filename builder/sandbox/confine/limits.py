@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from builder.oci.tree import number
+from builder.oci.numbers import from_environment
 
 _VARIABLES = {
     "processes": "PLATELINE_STEP_PROCESSES",
@@ -29,8 +29,4 @@ class Limits:
 
         Raises BuilderError for what is not a number.
         """
-        found = Limits()
-        for name, variable in _VARIABLES.items():
-            if text := environ.get(variable):
-                found = replace(found, **{name: number(variable, text)})
-        return found
+        return from_environment(Limits(), _VARIABLES, environ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from builder.build.make import build
 from builder.build.workspace import Workspace
 from builder.dockerfile import copying, instructions, recipe
+from builder.dockerfile.dockerignore import Ignore
 from builder.dockerfile.shellwords import expand, split
 from builder.errors import BuilderError
 from builder.sandbox.unpack import image_entries
@@ -331,3 +333,20 @@ def test_a_workspace_that_cannot_be_read_is_refused(make: Make, tmp_path: Path) 
 def test_rules_for_one_recipe_alone_are_refused(make: Make) -> None:
     with pytest.raises(BuilderError, match=r"a/Dockerfile.dockerignore: .* move them to"):
         make("FROM scratch\n", **{"stages/a/Dockerfile.dockerignore": "*\n"})
+
+
+def test_a_pattern_of_many_stars_takes_no_longer_than_one_of_one() -> None:
+    """Each star more multiplied the time, up to days."""
+    began = time.process_time()
+    names = ["a" * 255, "/".join(["a" * 30] * 100)]
+    for pattern in (
+        "*a" * 60 + "b",
+        "**/a/" * 30 + "b",
+        "**/*a*a*a/" * 12 + "b",
+        "a**" * 3 + "**b",
+    ):
+        rules = Ignore.parse(pattern)
+        assert not any(rules.hides(name) for name in names)
+    assert time.process_time() - began < 2
+    with pytest.raises(BuilderError, match=r"\.dockerignore:1: .*too many \*\* within names"):
+        Ignore.parse("a**b**c**d**e**f")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
+import zlib
 from pathlib import Path
 
 import pytest
 
 from builder.errors import BuilderError
-from builder.packages import debian, pip, wheels
+from builder.packages import debian, lock_file, pip, wheels
 
 SECRET = "hunter2-secret"
 
@@ -119,3 +121,40 @@ def test_an_indexs_password_is_not_in_the_error(
     with pytest.raises(BuilderError, match="downloading the wheels of x") as caught:
         pip.fetch([wheel], tmp_path, "x")
     assert SECRET not in str(caught.value)
+
+
+def test_a_package_that_is_damaged_further_in_is_named_too(tmp_path: Path) -> None:
+    """tarfile takes a damaged header for the end of the archive, or raises errors of its own."""
+    path = deb(tmp_path, *((entry(f"./{n}"), b"x" * 600) for n in range(9)))
+    whole = path.read_bytes()
+    data = whole.index(b"data.tar.gz") + 60
+    plain = bytearray(zlib.decompressobj(31).decompress(whole[data:]))
+    plain[3 * 1536 + 148 : 3 * 1536 + 156] = b"damaged!"
+    for broken in (gzip.compress(bytes(plain)), gzip.compress(plain[:2000]), b"\x1f\x8b" * 99):
+        size = b"%-10d" % len(broken)
+        path.write_bytes(whole[: data - 12] + size + whole[data - 2 : data] + broken)
+        with pytest.raises(BuilderError, match=r"p_1_all.deb: not a Debian package"):
+            list(debian.read_deb(path, "p"))
+
+
+def test_a_package_that_unpacks_to_far_more_than_it_is_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = deb(tmp_path, (entry("./zeros"), bytes(100 << 20)))
+    monkeypatch.setattr(debian, "_bytes", lambda _, member: pytest.fail(member.name)
+                        if member.name.endswith("zeros") else b"")  # fmt: skip
+    with pytest.raises(BuilderError, match=r"p_1_all.deb unpacks to more than 200 times its size"):
+        list(debian.read_deb(path, "p"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["../x 1 pool/x_1.deb 9", "x 1 pool/../../x_1.deb 9", "x 1 pool/.. 9",
+     "x 1 pool/x_1.deb \u00b2", "x 1 /x_1.deb 9", "x 1 pool/x_1.deb " + "9" * 5000],
+)  # fmt: skip
+def test_a_lock_that_names_no_package_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "debian.in").write_text("x\n")
+    made = lock_file.in_hash(tmp_path, "debian.in")
+    (tmp_path / "debian.lock").write_text(f"# made from debian.in {made}\n{line} {'0' * 64}\n")
+    with pytest.raises(BuilderError, match=r"debian.lock:2: not `name version path size sha256`"):
+        debian.read_lock(tmp_path)

@@ -60,3 +60,10 @@ def test_a_pin_that_moves_to_the_constraints_is_noticed(tmp_path: Path) -> None:
     before = in_hash(folder, "requirements.in")
     write(folder, a="scipy\n", b="numpy\n")
     assert in_hash(folder, "requirements.in") != before
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"-r a\0b\n"])
+def test_what_is_no_text_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "requirements.in").write_bytes(data)
+    with pytest.raises(BuilderError, match=r"(requirements\.in|a\0b) cannot be read"):
+        in_hash(tmp_path, "requirements.in")

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -179,6 +180,24 @@ def test_a_smaller_copy_of_the_picture_is_no_second_frame():
     assert np.array_equal(read(pages((EIGHT, {}), small)), EIGHT)
     assert np.array_equal(read(pages(small, (EIGHT, {}))), EIGHT)
     assert "has 2 frames" in refusal(pages((EIGHT, {}), (EIGHT[::4, ::4], {})))
+
+
+def test_thousands_of_frames_are_refused_before_they_are_counted():
+    """Two passes over 50,000 pages would take seconds of the processor, one over 65 does not."""
+    one = tiff(EIGHT, photometric="minisblack", metadata=None)
+    (first,) = struct.unpack_from("<I", one, 4)
+    (entries,) = struct.unpack_from("<H", one, first)
+    directory = one[first : first + 2 + 12 * entries]
+    size = len(directory) + 4
+    tail = b"".join(
+        directory + struct.pack("<I", len(one) + size * (number + 1)) for number in range(50_000)
+    )
+    last = directory + struct.pack("<I", 0)
+    at = first + len(directory)
+    data = one[:at] + struct.pack("<I", len(one)) + one[at + 4 :] + tail + last
+    began = time.process_time()
+    assert "has more than 64 frames" in refusal(data)
+    assert time.process_time() - began < 1
 
 
 STACK = np.stack([EIGHT, EIGHT, EIGHT])
