@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 from builder.build.workspace import Target, Workspace
 from builder.errors import BuilderError
 from builder.packages import debian, debian_index, lock_file, pip, python, wheels
+from builder.packages.download import downloads_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ def lock(
             f"not named: {_shown(others)}; no {wheels.LOCK} was written. To change them too, "
             f"name them (invoke lock --targets {','.join(_names(named, others))}) or give --upgrade"
         )
+    for target in wanted:
+        if target.name in found:
+            shown = f"{target.name}/requirements.in"
+            wheels.check_apart(found[target.name], downloads_folder(), shown)
     for target in wanted:
         if target.name in found:
             _write(target.folder, found[target.name])
@@ -197,8 +202,6 @@ def _resolve(inputs: Sequence[Path], constraints: dict[str, str]) -> list[wheels
 
 def _size(name: str, version: str, sha256: str) -> int:
     """Return a wheel's size in bytes, which pip does not report: fetch it, it is needed anyway."""
-    from builder.packages.download import downloads_folder
-
     (path,) = pip.fetch([wheels.Wheel(name, version, sha256, 0)], downloads_folder(), name)
     return path.stat().st_size
 

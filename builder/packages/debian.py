@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import lzma
+import operator
 import os
 import posixpath
 import re
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,15 +130,79 @@ def fetch(packages: list[Package], cache: Path) -> list[Path]:
 
 
 def unpack(packages: list[Package], cache: Path) -> Iterator[Entry]:
-    """Fetch, check and unpack `packages`, then add what scripts would make."""
+    """Fetch, check and unpack `packages`, then add what scripts would make.
+
+    Raises BuilderError as `overlaid` does.
+    """
     if not packages:
         return
-    entries: dict[str, Entry] = {}
-    for package, path in zip(packages, fetch(packages, cache), strict=True):
-        for entry in read_deb(path, package.name):
-            entries[entry.path] = entry
+    entries = overlaid(packages, fetch(packages, cache))
     yield from entries.values()
     yield from finish(entries)
+
+
+def overlaid(packages: Sequence[Package], paths: Sequence[Path]) -> dict[str, Entry]:
+    """Return by path what `packages`, whose files are at `paths`, bring together.
+
+    Of two that bring one file the one counts that says `Replaces` of the other, as with dpkg:
+    https://www.debian.org/doc/debian-policy/ch-relationships.html#overwriting-files-and-replacing-packages-replaces.
+    Raises BuilderError where neither does and what they bring differs, and where one brings
+    something below what is a file or link of another.
+    """
+    entries: dict[str, Entry] = {}
+    owners: dict[str, tuple[Package, Path]] = {}
+    for package, path in zip(packages, paths, strict=True):
+        for entry in read_deb(path, package.name):
+            before = entries.get(entry.path)
+            if before and not _alike(before, entry):
+                other, file = owners[entry.path]
+                if _replaces(file, package):
+                    continue
+                if not _replaces(path, other):
+                    raise _both(other.name, package.name, f"bring /{entry.path}")
+            entries[entry.path], owners[entry.path] = entry, (package, path)
+    for where in entries:
+        folder = posixpath.dirname(where)
+        if folder in entries and entries[folder].kind != "dir":
+            names = owners[folder][0].name, owners[where][0].name
+            raise _both(*names, f"bring /{where}, where /{folder} is a {entries[folder].kind}")
+    return entries
+
+
+def _alike(one: Entry, other: Entry) -> bool:
+    """Tell whether it does not matter which of the two counts."""
+    if "dir" in (one.kind, other.kind):
+        return one.kind == other.kind
+    return replace(one, content=None) == replace(other, content=None) and (
+        one.kind != "file" or _content(one) == _content(other)
+    )
+
+
+def _replaces(path: Path, other: Package) -> bool:
+    """Tell whether the .deb at `path` says that it replaces files of `other`."""
+    from debian.deb822 import PkgRelation
+    from debian.debfile import DebFile
+    from debian.debian_support import Version
+
+    compare: dict[str, Callable[[Version, Version], bool]] = {
+        "<<": operator.lt, "<=": operator.le, "=": operator.eq, ">=": operator.ge, ">>": operator.gt
+    }  # fmt: skip
+    field = DebFile(str(path)).control.debcontrol().get("Replaces", "")
+    relations = [one for group in PkgRelation.parse_relations(field) for one in group]
+    for relation in relations:
+        if relation["name"] == other.name:
+            relation_to, version = relation.get("version") or (">=", "0~~")
+            if compare[relation_to](Version(other.version), Version(version)):
+                return True
+    return False
+
+
+def _both(one: str, other: str, what: str) -> BuilderError:
+    return BuilderError(
+        f"the Debian packages {one} and {other} both {what}, and neither says that it replaces the "
+        "other, so one would be broken (dpkg refuses that too); leave one of them out of "
+        "debian.in: a line -name does so where others ask for it"
+    )
 
 
 def read_deb(path: Path, package: str) -> Iterator[Entry]:
@@ -191,7 +256,7 @@ def _entry(member: tarfile.TarInfo, name: str, source: str) -> Entry:
         return Entry(name, "dir", mode, *owner)
     if member.issym():
         target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
-        if not member.linkname.startswith("/") and target.startswith(".."):
+        if not member.linkname.startswith("/") and f"{target}/".startswith("../"):
             raise BuilderError(f"{source}: refused the link {name} -> {member.linkname}: it leaves")
         return Entry(name, "symlink", 0o777, *owner, target=member.linkname)
     if member.islnk():

@@ -18,7 +18,7 @@ import struct
 import zipfile
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,6 +54,55 @@ def unpack(path: Path, prefix: str, interpreter: bytecode.Interpreter) -> Iterab
     compared with the content when the layer is written. Raises BuilderError for what is no wheel,
     and for names that leave the prefix.
     """
+    destination = _installed(path, prefix)
+    entries = destination.entries
+    site = posixpath.join(prefix, python.SITE) + "/"
+    sources = [e for e in entries.values() if e.path.endswith(".py") and e.path.startswith(site)]
+    compiled = list(bytecode.compile_sources(sources, interpreter))
+    return [*entries.values(), *compiled, destination.record(compiled)]
+
+
+def layout(path: Path, prefix: str) -> dict[str, str]:
+    """Return where the wheel `path` writes files below `prefix`, and the digest of each.
+
+    Byte-code and RECORD are left out. Raises BuilderError as `unpack` does.
+    """
+    return {where: digest for where, (digest, _) in _installed(path, prefix).rows.items()}
+
+
+def check_apart(layouts: Mapping[str, Mapping[str, str]], lock: str) -> None:
+    """Raise BuilderError where two wheels write one file with different content.
+
+    Neither pip nor an image's layers tell: the last one stays. Equal content, such as the empty
+    `__init__.py` of a namespace, is fine. `layouts` are the wheels' by their files' names; `lock`
+    names what pins them for the message.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    folders: dict[str, str] = {}
+    for name, files in sorted(layouts.items()):
+        for path, digest in files.items():
+            other, before = seen.setdefault(path, (name, digest))
+            if before != digest:
+                raise _both(other, name, path, "with different content", lock)
+            parent = posixpath.dirname(path)
+            while parent and parent not in folders:
+                folders[parent] = name
+                parent = posixpath.dirname(parent)
+    for path in sorted(seen.keys() & folders.keys()):
+        how = "one as a file and one as a folder"
+        raise _both(seen[path][0], folders[path], path, how, lock)
+
+
+def _both(first: str, second: str, where: str, how: str, lock: str) -> BuilderError:
+    return BuilderError(
+        f"{first} and {second} of {lock} both write /{where}, {how}, so one would be broken; leave "
+        "one of them out of requirements.in, or lock it in a target of its own and take what you "
+        "need with COPY --from"
+    )
+
+
+def _installed(path: Path, prefix: str) -> LayerDestination:
+    """Return what the wheel `path` writes below `prefix`, but for byte-code and RECORD."""
     destination = LayerDestination(path.name, prefix)
     try:
         source = _Source(path)  # open as long as an entry refers to it
@@ -63,11 +112,7 @@ def unpack(path: Path, prefix: str, interpreter: bytecode.Interpreter) -> Iterab
             f"{path.name}: not a wheel that can be installed "
             f"({type(error).__name__}: {error}); ask its publisher, or pin another version"
         ) from None
-    entries = destination.entries
-    site = posixpath.join(prefix, python.SITE) + "/"
-    sources = [e for e in entries.values() if e.path.endswith(".py") and e.path.startswith(site)]
-    compiled = list(bytecode.compile_sources(sources, interpreter))
-    return [*entries.values(), *compiled, destination.record(compiled)]
+    return destination
 
 
 @dataclass(frozen=True, slots=True)

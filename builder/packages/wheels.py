@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def plan(
     """Plan the layers of the wheels in `folder`'s lock, unpacked under `destination`."""
     wheels = read_lock(folder)
     prefix = destination.strip("/")
+    apart = _Apart(wheels, cache, prefix, f"{folder.name}/{LOCK}")
     small = [wheel for wheel in wheels if wheel.size < OWN_LAYER]
     groups = [(f"{w.name} {w.version}", [w]) for w in wheels if w.size >= OWN_LAYER]
     if small:
@@ -90,6 +92,7 @@ def plan(
             from builder.packages import wheel_layout  # installer costs time
 
             paths = pip.fetch(group, cache, f"{folder.name}/{LOCK}")
+            apart.check()
             for path in paths:
                 yield from wheel_layout.unpack(path, prefix, interpreter)
 
@@ -102,3 +105,35 @@ def plan(
         return LayerPlan(name=name, inputs=inputs, entries=entries)
 
     return [layer(name, group) for name, group in groups]
+
+
+def check_apart(wheels: Sequence[Wheel], cache: Path, lock: str) -> None:
+    """Raise BuilderError where two of `wheels` write one file with different content."""
+    from builder.packages import wheel_layout  # installer costs time
+
+    paths = pip.fetch(wheels, cache, lock)
+    wheel_layout.check_apart({path.name: wheel_layout.layout(path, "") for path in paths}, lock)
+
+
+class _Apart:
+    """The check that no two wheels of a lock write one file.
+
+    `invoke lock` makes it over the whole lock. A build makes it over the wheels that are at hand,
+    which are all but those whose layers came from elsewhere.
+    """
+
+    def __init__(self, wheels: Sequence[Wheel], cache: Path, prefix: str, lock: str) -> None:
+        self._wheels, self._cache, self._prefix, self._lock = wheels, cache, prefix, lock
+        self._turn = threading.Lock()
+        self._layouts: dict[str, Mapping[str, str]] = {}
+
+    def check(self) -> None:
+        """Check the wheels that are at hand; raises BuilderError."""
+        from builder.packages import wheel_layout  # installer costs time
+
+        with self._turn:
+            found = [p for w in self._wheels for p in (self._cache / w.sha256).glob("*.whl")]
+            new = [path for path in found if path.name not in self._layouts]
+            self._layouts |= {path.name: wheel_layout.layout(path, self._prefix) for path in new}
+            if new:
+                wheel_layout.check_apart(self._layouts, self._lock)

@@ -33,12 +33,16 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def wheel(index: Path, name: str, version: str, tag: str = "py3-none-any", needs: str = "") -> None:
+def wheel(
+    index: Path, name: str, version: str, tag: str = "py3-none-any", needs: str = "", **more: str
+) -> None:
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     metadata += f"Requires-Dist: {needs}\n" if needs else ""
     with zipfile.ZipFile(index / f"{name}-{version}-{tag}.whl", "w") as archive:
         archive.writestr(f"{name}.py", f"version = {version!r}\n")
+        for path, text in more.items():
+            archive.writestr(path, text)
         archive.writestr(f"{info}/METADATA", metadata)
         archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
         archive.writestr(f"{info}/RECORD", "")
@@ -206,6 +210,20 @@ def test_a_package_without_a_wheel_for_the_platform_is_named(
         "linux-amd64"
     )):  # fmt: skip
         lock(workspace)
+
+
+def test_two_wheels_that_write_one_file_are_not_locked(index: Path, workspace: Workspace) -> None:
+    fill(index)
+    lock(workspace)
+    before = locks(workspace)
+    wheel(index, "library", "1.1", **{"space/__init__.py": "", "tests/one.py": "1"})
+    wheel(index, "tool", "1.1", needs="library", **{"space/__init__.py": "", "tests/one.py": "2"})
+    with pytest.raises(BuilderError, match=(
+        r"library-1\.1\S*\.whl and tool-1\.1\S*\.whl of a/requirements\.in both write "
+        r"/lib/python3\.13/site-packages/tests/one\.py, with different content.*leave one"
+    )):  # fmt: skip
+        lock(workspace, upgrade=True)
+    assert locks(workspace) == before
 
 
 def test_an_sdist_is_not_taken(index: Path, workspace: Workspace) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuilderError
+from builder.oci.entry import Entry
 from builder.packages import debian, lock_file, pip, wheels
 
 SECRET = "hunter2-secret"
@@ -33,15 +34,17 @@ def entry(
     return info
 
 
-def deb(folder: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+def deb(
+    folder: Path, *members: tuple[tarfile.TarInfo, bytes], name: str = "p", more: str = ""
+) -> Path:
     """Write a package: an ar archive of a version and two tars (deb(5))."""
-    control = packed((entry("./control"), b"Package: p\nVersion: 1\n"))
+    control = packed((entry("./control"), f"Package: {name}\nVersion: 1\n{more}".encode()))
     data = b"!<arch>\n"
     parts = {"debian-binary": b"2.0\n", "control.tar.gz": control, "data.tar.gz": packed(*members)}
-    for name, content in parts.items():
-        data += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
+    for part, content in parts.items():
+        data += f"{part:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
         data += content + b"\n" * (len(content) % 2)
-    path = folder / "p_1_all.deb"
+    path = folder / f"{name}_1_all.deb"
     path.write_bytes(data)
     return path
 
@@ -97,6 +100,75 @@ def test_what_is_no_package_is_named(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(BuilderError, match=r"p_1_all.deb: not a Debian package"):
         list(debian.read_deb(path, "p"))
+
+
+Members = tuple[tuple[tarfile.TarInfo, bytes], ...]
+
+
+def together(folder: Path, one: Members, two: Members, **says: str) -> dict[str, Entry]:
+    """Return what the packages p and q bring together; `says` are more fields of each."""
+    paths = [
+        deb(folder, *members, name=name, more=says.get(name, ""))
+        for name, members in (("p", one), ("q", two))
+    ]
+    packages = [debian.Package(name, "1:2.0-1", f"pool/{name}.deb", 1, "0" * 64) for name in "pq"]
+    return debian.overlaid(packages, paths)
+
+
+FOLDER = (entry("./usr", tarfile.DIRTYPE, mode=0o755), b"")
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "says"),
+    [
+        ((entry("./usr/x"), b"p"), (entry("./usr/x"), b"q"), "bring /usr/x"),
+        ((entry("./usr/x"), b"p"), (entry("./usr/x", mode=0o755), b"p"), "bring /usr/x"),
+        ((entry("./usr/x"), b"p"), (entry("./usr/x", tarfile.SYMTYPE, "y"), b""), "bring /usr/x"),
+        ((entry("./usr/x"), b"p"), (entry("./usr/x", tarfile.DIRTYPE), b""), "bring /usr/x"),
+        (
+            (entry("./lib", tarfile.SYMTYPE, "usr"), b""), (entry("./lib/x"), b"q"),
+            "bring /lib/x, where /lib is a symlink, and",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_packages_that_bring_one_path_are_refused(
+    tmp_path: Path, one: tuple[tarfile.TarInfo, bytes], two: tuple[tarfile.TarInfo, bytes],
+    says: str, turned: bool,
+) -> None:  # fmt: skip
+    pair = ((FOLDER, two), (FOLDER, one)) if turned else ((FOLDER, one), (FOLDER, two))
+    with pytest.raises(BuilderError, match=(
+        rf"^the Debian packages [pq] and [pq] both {says}.*leave one of them out of debian\.in"
+    )):  # fmt: skip
+        together(tmp_path, *pair)
+
+
+def test_folders_and_equal_files_may_be_in_two_packages(tmp_path: Path) -> None:
+    member = (entry("./usr/x"), b"same")
+    found = together(tmp_path, (FOLDER, member), (FOLDER, member))
+    assert found["usr/x"].content == b"same"
+
+
+@pytest.mark.parametrize(
+    ("says", "stays"),
+    [
+        ({"q": "Replaces: p\n"}, b"q"),
+        ({"p": "Replaces: z, q (<< 1:2.0-1.1~)\n"}, b"p"),
+        ({"q": "Replaces: p (= 1:2.0-1)\n"}, b"q"),
+        ({"q": "Replaces: p (<< 2.1)\n"}, b""),
+        ({"q": "Replaces: pp, z | y\n"}, b""),
+        ({"q": "Breaks: p\n"}, b""),
+    ],
+)
+def test_a_package_that_replaces_another_has_its_files(
+    tmp_path: Path, says: dict[str, str], stays: bytes
+) -> None:
+    pair = ((entry("./usr/x"), b"p"),), ((entry("./usr/x"), b"q"),)
+    if stays:
+        assert together(tmp_path, *pair, **says)["usr/x"].content == stays
+        return
+    with pytest.raises(BuilderError, match=r"neither says that it replaces"):
+        together(tmp_path, *pair, **says)
 
 
 def test_a_mirrors_password_is_not_in_the_error(

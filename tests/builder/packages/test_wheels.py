@@ -22,21 +22,25 @@ from isal import igzip
 from builder.errors import BuilderError
 from builder.oci import layer
 from builder.oci.entry import Entry
-from builder.packages import bytecode
+from builder.packages import bytecode, wheels
 from builder.packages.python import SITE
 from builder.packages.wheel_layout import unpack
+from tests.builder import locks
 
 NOBODY = bytecode.Interpreter(key="none", run=lambda _script, _records: b"")
 BIG = b"".join(number.to_bytes(2, "big") for number in range(40_000))
 DIGEST = base64.urlsafe_b64encode(hashlib.sha256(BIG).digest()).rstrip(b"=")
 
 
-def wheel(folder: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    path = folder / "p-1.0-py3-none-any.whl"
+def wheel(
+    folder: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED, name: str = "p"
+) -> Path:
+    path = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", method) as archive:
-        info = {"METADATA": b"Name: p\nVersion: 1.0\n", "WHEEL": b"Wheel-Version: 1.0\n"}
-        for name, data in {**files, **{f"p-1.0.dist-info/{n}": d for n, d in info.items()}}.items():
-            archive.writestr(name, data)
+        about = {"METADATA": b"Name: p\nVersion: 1.0\n", "WHEEL": b"Wheel-Version: 1.0\n"}
+        info = {f"{name}-1.0.dist-info/{part}": data for part, data in about.items()}
+        for member, data in {**files, **info}.items():
+            archive.writestr(member, data)
     return path
 
 
@@ -264,3 +268,50 @@ def test_content_that_is_not_what_the_record_promises_is_refused(
     )
     with pytest.raises(BuilderError, match=r"p/a\.dat: its content is not what the RECORD"):
         packed(list(unpack(path, "opt", NOBODY)))
+
+
+def pinned(folder: Path, *found: Path) -> list[Entry]:
+    """Plan wheels that a lock pins, their downloads at hand, and return what the first layer is."""
+    lines = ""
+    for path in found:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        (folder / "cache" / sha256).mkdir(parents=True)
+        path.rename(folder / "cache" / sha256 / path.name)
+        lines += (
+            f"{path.name.split('-')[0]}==1.0 --hash=sha256:{sha256}  # {wheels.OWN_LAYER} bytes\n"
+        )
+    (folder / "stage").mkdir()
+    locks.lock(folder / "stage", "requirements.in", wheels.LOCK, lines)
+    first, *_ = wheels.plan(folder / "stage", folder / "cache", "/venv/", UPPER)
+    return list(first.entries())
+
+
+SHARED = "space/__init__.py"
+CLASHES = {
+    "a module": ({"a.py": b"1"}, {"a.py": b"2"}, f"{SITE}/a.py, with different content"),
+    "data": ({"p-1.0.data/data/x": b"1"}, {"q-1.0.data/data/x": b"2"}, "x, with different content"),
+    "a program": (
+        {"p-1.0.dist-info/entry_points.txt": b"[console_scripts]\nrun = p:main\n"},
+        {"q-1.0.data/scripts/run": b"#!python\n"}, "bin/run, with different content",
+    ),
+    "a folder": ({"m": b""}, {"m/x": b""}, f"{SITE}/m, one as a file and one as a folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "two", "says"), CLASHES.values(), ids=list(CLASHES))
+def test_two_wheels_that_write_one_file_are_refused(
+    tmp_path: Path, one: dict[str, bytes], two: dict[str, bytes], says: str
+) -> None:
+    """Also where each has a layer of its own, and whichever comes first in the lock."""
+    found = [wheel(tmp_path, {SHARED: b"", **one}), wheel(tmp_path, {SHARED: b"", **two}, name="q")]
+    with pytest.raises(BuilderError, match=(
+        r"^p-1\.0-py3-none-any\.whl and q-1\.0-py3-none-any\.whl of stage/requirements\.linux-amd64"
+        rf"\.lock both write /venv/{says}.*; leave one of them out of requirements\.in, or lock it"
+    )):  # fmt: skip
+        pinned(tmp_path, *reversed(found))
+
+
+def test_wheels_may_write_the_same_content_to_one_path(tmp_path: Path) -> None:
+    files = {SHARED: b"", "space/both.py": b"x = 1\n"}
+    found = pinned(tmp_path, wheel(tmp_path, files), wheel(tmp_path, files, name="q"))
+    assert {f"venv/{SITE}/{path}" for path in files} <= {entry.path for entry in found}
