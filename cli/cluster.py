@@ -17,17 +17,41 @@ from cli.pipeline import PACKAGE, pairs
 FILE_HELP = f"a compiled package, for example {PACKAGE}"
 
 
-@command(help={"file": f"{FILE_HELP}, also one that others compiled", "json": JSON_HELP})
-def lint(file: str, json: bool = False) -> None:
+@command(
+    positional=["file"],
+    help={
+        "file": f"{FILE_HELP}, also one that others compiled",
+        "backend": "the version of Kubeflow Pipelines that is to run it",
+        "rules": "list the rules instead, with the reason of each and how it is known",
+        "json": JSON_HELP,
+    },
+)
+def lint(
+    file: str = PACKAGE, backend: str = "2.17", rules: bool = False, json: bool = False
+) -> None:
     """Check a compiled package for what would fail, or silently go wrong, on a cluster."""
-    from pipeline.spec.lint import lint as check
+    from pipeline.spec.lint import examine
+    from pipeline.spec.rules.catalogue import RULES, known_backend
 
-    found = check(Path(file))
-    rows = [("where", "rule", "what")] + [(f.where, f.rule, f.message) for f in found]
-    if found or json:
-        facts({"findings": [asdict(f) for f in found]}, rows, as_json=json)
+    version = known_backend(backend)
+    if rules:
+        held = [rule for rule in RULES.values() if rule.holds(version)]
+        listed = [("rule", "gives", "known", "because")]
+        listed += [(r.name, "fault" if r.fault else "note", r.basis, r.reason) for r in held]
+        facts({"backend": version, "rules": [asdict(r) for r in held]}, listed, as_json=json)
+        return
+    found, notes = examine(Path(file), backend)
+    rows = [("line", "", "rule", "where", "what")]
+    for kind, findings in (("fault", found), ("note", notes)):
+        rows += [(str(f.line), kind, f.rule, f.where, f.message) for f in findings]
+    reported = {
+        name: [asdict(f) | {"reason": RULES[f.rule].reason} for f in findings]
+        for name, findings in (("findings", found), ("notes", notes))
+    }
+    if found or notes or json:
+        facts({"backend": version, **reported}, rows, as_json=json)
     count = f"{len(found)} fault{'s' * (len(found) > 1)}" if found else "no fault"
-    say(f"{file}: {count} found")
+    say(f"{file}: {count} found for Kubeflow Pipelines {version}")
     raise SystemExit(bool(found))
 
 

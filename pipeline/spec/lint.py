@@ -9,28 +9,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from builder import oci
 from pipeline.errors import PipelineError
 from pipeline.spec import names, placeholders, values
-from pipeline.spec.package import STUBS, Package, read
+from pipeline.spec.package import STUBS, Fault, Package, read
 from pipeline.spec.rules.backend import check_backend
+from pipeline.spec.rules.catalogue import BACKENDS, RULES, known_backend
 from pipeline.spec.rules.finding import Finding, Found, declared, texts
 from pipeline.spec.rules.inputs import check_inputs
+from pipeline.spec.rules.lines import Lines
 from pipeline.spec.rules.naming import check_names
+from pipeline.spec.rules.notes import check_notes
 from pipeline.spec.rules.wiring import check_wiring
 
-__all__ = ["Finding", "lint"]
+__all__ = ["Finding", "examine", "lint"]
 
 
-def lint(path: Path) -> list[Finding]:
-    """Return the faults of the package at `path`, in the order of their places.
+def lint(path: Path, backend: str = BACKENDS[-1]) -> list[Finding]:
+    """Return the faults of the package at `path` on a backend, in the order of their places.
 
-    Raises PipelineError for a file that is missing or no compiled pipeline at all.
+    Raises PipelineError for a file that is missing or no compiled pipeline at all, and for a
+    backend of which nothing is known.
     """
+    return examine(path, backend)[0]
+
+
+def examine(path: Path, backend: str = BACKENDS[-1]) -> tuple[list[Finding], list[Finding]]:
+    """Return the faults of the package at `path`, and what else is worth knowing of it.
+
+    Raises PipelineError as `lint` does.
+    """
+    version = known_backend(backend)
     package, faults = read(path)
+    kept = [f for f in sorted(_findings(package, faults)) if RULES[f.rule].holds(version)]
+    if not kept:
+        return [], []
+    lines = Lines(path.read_bytes())
+    placed = [replace(f, line=lines.of(f"{f.where}.{_field(f)}")) for f in kept]
+    return (
+        [finding for finding in placed if RULES[finding.rule].fault],
+        [finding for finding in placed if not RULES[finding.rule].fault],
+    )
+
+
+_NO_FIELD = re.compile(r'no field named "(\w+)"')
+
+
+def _field(finding: Finding) -> str:
+    found = _NO_FIELD.search(finding.message)
+    return found[1] if found else ""
+
+
+def _findings(package: Package, faults: list[Fault]) -> set[Finding]:
     found = {
         Finding(
             fault.where, "unknown-field",
@@ -39,7 +73,7 @@ def lint(path: Path) -> list[Finding]:
         for fault in faults
     }  # fmt: skip
     if not all(fault.readable for fault in faults):
-        return sorted(found)  # what else would be found follows from the missing part
+        return found  # what else would be found follows from the missing part
     half = tuple(f"{fault.where}." for fault in faults)
     for check in (
         check_names,
@@ -47,12 +81,13 @@ def lint(path: Path) -> list[Finding]:
         check_wiring,
         check_inputs,
         check_backend,
+        check_notes,
         _definitions,
         _strings,
     ):
         # A name that is missing where another is misspelt is no second fault.
         found.update(fault for fault in check(package) if not fault.where.startswith(half))
-    return sorted(found)
+    return found
 
 
 # Executors: what a container is.

@@ -19,6 +19,7 @@ from pipeline.spec.rules.finding import Finding, Found, declared, texts
 
 _LAUNCHER = 103_000_000  # bytes, the most that the launcher took in a step's container (seen)
 _LEAST = _LAUNCHER + 64_000_000  # and what a small program needs beside it
+_PULL = 120  # seconds; an image of 1.5 GB at 25 MB/s takes half of it
 # resolve.go: a constant that is one of these and nothing else is replaced by the driver (read).
 _FACTS = {
     "pipeline_job_name", "pipeline_job_resource_name", "pipeline_job_uuid", "pipeline_task_name",
@@ -31,6 +32,8 @@ def check_backend(package: Package) -> Found:
     executors = package.spec["deploymentSpec"].get("executors", {})
     for label, executor in executors.items():
         yield from _memory(label, executor.get("container", {}))
+    for label, settings in package.kubernetes.items():
+        yield from _time(f"platforms.kubernetes.{label}", settings)
     for name, component in dags(package):
         if name != "root":
             yield from _lists(name, component)
@@ -55,6 +58,17 @@ def _memory(label: str, container: Mapping[str, Any]) -> Found:
             f"{label}.resourceMemoryLimit", "memory-for-the-launcher",
             f"{text} is not enough: the backend's launcher runs in the step's container and takes "
             f"up to {_LAUNCHER // 10**6} MB of it; set 256Mi or more",
+        )  # fmt: skip
+
+
+def _time(where: str, settings: Mapping[str, Any]) -> Found:
+    """activeDeadlineSeconds is of the pod, whose images are pulled in that time (read)."""
+    seconds = int(settings.get("activeDeadlineSeconds", 0))
+    if 0 < seconds < _PULL:
+        yield Finding(
+            f"{where}.activeDeadlineSeconds", "time-limit",
+            f"{seconds} s may be over before the image is pulled and the node is found; give "
+            f"set_timeout {_PULL} or more",
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Found = Iterator["Finding"]
@@ -11,11 +11,15 @@ Found = Iterator["Finding"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """A fault: the rule, the place in the package, and a message that holds the way out."""
+    """A fault or a note: the rule, the place in the package, and a message that holds the way out.
+
+    `line` is that of the place in the package's file, from 1.
+    """
 
     where: str
     rule: str
     message: str
+    line: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message} [{self.rule}]"

@@ -18,6 +18,7 @@ _VOLUMES = {"pvcMount": "pvcName", "secretAsVolume": "secretName",
             "configMapAsVolume": "configMapName", "emptyDirMounts": "volumeName",
             "genericEphemeralVolume": "volumeName"}  # fmt: skip
 # Setting -> the kind of its entries' name, and the field of a pair that names the key.
+_PULLS = {"imagePullSecret": "secretName"}
 _VARIABLES = {"secretAsEnv": ("secretName", "secretKey"),
               "configMapAsEnv": ("configMapName", "configMapKey")}  # fmt: skip
 
@@ -98,6 +99,12 @@ def _kubernetes(where: str, settings: Mapping[str, Any]) -> Found:
                     f"{path!r} is mounted twice; choose another folder for one of them",
                 )  # fmt: skip
             mounted.append(path.rstrip("/"))
+    for setting, kind in _PULLS.items():
+        for place, entry in _entries(where, settings, setting):
+            if name := constant_name(entry, kind):
+                yield from _refused(
+                    f"{place}.{kind}", "bad-name", names.subdomain, f"the {kind}", name
+                )
     for setting, (kind, field) in _VARIABLES.items():
         for place, entry in _entries(where, settings, setting):
             if name := constant_name(entry, kind):

@@ -98,7 +98,7 @@ def test_a_lightweight_component_of_python_is_refused_for_its_tag_only(tmp_path)
 @pytest.mark.parametrize(("name", "code"), [("good", 0), ("cycle", 1)])
 def test_the_task_ends_with_one_where_there_is_a_fault(name, code):
     done = subprocess.run(
-        [sys.executable, "-m", "invoke", "lint", str(BROKEN / f"{name}.yaml"), "--json"],
+        [sys.executable, "-m", "cli", "lint", str(BROKEN / f"{name}.yaml"), "--json"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
