@@ -140,7 +140,7 @@ class Workspace:
     def _link(self, path: Path, shown: str) -> Entry:
         target = str(path.readlink())
         inside = os.path.normpath(os.path.join(os.path.dirname(shown), target))  # noqa: PTH118, PTH120
-        if not target.startswith("/") and inside.startswith(".."):
+        if not target.startswith("/") and f"{inside}/".startswith("../"):
             raise BuilderError(f"{shown}: the link leaves the repository, to {target}")
         return Entry(path=shown, kind="symlink", mode=0o777, target=target)
 

@@ -97,14 +97,14 @@ def _volume(config: Config, instruction: Instruction, variables: Variables) -> N
 
 
 def _healthcheck(config: Config, instruction: Instruction, _: Variables) -> None:
-    kind, rest = (instruction.value + " ").split(" ", 1)
-    if kind.upper() == "NONE" and not rest.strip():
+    kind, *rest = instruction.value.split(None, 1)
+    if kind.upper() == "NONE" and not rest:
         config["Healthcheck"] = {"Test": ["NONE"]}
         return
-    if kind.upper() != "CMD" or not rest.strip():
+    found = exec_words(rest[0]) if rest else []
+    if kind.upper() != "CMD" or found == []:
         raise BuilderError("HEALTHCHECK is `HEALTHCHECK CMD command` or `HEALTHCHECK NONE`")
-    found = exec_words(rest)
-    check: dict[str, Any] = {"Test": ["CMD", *found] if found else ["CMD-SHELL", rest.strip()]}
+    check: dict[str, Any] = {"Test": ["CMD", *found] if found else ["CMD-SHELL", rest[0].strip()]}
     for flag, name in _TIMES.items():
         if flag in instruction.flags:
             check[name] = nanoseconds(instruction.flags[flag])

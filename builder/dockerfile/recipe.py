@@ -22,10 +22,17 @@ _FLAGS = {
     "ADD": {"checksum", "chown", "chmod", "link"},
     "HEALTHCHECK": {"interval", "timeout", "start-period", "retries"},
 }
-_VARIABLE = re.compile(r"\$\{?(\w+)", re.ASCII)
+_VARIABLE = re.compile(r"\$\{?(\w+)")
+# White space between words: a name may hold other signs of that kind, such as U+202F.
+_SPACE = re.compile(r"[\t\v\f\r ]+")
+_FLAG = re.compile(
+    r"""--((?:\\.|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s'"\\])*)(?:\s+|$)""", re.DOTALL
+)
+_STAGE = re.compile(r"[a-z][a-z0-9_.-]*")
 _ESCAPE = re.compile(r"\s*#\s*escape\s*=\s*(\S*)\s*", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"\s*#\s*[a-zA-Z][a-zA-Z0-9]*\s*=.*")
 _CONTINUED = re.compile(r".*\\[ \t]*")
+_UNCLEAR = re.compile(r".*\\\\[ \t]*")
 _PLAIN = {
     "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
 }  # fmt: skip
@@ -130,6 +137,12 @@ def _without_gaps(text: str, path: str) -> str:
         blank = continued and not words
         lines.append("#" if blank else line)
         if not blank and not words.startswith("#"):
+            if _UNCLEAR.fullmatch(line.rstrip("\r")):
+                raise refuse(
+                    path, number,
+                    "the line ends with two backslashes, which is a backslash and not a line that "
+                    "goes on; put quotes around the value",
+                )  # fmt: skip
             continued = _CONTINUED.fullmatch(line.rstrip("\r")) is not None
     return "\n".join(lines) + "\n\n"
 
@@ -152,17 +165,34 @@ def _instruction(name: str, value: str, line: int, path: str) -> Instruction:
         raise refuse(path, line, f"{name} is not supported: {way}")
     if "<<" in value and name in ("COPY", "ADD"):
         raise refuse(path, line, f"{name} with a here-document is not supported: put it in a file")
-    flags: dict[str, str] = {}
-    rest = value.strip()
-    while name in _FLAGS and (match := re.match(r"--([a-z-]+)(?:=(\S*))?(?:\s+|$)", rest)):
-        if match[1] not in _FLAGS[name]:
-            known = ", ".join(sorted("--" + flag for flag in _FLAGS[name]))
-            raise refuse(path, line, f"{name} --{match[1]} is not supported; there are {known}")
-        flags[match[1]] = match[2] or ""
-        rest = rest[match.end() :]
+    try:
+        flags, rest = _flags(name, value.strip())
+    except BuilderError as error:
+        raise refuse(path, line, error) from None
     if not rest:
         raise refuse(path, line, f"{name} needs a value")
     return Instruction(name, line, flags, rest)
+
+
+def _flags(name: str, text: str) -> tuple[dict[str, str], str]:
+    """Return the flags that `text` begins with, freed of quotes, and what follows them."""
+    flags: dict[str, str] = {}
+    while text.startswith("--"):
+        match = _FLAG.match(text)
+        flag, equals, value = re.sub(r"\\(.)|['\"]", r"\1", match[1] if match else "").partition(
+            "="
+        )
+        if match is None or flag not in _FLAGS.get(name, ()):
+            known = ", ".join(sorted("--" + known for known in _FLAGS.get(name, ()))) or "no flags"
+            shown = f"--{flag}" if match else text.split(maxsplit=1)[0]
+            raise BuilderError(f"{name} {shown} is not supported; there are {known}")
+        if flag in flags:
+            raise BuilderError(f"{name} --{flag} stands there twice; leave one of them out")
+        if not equals and flag != "link":
+            raise BuilderError(f"{name} --{flag} needs a value; write --{flag}=value")
+        flags[flag] = value
+        text = text[match.end() :]
+    return flags, text
 
 
 def _from(instruction: Instruction, path: str) -> tuple[str, str]:
@@ -176,7 +206,14 @@ def _from(instruction: Instruction, path: str) -> tuple[str, str]:
     if len(words) == 1:
         return words[0], ""
     if len(words) == 3 and words[1].upper() == "AS":
-        return words[0], words[2].lower()
+        alias = words[2].lower()
+        if not _STAGE.fullmatch(alias):
+            raise refuse(
+                path, instruction.line,
+                f"AS {words[2]} is no name of a stage; begin with a letter, and write letters, "
+                "digits, - _ and . after it",
+            )  # fmt: skip
+        return words[0], alias
     raise refuse(path, instruction.line, "FROM is `FROM base` or `FROM base AS name`")
 
 
@@ -203,22 +240,31 @@ def words(instruction: Instruction, variables: Mapping[str, str]) -> list[str]:
 
     Raises BuilderError for a word that is empty once its variables are replaced.
     """
-    found = exec_words(instruction.value) or instruction.value.split()
+    found = exec_words(instruction.value) or _SPACE.split(instruction.value)
     return [filled(word, variables, instruction.name) for word in found]
 
 
 def pairs(instruction: Instruction, variables: Mapping[str, str]) -> dict[str, str]:
     """Return the key=value pairs of ENV and LABEL (also the old `ENV key value`)."""
-    first = instruction.value.split(None, 1)
-    if "=" not in first[0] and len(first) == 2:
-        return {first[0]: expand(first[1], variables)}
+    if "=" not in split(instruction.value)[0]:
+        key, *content = _SPACE.split(instruction.value, maxsplit=1)
+        if not content:
+            raise BuilderError(f"{key!r} is not key=value")
+        return {_key(key, variables): expand(content[0], variables)}
     found: dict[str, str] = {}
     for word in split(instruction.value):
-        key, equals, content = word.partition("=")
+        key, equals, value = word.partition("=")
         if not equals:
             raise BuilderError(f"{word!r} is not key=value")
-        found[expand(key, variables)] = expand(content, variables)
+        found[_key(key, variables)] = expand(value, variables)
     return found
+
+
+def _key(text: str, variables: Mapping[str, str]) -> str:
+    key = expand(text, variables)
+    if not key:
+        raise BuilderError(f"the name {text!r} before = is empty; write a name")
+    return key
 
 
 def declared(
@@ -231,7 +277,7 @@ def declared(
     found: dict[str, str] = {}
     for word in split(instruction.value):
         key, equals, content = word.partition("=")
-        name = expand(key, variables)
+        name = _key(key, variables)
         if equals:
             found[name] = expand(content, variables)
         elif name in given:
@@ -251,11 +297,24 @@ def arguments(recipe: Recipe) -> dict[str, str]:
 
 
 def exec_words(value: str) -> list[str] | None:
-    """Return the words of an exec form, `["a", "b"]`, or None where it is a shell form."""
+    """Return the words of an exec form, `["a", "b"]`, or None where it is a shell form.
+
+    Raises BuilderError for a list of something else than text, and for one that words follow:
+    older engines pass these words over, newer ones take all of it for a shell form.
+    """
+    text = value.strip()
     try:
-        found = json.loads(value)
+        found, end = json.JSONDecoder().raw_decode(text)
     except ValueError:
         return None
-    if isinstance(found, list) and all(isinstance(word, str) for word in found):
-        return [str(word) for word in found]
-    return None
+    if not isinstance(found, list):
+        return None
+    if not all(isinstance(word, str) for word in found):
+        raise BuilderError(f"{text[:end]} is a list of more than text; put every word in quotes")
+    if text[end:].strip():
+        raise BuilderError(
+            f"{text[end:].strip()!r} follows the list {text[:end]}; take it into the list"
+        )
+    if any("\ud800" <= char <= "\udfff" for word in found for char in word):
+        raise BuilderError(f"{text} holds a part of a character; write the character itself")
+    return [str(word) for word in found]

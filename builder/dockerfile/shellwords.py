@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from builder.errors import BuilderError
 
-_NAME = re.compile(r"\w+", re.ASCII)
+# A number, one of the shell's own parameters, which have no value here, or a name.
+_NAME = re.compile(r"\d+|[@*#?$!-]|[^\W\d]\w*")
 
 
 def split(text: str) -> list[str]:

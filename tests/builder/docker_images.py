@@ -1,14 +1,24 @@
-"""What `docker save` writes, as a tree of files and a config that tests compare."""
+"""Images as a tree of files and a config that tests compare: ours, and those that Docker makes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
 import tarfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from builder.build.make import build
+from builder.build.workspace import Workspace
+from builder.errors import BuilderError
+from builder.sandbox.unpack import image_entries
+from builder.store import Store
+
+DOCKER = "/usr/bin/docker"
 # Path -> kind, mode, uid, gid, and the content's hash or the link's target.
 Tree = dict[str, tuple[Any, ...]]
 _KINDS = {
@@ -51,3 +61,37 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config without what is empty: null on one side is nothing on the other."""
     engine = ("Hostname", "Domainname", "Image", "ArgsEscaped")
     return {name: value for name, value in config.items() if value and name not in engine}
+
+
+def ours(store: Store, workspace: Workspace) -> tuple[Tree, dict[str, Any]]:
+    """Return the tree and the config of target `a` as the builder makes them."""
+    image = build(workspace, store, ["a"])["a"].image
+    tree: Tree = {}
+    for entry in image_entries(store, image):
+        data = entry.target
+        if entry.kind == "file":
+            with entry.open() as stream:
+                data = hashlib.sha256(stream.read()).hexdigest()
+        tree[entry.path] = (entry.kind, oct(entry.mode), entry.uid, entry.gid, data)
+    return tree, settings(image.config["config"])
+
+
+def theirs(root: Path, folder: Path) -> tuple[Tree, dict[str, Any]]:
+    """Return the tree and the config of target `a` below `root` as BuildKit makes them.
+
+    Raises BuilderError with BuildKit's last words where it refuses.
+    """
+    tag = f"plateline-same-{uuid.uuid4().hex[:12]}"
+    command = [DOCKER, "build", "-q", "-t", tag, "-f", str(root / "stages/a/Dockerfile")]
+    done = subprocess.run(
+        [*command, str(root)],
+        env={**os.environ, "DOCKER_BUILDKIT": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise BuilderError(done.stderr.strip().splitlines()[-1])
+    try:
+        saved = folder / f"{tag}.tar"
+        subprocess.run([DOCKER, "save", "-o", str(saved), tag], check=True, capture_output=True)
+        return unsave(saved)
+    finally:
+        subprocess.run([DOCKER, "rmi", "-f", tag], check=False, capture_output=True)

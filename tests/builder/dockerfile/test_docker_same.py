@@ -7,10 +7,8 @@ for the tests that are named so.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +19,19 @@ from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.registry.client import Registry
 from builder.registry.push import push
-from builder.sandbox.unpack import image_entries
 from builder.store import Store
 from tests.builder.conftest import Make
-from tests.builder.docker_images import Tree, settings, unsave
+from tests.builder.docker_images import DOCKER, ours, theirs
 from tests.conftest import missing
 from tests.servers import files
 
-DOCKER = "/usr/bin/docker"
 FILES = {
     "one.txt": "1", "two.txt": "2", "src/run": "run", "src/sub/data": "data", "src/b.txt": "b",
     "src/c.txt": "c", "dir/x/deep": "deep", "links/file": "linked", "a/node/x": "ax",
     "node/y": "ny", "b/node": "bn",
     "accounts/passwd": "root:x:0:0::/:/\nme:x:1000:1001:Me:/home/me:/bin/sh\n",
     "accounts/group": "root:x:0:\nteam:x:2000:me\n",
+    "white/a\u202fb": "narrow", "white/a\u00a0c": "wide",
     r"odd/system-systemd\x2dcrypt.slice": "odd", "odd/\u00e9 \u0065\u0301": "two forms",
 }  # fmt: skip
 LINKS = {
@@ -65,43 +62,9 @@ def context(make: Make) -> Any:
     return write
 
 
-def ours(store: Store, workspace: Workspace) -> tuple[Tree, dict[str, Any]]:
-    """Return the tree and the config of target `a` as the builder makes them."""
-    image = build(workspace, store, ["a"])["a"].image
-    tree: Tree = {}
-    for entry in image_entries(store, image):
-        data = entry.target
-        if entry.kind == "file":
-            with entry.open() as stream:
-                data = hashlib.sha256(stream.read()).hexdigest()
-        tree[entry.path] = (entry.kind, oct(entry.mode), entry.uid, entry.gid, data)
-    return tree, settings(image.config["config"])
-
-
-def theirs(workspace: Workspace, folder: Path) -> tuple[Tree, dict[str, Any]]:
-    """Return the tree and the config of the same recipe as BuildKit makes them.
-
-    Raises BuilderError with BuildKit's last words where it refuses.
-    """
-    tag = f"plateline-same-{uuid.uuid4().hex[:12]}"
-    command = [DOCKER, "build", "-q", "-t", tag, "-f", str(workspace.root / "stages/a/Dockerfile")]
-    done = subprocess.run(
-        [*command, str(workspace.root)],
-        env={**os.environ, "DOCKER_BUILDKIT": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise BuilderError(done.stderr.strip().splitlines()[-1])
-    try:
-        saved = folder / f"{tag}.tar"
-        subprocess.run([DOCKER, "save", "-o", str(saved), tag], check=True, capture_output=True)
-        return unsave(saved)
-    finally:
-        subprocess.run([DOCKER, "rmi", "-f", tag], check=False, capture_output=True)
-
-
 def same(workspace: Workspace, store: Store, folder: Path) -> None:
     tree, config = ours(store, workspace)
-    their_tree, their_config = theirs(workspace, folder)
+    their_tree, their_config = theirs(workspace.root, folder)
     assert tree == their_tree
     assert config == their_config
 
@@ -276,6 +239,10 @@ TREES = {
         COPY odd/ /odd/
         COPY odd /more
         """,
+    "white space of other kinds in names": """
+        COPY white/a\u202fb /x/
+        COPY white/a\u00a0c /y
+        """,
 }
 
 
@@ -354,6 +321,23 @@ CONFIGS = {
         ENTRYPOINT []
         """,
     "no JSON": "CMD ['a']",
+    "parameters of a shell": """
+        ENV A="$ $-|" B=$$x C=$1ab D=a$ E=$éa F="n$?" G=${#} H=${1}x I=$0 J=$10z
+        ENV é=1 K=$é-$éa
+        LABEL $A=1 b=$@
+        """,
+    "names of pairs": """
+        ENV N=name
+        ENV "a b"=c $N=1
+        ENV $N d  e
+        LABEL "a b"=c $N=1
+        LABEL $N d  e
+        """,
+    "flags in quotes": """
+        COPY --chown="7":'8' one.txt /a
+        COPY --chmod='600' --chown=\\7 one.txt /b
+        HEALTHCHECK --interval="5s" \t CMD x
+        """,
 }
 
 
@@ -420,7 +404,7 @@ def test_a_file_of_the_network_lands_as_docker_lands_it(
         lines = ("ADD {} /a/b/", "ADD {} /renamed", "ADD --chown=7:8 {} /c/")
         recipe = "".join(f"\n{line.format(url)}" for line in lines)
         pinned = f"ADD --checksum=sha256:{hashlib.sha256(b'weights').hexdigest()}"
-        their_tree, _ = theirs(context(f"FROM scratch{recipe}\n"), tmp_path)
+        their_tree, _ = theirs(context(f"FROM scratch{recipe}\n").root, tmp_path)
         tree, _ = ours(store, context(f"FROM scratch{recipe}\n".replace("ADD", pinned)))
     assert tree == their_tree
 
@@ -433,18 +417,23 @@ def test_a_file_of_the_network_lands_as_docker_lands_it(
         ("COPY links /l\nCOPY clash2/ /l/", r"Dockerfile:3: /l/outside is a symlink already"),
         ("COPY --chown=me one.txt /", r"Dockerfile:2: me: the image's /etc/passwd has no 'me'"),
         ("COPY --from=later one.txt /", r"Dockerfile:2: 'later' is no target"),
+        ("COPY one.txt /\nHEALTHCHECK CMD []", r"Dockerfile:3: HEALTHCHECK is"),
+        ("COPY one.txt /\nCMD [1]", r"Dockerfile:3: \[1\] is a list of more than text"),
+        ("COPY one.txt /\nCMD --x y", r"Dockerfile:3: CMD --x is not supported; there are no fl"),
+        ("COPY --chown=1 --chown=2 one.txt /", r"Dockerfile:2: COPY --chown stands there twice"),
+        ("COPY --chown one.txt /", r"Dockerfile:2: COPY --chown needs a value"),
+        ("COPY one.txt /\nENV =x", r"Dockerfile:3: the name '' before = is empty"),
+        ("COPY one.txt /\nFROM scratch AS 1a", r"Dockerfile:3: AS 1a is no name of a stage"),
     ],
 )
 def test_what_docker_refuses_is_refused(
     context: Any, store: Store, tmp_path: Path, recipe: str, says: str
 ) -> None:
-    workspace = context(
-        f"FROM scratch\n{recipe}\n", **{"clash/sub": "file", "clash2/outside/x": "x"}
-    )
-    with pytest.raises(BuilderError):
-        theirs(workspace, tmp_path)
+    files = {"clash/sub": "file", "clash2/outside/x": "x"}
     with pytest.raises(BuilderError, match=says):
-        ours(store, workspace)
+        ours(store, context(f"FROM scratch\n{recipe}\n", **files))
+    with pytest.raises(BuilderError):
+        theirs(tmp_path / "workspace", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -452,15 +441,19 @@ def test_what_docker_refuses_is_refused(
     [
         ("COPY src/nothing* one.txt /a/", r"Dockerfile:2: nothing matches 'src/nothing\*'"),
         ("COPY one.txt two.txt /a", r"Dockerfile:2: several files go to '/a', which must end"),
+        ('COPY one.txt /\nCMD ["a"] b', r"Dockerfile:3: 'b' follows the list \[\"a\"\]"),
+        ("COPY one.txt /\nENV A=b\\\\\nENV C=d", r"Dockerfile:3: the line ends with two backslash"),
+        ("COPY one.txt /\nENV $NONE=x", r"Dockerfile:3: the name '\$NONE' before = is empty"),
+        ('COPY one.txt /\nCMD ["\\ud800"]', r"Dockerfile:3: .* a part of a character"),
+        ("FROM scratch\nCOPY no /\nFROM scratch\nCOPY one.txt /", r"Dockerfile:3: 'no' is not th"),
     ],
 )
 def test_what_is_refused_here_alone_is_in_the_table(
     context: Any, store: Store, tmp_path: Path, recipe: str, says: str
 ) -> None:
-    workspace = context(f"FROM scratch\n{recipe}\n")
-    theirs(workspace, tmp_path)
     with pytest.raises(BuilderError, match=says):
-        ours(store, workspace)
+        ours(store, context(f"FROM scratch\n{recipe}\n"))
+    theirs(tmp_path / "workspace", tmp_path)
 
 
 def test_the_meant_differences_are_those_of_the_table(
@@ -473,7 +466,7 @@ def test_the_meant_differences_are_those_of_the_table(
     (workspace.root / "src/b.txt").chmod(0o600)
     (workspace.root / "src/sub").chmod(0o700)
     tree, config = ours(store, workspace)
-    their_tree, their_config = theirs(workspace, tmp_path)
+    their_tree, their_config = theirs(workspace.root, tmp_path)
     differing = {path: (tree[path][1], their_tree[path][1])
                  for path in tree if tree[path] != their_tree[path]}  # fmt: skip
     assert differing == {

@@ -59,7 +59,7 @@ def test_a_continued_instruction_stands_at_its_first_line() -> None:
         ("${none:-'}'}", "}"),
         ("$none.", "."),
         ("a$", "a$"),
-        ("$ $-", "$ $-"),
+        ("$ $-|$$x $1ab $éa $_", "$ |x ab  "),
     ],
 )
 def test_variables_expand_as_docker_expands_them(text: str, expanded: str) -> None:
