@@ -1,7 +1,7 @@
 """Any recipe gives the tree and the config that BuildKit makes of it, or is refused by name.
 
-PLATELINE_FUZZ_SECONDS sets the length of the search. Without it a few recipes are made up, the same ones
-each time.
+PLATELINE_FUZZ_SECONDS sets the length of the search. Without it a few recipes are made up, the
+same ones each time.
 """
 
 from __future__ import annotations
