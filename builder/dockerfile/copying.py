@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from builder.dockerfile import accounts
-from builder.dockerfile.dockerignore import glob_pattern
+from builder.dockerfile.dockerignore import composed, glob_pattern
 from builder.errors import BuilderError
 from builder.oci.entry import Entry
 from builder.oci.overlay import Below
@@ -140,7 +141,8 @@ def take(sources: Sequence[str], tree: Tree) -> list[Taken]:
             if not top:
                 entries = (Entry("", "dir", 0o755), *entries)
             if not entries:
-                raise BuilderError(f"{source!r} is not there (or .dockerignore hides it)")
+                what = f"{source!r} is not there (or .dockerignore hides it)"
+                raise _missing(what, re.compile(re.escape(composed(path))), tree)
             _check_names(entries)
             found.append(Taken(posixpath.basename(path), top, entries))
     return found
@@ -169,8 +171,21 @@ def _match(source: str, tree: Tree) -> list[str]:
     below = (entry.path[len(top) :].strip("/") for entry in tree.entries(top))
     found = [posixpath.join(top, inner) for inner in below if inner and pattern.fullmatch(inner)]
     if not found:
-        raise BuilderError(f"nothing matches {source!r} (or .dockerignore hides it)")
+        what = f"nothing matches {source!r} (or .dockerignore hides it)"
+        raise _missing(what, glob_pattern(composed(path), deep=False), tree)
     return found
+
+
+def _missing(what: str, pattern: re.Pattern[str], tree: Tree) -> BuilderError:
+    """Return the error for a source that is not there; one that looks alike may be."""
+    for entry in tree.entries(""):
+        if pattern.fullmatch(composed(entry.path)):
+            return BuilderError(
+                f"{what}; {entry.path!a} looks alike, but its letters are composed in another "
+                "Unicode form than the recipe's; write the source in the form of the file's name, "
+                "or rename the file"
+            )
+    return BuilderError(what)
 
 
 def place(copy: Copy, taken: Sequence[Taken], under: Below) -> list[Entry]:

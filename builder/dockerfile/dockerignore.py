@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,13 +19,33 @@ from builder.errors import BuilderError
 _CLASS = re.compile(r"\[(\^?)((?:\\.|[^\\\]])+)\]", re.DOTALL)
 
 
+def composed(name: str) -> str:
+    """Return `name` in Unicode's composed form (NFC), in which names that look alike are equal."""
+    return unicodedata.normalize("NFC", name)
+
+
 @dataclass(frozen=True)
 class Rule:
     """One line: its pattern, whether it lets a path in again, and its part before any wildcard."""
 
+    number: int
+    text: str
     pattern: re.Pattern[str]
     again: bool
     fixed: str
+
+    @staticmethod
+    def parse(number: int, text: str, *, again: bool) -> Rule:
+        """Read the pattern `text`; raises BuilderError where it does not end."""
+        fixed = re.split(r"[*?\[\\]", text, maxsplit=1)[0]
+        return Rule(number, text, glob_pattern(text), again, fixed)
+
+    def matches(self, path: str) -> bool:
+        """Tell whether the pattern is of `path` or of a folder that it is in."""
+        parts = path.split("/")
+        return any(
+            self.pattern.fullmatch("/".join(parts[: depth + 1])) for depth in range(len(parts))
+        )
 
 
 @dataclass(frozen=True)
@@ -52,11 +73,9 @@ class Ignore:
                     raise BuilderError(f".dockerignore:{number}: ! stands alone; name a path")
                 continue
             try:
-                pattern = glob_pattern(line)
+                found.append(Rule.parse(number, line, again=again))
             except BuilderError as error:
                 raise BuilderError(f".dockerignore:{number}: {error}") from None
-            fixed = re.split(r"[*?\[\\]", line, maxsplit=1)[0]
-            found.append(Rule(pattern, again, fixed))
         return Ignore(tuple(found))
 
     @staticmethod
@@ -68,18 +87,32 @@ class Ignore:
         return Ignore.parse(data.decode("utf-8", "surrogateescape"))
 
     def hides(self, path: str) -> bool:
-        """Tell whether `path`, or a folder it is in, is left out; the last match decides."""
-        parts = path.split("/")
-        prefixes = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
-        hidden = False
-        for rule in self.rules:
-            if hidden == rule.again and any(rule.pattern.fullmatch(p) for p in prefixes):
-                hidden = not rule.again
+        """Tell whether `path`, or a folder it is in, is left out; the last match decides.
+
+        Raises BuilderError where a rule would decide otherwise if it were typed in the Unicode form
+        of the name on the disk: a name that looks like a rule's would silently not be hidden.
+        """
+        hidden = _hidden(self.rules, path)
+        if not path.isascii() and hidden != _hidden(self._composed, composed(path)):
+            raise self._looks_alike(path)
         return hidden
+
+    @cached_property
+    def _composed(self) -> tuple[Rule, ...]:
+        return tuple(Rule.parse(r.number, composed(r.text), again=r.again) for r in self.rules)
+
+    def _looks_alike(self, path: str) -> BuilderError:
+        pairs = zip(self.rules, self._composed, strict=True)
+        rule = next(r for r, c in pairs if r.matches(path) != c.matches(composed(path)))
+        return BuilderError(
+            f".dockerignore:{rule.number}: {rule.text!a} looks like a rule for {path!a}, "
+            "but their letters are composed in different Unicode forms, so it is none; write the "
+            "rule in the form of the file's name, or rename the file"
+        )
 
     def hides_in_seen(self, path: str) -> bool:
         """Tell the same of a path whose folder is not left out: one match, unless a rule is `!`."""
-        if any(rule.again for rule in self.rules):
+        if not path.isascii() or any(rule.again for rule in self.rules):
             return self.hides(path)
         return self._any.fullmatch(path) is not None
 
@@ -89,11 +122,24 @@ class Ignore:
 
     def may_let_in(self, folder: str) -> bool:
         """Tell whether a `!` rule could let something in that is below the hidden `folder`."""
-        inside = folder + "/"
-        return any(
-            rule.again and (rule.fixed.startswith(inside) or inside.startswith(rule.fixed))
-            for rule in self.rules
+        return _may_let_in(self.rules, folder + "/") or (
+            not folder.isascii() and _may_let_in(self._composed, composed(folder) + "/")
         )
+
+
+def _hidden(rules: Sequence[Rule], path: str) -> bool:
+    hidden = False
+    for rule in rules:
+        if hidden == rule.again and rule.matches(path):
+            hidden = not rule.again
+    return hidden
+
+
+def _may_let_in(rules: Sequence[Rule], inside: str) -> bool:
+    return any(
+        rule.again and (rule.fixed.startswith(inside) or inside.startswith(rule.fixed))
+        for rule in rules
+    )
 
 
 def glob_pattern(pattern: str, *, deep: bool = True) -> re.Pattern[str]:

@@ -16,12 +16,12 @@ _NAMES = (
     "--from=x", "ß", "n\u202fb",
 )  # fmt: skip
 _PLAIN = _NAMES[:3]
-# Pieces of a value: quoted and escaped text, and every way to name a variable.
+# Pieces of a value: quoted and escaped text, and the ways to name a variable that all engines know.
 _PIECES = (
     "a", "b", "é", "x.y", "-", "_", ":", "=", "%", ",", "~", "@", "+", "!", "'x y'", '"x y"',
     "\\ ", "''", '""', "\\$", '\\"', "\'", "\\\\", "\\a", "$V", "${V}", '"$V"', "'$V'", '"\\$V"',
-    '"a\\b"', '"\'"', '\'"\'', "${W:-d}", "${NONE:-d e}", "${NONE-$V}", "${EMPTY:-x}",
-    "${EMPTY-x}", "${V:+p}", "${EMPTY:+p}", "${EMPTY+p}", "${NONE:+p}", "${NONE+p}", "${V:-${W}}",
+    '"a\\b"', '"\'"', '\'"\'', "${W:-d}", "${NONE:-d e}", "${EMPTY:-x}",
+    "${V:+p}", "${EMPTY:+p}", "${NONE:+p}", "${V:-${W}}",
     "${NONE:-${W}}", "${NONE:-'a b'}", '${NONE:-"$V"}', "${V:?m}", "$NONE", "$W", "${W}y", "$V$W",
     '"${NONE:-x y}"', "${NONE:-\\}}", "$V_x", "{", "}", "[", "]", "#", "*", "?", "/", "<", ">",
     "|", "&", ";", "(", ")", "`",

@@ -31,8 +31,8 @@ SECONDS = float(os.environ.get("PLATELINE_FUZZ_SECONDS") or 0)
 END = time.monotonic() + SECONDS
 # What is refused here alone: each stands in the table of docs/builder.md.
 MEANT = re.compile(
-    r"nothing matches .* \\(or \\.dockerignore hides it\\)"
-    r"|in \\$\\{.*\\} there are :-word, :\\+word and :\\?message"
+    r"nothing matches .* \(or \.dockerignore hides it\)"
+    r"|in \$\{.*\} there are :-word, :\+word and :\?message"
     r"|is empty, because .* has no value here|is empty; write a value"
     r"|follows the list|the line ends with two backslashes"
     r"|several files go to|there is no name after"

@@ -36,7 +36,7 @@ FILES = {
 }  # fmt: skip
 LINKS = {
     "src/link": "sub/data", "to-folder": "src", "to-file": "one.txt",
-    "links/outside": "../real", "links/beside": "file", "links/absolute": "/zzz",
+    "dots": "..dots", "links/outside": "../real", "links/beside": "file", "links/absolute": "/zzz",
 }  # fmt: skip
 
 

@@ -196,6 +196,52 @@ def test_a_rule_that_is_not_understood_is_refused_with_its_line(
         make("FROM scratch\n", **{".dockerignore": rules})
 
 
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("typed", "there"), [(NFC, NFD), (NFD, NFC)])
+@pytest.mark.parametrize("source", ["{}.txt", "d/{}.txt", "{}/x", "d/{}", "[a-d]/{}.t?t", "{}*"])
+def test_a_source_that_looks_like_a_file_is_told_apart(
+    make: Make, store: Store, typed: str, there: str, source: str
+) -> None:
+    files = {f"{there}.txt": "", f"d/{there}.txt": "", f"{there}/x": "", f"d/{there}/x": ""}
+    workspace = make(f"FROM scratch\nCOPY {source.format(typed)} /\n", **files)
+    says = r"Dockerfile:2: .*; '.*caf.*' looks alike, but .* another Unicode form than the recipe's"
+    with pytest.raises(BuilderError, match=says) as refused:
+        build(workspace, store)
+    assert ascii(there)[1:-1] in str(refused.value), "letter by letter"
+    build(make(f"FROM scratch\nCOPY {source.format(there)} /\n", **files), store)
+
+
+@pytest.mark.parametrize(("typed", "there"), [(NFC, NFD), (NFD, NFC)])
+@pytest.mark.parametrize(
+    "rules", ["{}", "d/{}*", "**/{}/x", "*\n!{}/x", "*\n!d/{}.txt", "d/*\n!d/{}", "{}\n!d"]
+)
+def test_a_rule_that_looks_like_a_name_is_told_apart(
+    make: Make, store: Store, typed: str, there: str, rules: str
+) -> None:
+    files = {f"{there}.txt": "", f"d/{there}.txt": "", f"{there}/x": "", f"d/{there}/x": ""}
+    recipe = "FROM scratch\nCOPY . /\n"
+    last = rules.count("\n") + (not rules.endswith("!d"))
+    workspace = make(recipe, **files, **{".dockerignore": rules.format(typed)})
+    with pytest.raises(BuilderError, match=(
+        rf"\.dockerignore:{last}: '.*caf.*' looks like a rule for '.*caf.*', but their letters"
+    )):  # fmt: skip
+        build(workspace, store)
+    build(make(recipe, **files, **{".dockerignore": rules.format(there)}), store)
+
+
+def test_a_rule_of_another_form_that_changes_nothing_is_left_alone(
+    make: Make, store: Store
+) -> None:
+    rules = f"{NFC}\n{NFD}\n**/*.t?t\n"
+    workspace = make(
+        "FROM scratch\nCOPY . /\n", **{NFC: "", f"d/{NFD}.txt": "", ".dockerignore": rules}
+    )
+    image = build(workspace, store)["a"].image
+    assert not [e.path for e in image_entries(store, image) if not e.path.isascii()]
+
+
 WORD = st.text(alphabet="ab $\\\"' \t=", min_size=1)
 
 
