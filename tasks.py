@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cli import (
+    audit,
     cluster,
     demo,
     housekeeping,
@@ -29,6 +30,7 @@ GROUPS = {
         inspection.graph,
         inspection.verify_images,
         inspection.sbom,
+        audit.audit,
         inspection.bake,
     ),
     "run the pipeline": (pipeline.check_plate, pipeline.compile, pipeline.run, cluster.lint),

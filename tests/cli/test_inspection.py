@@ -78,3 +78,20 @@ def test_nothing_is_built_where_nothing_changed(environ: dict[str, str]) -> None
     revision = "nowhere-to-be-found"
     said = invoke(environ, "build-images", "--changed-since", revision, code=1)
     assert "git rev-parse" in said
+
+
+def test_audit_ends_with_1_where_a_pin_is_affected_unless_it_is_ignored(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "records.json"
+    record = {
+        "id": "X-1", "aliases": ["CVE-1"],
+        "affected": [{"package": {"ecosystem": "PyPI", "name": "NumPy"},
+                      "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}]}],
+    }  # fmt: skip
+    path.write_text(json.dumps(record))
+    assert "1 advisories" in invoke(environ, "audit", str(path), code=1)
+    found = facts(environ, "audit", str(path), "--ignore", "CVE-1")
+    assert {f["package"] for f in found["findings"]} == {"numpy"}
+    assert all(f["ignored"] == "--ignore" and f["targets"] for f in found["findings"])
+    assert {"libc6", "numpy", "invoke"} <= {pin["package"] for pin in found["pins"]}

@@ -1,0 +1,1 @@
+"""The locks against advisories, and how old each pin is."""
