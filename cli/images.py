@@ -196,10 +196,13 @@ def _agree(moves: Sequence[Any]) -> bool:
     help={
         "targets": TARGETS_HELP,
         "upgrade": "take newer versions",
+        "expired": "take a Debian index whose Valid-Until is over, as archives of the past have it",
         "json": JSON_HELP,
     },
 )
-def lock(targets: str = "", upgrade: bool = False, json: bool = False) -> None:
+def lock(
+    targets: str = "", upgrade: bool = False, expired: bool = False, json: bool = False
+) -> None:
     """Resolve debian.in and requirements.in into the lock files, and print what changed."""
     from builder.build.lock import lock as resolve
     from builder.build.lock import refuse_moves
@@ -208,7 +211,11 @@ def lock(targets: str = "", upgrade: bool = False, json: bool = False) -> None:
     names = [name for name in targets.split(",") if name]
     say("resolving with pip; this takes a minute or two")
     changes = resolve(
-        Workspace.load(ROOT), names, upgrade=upgrade, agree=refuse_moves if json else _agree
+        Workspace.load(ROOT),
+        names,
+        upgrade=upgrade,
+        expired=expired,
+        agree=refuse_moves if json else _agree,
     )
     found = [
         {"target": c.target, "package": c.package, "old": c.old, "new": c.new} for c in changes

@@ -37,6 +37,7 @@ def lock(
     names: Sequence[str] = (),
     *,
     upgrade: bool = False,
+    expired: bool = False,
     agree: Callable[[Sequence[LockedVersion]], bool] = refuse_moves,
 ) -> list[LockedVersion]:
     """Resolve the .in files of the targets `names` (all without names) and write their locks.
@@ -44,8 +45,8 @@ def lock(
     The workspace has one version of a package. Without `upgrade` every locked version stays that
     need not move, and the locks of targets that are not named stay as they are. Where these cannot,
     `agree` is asked with what would change in them; nothing of wheels is written where it returns
-    False. Returns what changed. Raises BuilderError where pip finds no versions, and where `agree`
-    refuses.
+    False. `expired` is for `debian_index.lock`. Returns what changed. Raises BuilderError where pip
+    finds no versions, and where `agree` refuses.
     """
     for name in names:
         workspace.target(name)
@@ -54,7 +55,7 @@ def lock(
     for target in chosen:
         if (target.folder / "debian.in").exists():
             old = {p.name: p.version for p in _old_debian(target.folder)}
-            new = {p.name: p.version for p in debian_index.lock(target.folder)}
+            new = {p.name: p.version for p in debian_index.lock(target.folder, expired=expired)}
             changes += _compare(target.name, old, new)
     wanted = [t for t in workspace.targets.values() if (t.folder / "requirements.in").exists()]
     named = [target for target in chosen if target in wanted]

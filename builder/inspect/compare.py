@@ -102,9 +102,9 @@ def _in_content(one: Any, other: Any) -> tuple[int, bytes, bytes] | None:
 
 @contextmanager
 def _archive(store: Store, layer: oci.Layer) -> Iterator[tarfile.TarFile]:
-    path = store.path(layer.blob.digest)
     with (
-        igzip.open(path, "rb") as stream,  # type: ignore[no-untyped-call]
+        store.open_blob(layer.blob.digest) as raw,
+        igzip.open(raw, "rb") as stream,  # type: ignore[no-untyped-call]
         tarfile.open(fileobj=cast("BinaryIO", stream), mode="r|") as archive,
     ):
         yield archive

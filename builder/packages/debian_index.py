@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import lzma
 import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from builder.errors import BuilderError
@@ -16,12 +18,12 @@ from builder.packages import debian, download, lock_file
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
-def lock(folder: Path) -> list[debian.Package]:
+def lock(folder: Path, *, expired: bool = False) -> list[debian.Package]:
     """Resolve `folder/debian.in`, write `folder/debian.lock` and return its packages.
 
     The file has a line `suite NAME`, then package names, and `-name` for packages that are left
     out though others depend on them. Raises BuilderError where the index is not signed by Debian or
-    a package is not in it.
+    a package is not in it, and as `check_valid` unless the index may be `expired`.
     """
     roots, left_out, suite = [], set(), debian.suite(folder)
     for raw in lock_file.read(folder / "debian.in").splitlines():
@@ -32,7 +34,7 @@ def lock(folder: Path) -> list[debian.Package]:
             left_out.add(line[1:])
         elif line:
             roots.append(line)
-    stanzas = packages_index(debian.mirror(), suite)
+    stanzas = packages_index(debian.mirror(), suite, expired=expired)
     chosen = closure(roots, left_out, stanzas)
     pins = [
         debian.Package(
@@ -49,9 +51,16 @@ def lock(folder: Path) -> list[debian.Package]:
     return pins
 
 
-def packages_index(site: str, suite: str, architecture: str = "amd64") -> dict[str, dict[str, str]]:
-    """Return the stanzas of a suite's main section by package name, the signature checked."""
+def packages_index(
+    site: str, suite: str, architecture: str = "amd64", *, expired: bool = False
+) -> dict[str, dict[str, str]]:
+    """Return the stanzas of a suite's main section by package name, the signature checked.
+
+    Raises BuilderError as `check_valid`, unless the index may be `expired`.
+    """
     release = _signed(_get(f"{site}/dists/{suite}/InRelease"), f"{suite}/InRelease")
+    if not expired:
+        check_valid(release, suite, datetime.datetime.now(datetime.UTC))
     name = f"main/binary-{architecture}/Packages.xz"
     match = re.search(rf"(?m)^ ([0-9a-f]{{64}})\s+\d+ {re.escape(name)}$", release)
     if not match:
@@ -68,6 +77,32 @@ def packages_index(site: str, suite: str, architecture: str = "amd64") -> dict[s
         if fields:
             stanzas[fields["Package"]] = fields
     return stanzas
+
+
+def check_valid(release: str, suite: str, now: datetime.datetime) -> None:
+    """Raise BuilderError where the release file says that it is no longer valid, or not yet.
+
+    Whoever stands between could send an old one, signed all the same, to keep packages with known
+    holes in use. A suite without Valid-Until, as Debian's stable ones, is taken at any age. Format:
+    https://wiki.debian.org/DebianRepository/Format#Date.2C_Valid-Until
+    """
+    fields = dict(re.findall(r"(?m)^(Date|Valid-Until): (.*)$", release))
+    for name, text in fields.items():
+        try:
+            at = parsedate_to_datetime(text)
+        except ValueError:
+            raise BuilderError(f"{suite}/InRelease: its {name} is no date: {text!r}") from None
+        at = at if at.tzinfo else at.replace(tzinfo=datetime.UTC)
+        if name == "Valid-Until" and at < now:
+            raise BuilderError(
+                f"{suite}/InRelease was valid until {text} only: the mirror is out of date, or "
+                "someone sends an old index; take another mirror (PLATELINE_DEBIAN_MIRROR), or, "
+                "for an archive of the past such as a snapshot, `invoke lock --expired`"
+            )
+        if name == "Date" and at > now + datetime.timedelta(days=1):
+            raise BuilderError(
+                f"{suite}/InRelease is of {text}, which is in the future; set this machine's clock"
+            )
 
 
 def closure(

@@ -17,7 +17,7 @@ from builder import oci
 from builder.oci.numbers import whole
 from builder.oci.reference import Reference
 from builder.registry.connection import BLOB, TRANSIENT, Answer, Connection, RegistryError
-from builder.registry.http import LARGEST, httpx
+from builder.registry.http import LARGEST, DamagedError, httpx
 
 # Blobs above this go up in pieces of this size, so that a cut connection costs one piece.
 PIECE = 8 << 20
@@ -81,7 +81,7 @@ class BlobClient(Connection):
         Raises RegistryError where it is not there, not what its digest says, or larger.
         """
         if blob.size > largest:
-            raise RegistryError(
+            raise DamagedError(
                 f"{self.host}/{repository}@{blob.digest} is said to have {blob.size} bytes; a "
                 f"document has {largest} at most, and it was not read"
             )
@@ -116,7 +116,7 @@ class BlobClient(Connection):
                         seen.update(fresh)
                         size += len(fresh)
                         if size > blob.size:
-                            raise RegistryError(f"{name} is longer than its {blob.size} bytes")
+                            raise DamagedError(f"{name} is longer than its {blob.size} bytes")
                         sink(fresh)
                 if size >= blob.size:
                     break
@@ -125,7 +125,7 @@ class BlobClient(Connection):
                     raise self.unreachable(f"reading {name}", error) from None
                 time.sleep(self.timing.pause)
         if size != blob.size or seen.hexdigest() != blob.digest.removeprefix("sha256:"):
-            raise RegistryError(
+            raise DamagedError(
                 f"{name} came with {size} bytes that hash to {seen.hexdigest()[:12]}; "
                 f"{blob.size} were expected, and nothing of it was kept"
             )

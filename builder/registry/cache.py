@@ -19,7 +19,7 @@ from builder.oci import canonical
 from builder.oci.reference import Reference
 from builder.registry.client import Registry
 from builder.registry.connection import RegistryError
-from builder.registry.http import shown
+from builder.registry.http import DamagedError, shown
 from builder.registry.pull import PLATFORM, documents
 from builder.store import Store, origins
 
@@ -103,6 +103,11 @@ def sample_share(environ: Mapping[str, str] = os.environ) -> float:
     return share
 
 
+def _damaged(error: RegistryError) -> bool:
+    """Tell whether the tag leads to nothing of use, whoever put it there: then it is built here."""
+    return isinstance(error, DamagedError) or error.status == 404
+
+
 @dataclass(frozen=True, slots=True)
 class Cached:
     """An image from a cache; `signed` says that a key which the workspace names vouches for it."""
@@ -142,10 +147,12 @@ class RegistryCache:
         repository = f"{self.path}/{name}"
         try:
             image = find_by_key(self.store, self.registry, repository, key)
-        except RegistryError:
-            raise
         except BuilderError as error:
-            self.note(f"{name}: what {self.where} has for it was not taken: {error}")
+            if isinstance(error, RegistryError) and not _damaged(error):
+                raise
+            self.note(
+                f"{name}: what {self.where} has for it is not trusted and was not taken: {error}"
+            )
             return None
         if image is None:
             return None

@@ -17,7 +17,7 @@ from builder.oci.numbers import whole
 from builder.oci.reference import Reference
 from builder.registry.blobs import PIECE, BlobClient, pull_scope, push_scope
 from builder.registry.connection import RegistryError, Timing
-from builder.registry.http import origin, parse, shown
+from builder.registry.http import Answer, DamagedError, origin, parse, shown
 
 __all__ = ["PIECE", "Registries", "Registry"]
 
@@ -35,14 +35,8 @@ class Registry(BlobClient):
 
         Raises RegistryError.
         """
-        answer = self.request(
-            "HEAD",
-            f"{repository}/manifests/{reference}",
-            scope=pull_scope(repository),
-            expect=(200, 404),
-            headers={"Accept": ACCEPT},
-        )
-        if answer.status == 404:
+        answer = self._manifest("HEAD", repository, reference)
+        if answer is None:
             return None
         length = answer.headers.get("Content-Length", "")
         return oci.Descriptor(
@@ -56,14 +50,8 @@ class Registry(BlobClient):
 
         Raises RegistryError, also where it is no JSON object or not what its digest says.
         """
-        answer = self.request(
-            "GET",
-            f"{repository}/manifests/{reference}",
-            scope=pull_scope(repository),
-            expect=(200, 404),
-            headers={"Accept": ACCEPT},
-        )
-        if answer.status == 404:
+        answer = self._manifest("GET", repository, reference)
+        if answer is None:
             return None
         digest = canonical.sha256(answer.body)
         wanted = (
@@ -72,7 +60,7 @@ class Registry(BlobClient):
             else answer.headers.get("Docker-Content-Digest", digest)
         )
         if digest != wanted:
-            raise RegistryError(
+            raise DamagedError(
                 f"{self.host}/{repository}: the manifest {shown(wanted)} came with other content "
                 f"({digest}); nothing of it was kept"
             )
@@ -81,6 +69,16 @@ class Registry(BlobClient):
             media_type=shown(media_type), digest=digest, size=len(answer.body)
         )
         return described, answer.body
+
+    def _manifest(self, method: str, repository: str, reference: str) -> Answer | None:
+        answer = self.request(
+            method,
+            f"{repository}/manifests/{reference}",
+            scope=pull_scope(repository),
+            expect=(200, 404),
+            headers={"Accept": ACCEPT},
+        )
+        return None if answer.status == 404 else answer
 
     def resolve(self, reference: Reference) -> Reference:
         """Return `reference` pinned: with the digest that its tag (`latest` without one) has now.
@@ -178,7 +176,7 @@ class Registry(BlobClient):
 def _list(document: dict[str, Any], member: str, what: str) -> list[Any]:
     found = document.get(member) or []
     if not isinstance(found, list):
-        raise RegistryError(f"{what} came with {member} that are no list")
+        raise DamagedError(f"{what} came with {member} that are no list")
     return found
 
 

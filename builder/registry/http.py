@@ -35,6 +35,7 @@ finally:
 __all__ = [
     "LARGEST",
     "Answer",
+    "DamagedError",
     "RegistryError",
     "Timing",
     "client",
@@ -61,6 +62,10 @@ class RegistryError(BuilderError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class DamagedError(RegistryError):
+    """A registry sent what cannot be what was asked for; to ask again does not mend it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +119,14 @@ class Answer:
 
 
 def parse(data: bytes, what: str) -> dict[str, Any]:
-    """Return the JSON object in `data`; raises RegistryError that names `what` came with others."""
+    """Return the JSON object in `data`; raises DamagedError that names `what` came with others."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         begins = shown(data[:40].decode("utf-8", "replace"))
-        raise RegistryError(f"{what} came with something else than a JSON object: {begins!r}")
+        raise DamagedError(f"{what} came with something else than a JSON object: {begins!r}")
     return found
 
 
@@ -153,13 +158,13 @@ def read(answer: httpx.Response, what: str, *, whole: bool = True) -> bytes:
     pieces, size = [], 0
     try:
         if whole and answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise RegistryError(f"{what} answered with a compressed body, which was not asked for")
+            raise DamagedError(f"{what} answered with a compressed body, which was not asked for")
         for piece in answer.iter_raw():
             size += len(piece)
             if size > LARGEST and not whole:
                 break
             if size > LARGEST:
-                raise RegistryError(
+                raise DamagedError(
                     f"{what} answered with more than {LARGEST >> 20} MiB, the most that a "
                     "document may have; it was not read"
                 )

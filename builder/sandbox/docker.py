@@ -295,7 +295,7 @@ def _archive(store: Store, image: oci.Image) -> Iterator[bytes]:
         seen.add(path)
         pull.bring(store, layer.blob)
         yield _header(path, layer.blob.size)
-        with store.path(layer.blob.digest).open("rb") as stream:
+        with store.open_blob(layer.blob.digest) as stream:
             while chunk := stream.read(1 << 20):
                 yield chunk
         yield b"\0" * (-layer.blob.size % 512)

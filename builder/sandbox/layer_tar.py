@@ -6,6 +6,7 @@ Format: https://github.com/opencontainers/image-spec/blob/v1.1.0/layer.md.
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 import tarfile
 from collections.abc import Iterator
@@ -36,10 +37,12 @@ def read(store: Store, layer: oci.Layer) -> Iterator[Entry]:
     bounds = Bounds.read()
     source = f"layer {layer.blob.digest[:19]}"
     bring(store, layer)
-    path = store.path(layer.blob.digest)
     try:
-        with path.open("rb") as raw, igzip.open(raw, "rb") as stream:  # type: ignore[no-untyped-call]
-            plain = _Plain(stream, path.stat().st_size, bounds, source)
+        with (
+            store.open_blob(layer.blob.digest) as raw,
+            igzip.open(raw, "rb") as stream,  # type: ignore[no-untyped-call]
+        ):
+            plain = _Plain(stream, os.fstat(raw.fileno()).st_size, bounds, source)
             tree = Tree(source, bounds)
             with tarfile.open(
                 fileobj=cast("BinaryIO", plain), mode="r|", bufsize=_CHUNK, tarinfo=tar.Header
@@ -49,10 +52,6 @@ def read(store: Store, layer: oci.Layer) -> Iterator[Entry]:
                     if member.name not in (".", "./", "/"):
                         yield tree.add(_entry(archive, member, source))
             plain.drain()
-    except FileNotFoundError:
-        raise BuilderError(
-            f"the store {store.root} has no blob {layer.blob.digest}; run `invoke build-images`"
-        ) from None
     except _DAMAGED as error:
         store.verify(layer.blob.digest)  # a blob that rotted is removed and named
         raise BuilderError(f"{source} cannot be unpacked ({error})") from error

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
+import hashlib
 import io
+import lzma
+import re
 import tarfile
 import zlib
 from pathlib import Path
@@ -12,7 +16,7 @@ import pytest
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry
-from builder.packages import debian, lock_file, pip, wheels
+from builder.packages import debian, debian_index, lock_file, pip, wheels
 
 SECRET = "hunter2-secret"
 
@@ -230,3 +234,45 @@ def test_a_lock_that_names_no_package_is_refused_with_its_line(tmp_path: Path, l
     (tmp_path / "debian.lock").write_text(f"# made from debian.in {made}\n{line} {'0' * 64}\n")
     with pytest.raises(BuilderError, match=r"debian.lock:2: not `name version path size sha256`"):
         debian.read_lock(tmp_path)
+
+
+NOW = datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("Date: Sat, 21 Nov 2026 09:15:44 UTC\nValid-Until: Sun, 29 Nov 2026 09:15:44 UTC\n", ""),
+        ("Date: Sat, 21 Nov 2020 09:15:44 UTC\n", ""),  # stable says nothing
+        ("Valid-Until: Fri, 27 Nov 2026 09:15:44 UTC\n", "valid until Fri, 27 .*lock --expired"),
+        ("Date: Tue, 01 Dec 2026 09:15:44 UTC\n", "in the future"),
+        ("Valid-Until: tomorrow\n", "its Valid-Until is no date: 'tomorrow'"),
+    ],
+)
+def test_an_index_that_is_over_is_refused(lines: str, says: str) -> None:
+    try:
+        debian_index.check_valid("Origin: Debian\n" + lines, "sid", NOW)
+    except BuilderError as error:
+        said = str(error)
+    else:
+        said = ""
+    assert bool(says) == bool(said)
+    assert re.search(says, said)
+
+
+def test_lock_takes_an_index_that_is_over_only_where_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = lzma.compress(b"Package: x\nVersion: 1\nFilename: pool/x.deb\nSize: 1\nSHA256: 0\n")
+    release = (
+        f"Valid-Until: Fri, 27 Nov 2020 09:15:44 UTC\nSHA256:\n {hashlib.sha256(data).hexdigest()} "
+    )
+    release += f"{len(data)} main/binary-amd64/Packages.xz\n"
+    monkeypatch.setattr(debian_index, "_get", lambda url: data if url.endswith("xz") else b"")
+    monkeypatch.setattr(debian_index, "_signed", lambda *_: release)
+    monkeypatch.setenv("PLATELINE_DEBIAN_MIRROR", "http://127.0.0.1:9/debian")
+    (tmp_path / "debian.in").write_text("x\n")
+    with pytest.raises(BuilderError, match="valid until"):
+        debian_index.lock(tmp_path)
+    assert not (tmp_path / "debian.lock").exists()
+    assert [p.name for p in debian_index.lock(tmp_path, expired=True)] == ["x"]

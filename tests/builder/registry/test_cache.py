@@ -17,10 +17,12 @@ from builder.inspect.explain import explain
 from builder.oci import canonical
 from builder.oci.entry import Entry
 from builder.oci.layer import write_layer
-from builder.registry.cache import RegistryCache, key_tag, sample_share
+from builder.registry.cache import Expected, RegistryCache, key_tag, sample_share
 from builder.registry.client import Registry
+from builder.registry.connection import RegistryError, Timing
 from builder.registry.push import push
 from builder.store import Store
+from tests.builder.answers import Asked, Reply, answering
 from tests.builder.conftest import Make
 
 FILES = {
@@ -131,6 +133,45 @@ def test_something_else_than_an_image_is_not_taken(
         again = build(workspace, fresh, cache=cache)
     assert again["b"].image == honest["b"].image
     assert "has no image for linux/amd64" in notes[0]
+
+
+def test_a_tag_that_leads_to_nothing_of_use_does_not_end_the_build(
+    workspace: Workspace, honest: dict[str, Any], fresh: Store
+) -> None:
+    """Whoever may push one tag could stop everybody's builds otherwise."""
+    image = honest["b"].image
+    config = {"mediaType": oci.CONFIG, "digest": image.config_blob.digest, "size": 5}
+    manifest = json.dumps({"config": config, "layers": []}).encode()
+    cases: dict[str, tuple[bytes, Reply]] = {
+        "something else than a JSON object": (b"<html>", Reply()),
+        "something else than a JSON object ": (b"[1]", Reply()),
+        "is not there": (manifest, Reply(404)),
+        "hash to": (manifest, Reply(body=b"wrong")),
+        "is longer than": (manifest, Reply(body=b"much longer")),
+        "not a descriptor": (b'{"config": 7, "layers": []}', Reply()),
+    }
+    for says, (document, blob) in cases.items():
+
+        def answer(asked: Asked, document: bytes = document, blob: Reply = blob) -> Reply:
+            return blob if "/blobs/" in asked.path else Reply(body=document)
+
+        notes: list[str] = []
+        with answering(answer) as server, Registry(server.host) as registry:
+            cache = RegistryCache(fresh, registry, "p", note=notes.append)
+            found = cache.find("b", honest["b"].key, Expected({}, (), ()))
+        assert found is None
+        assert says.strip() in notes[0]
+        assert "is not trusted and was not taken" in notes[0]
+
+
+def test_a_cache_that_fails_is_an_error_all_the_same(fresh: Store) -> None:
+    with (
+        answering(lambda _: Reply(500)) as server,
+        Registry(server.host, timing=Timing(tries=1)) as registry,
+    ):
+        cache = RegistryCache(fresh, registry, "p")
+        with pytest.raises(RegistryError, match="500"):
+            cache.find("b", "0" * 64, Expected({}, (), ()))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import shutil
 import tarfile
 import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from isal import igzip
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci.tree import Bounds
-from builder.sandbox import extract, layer_index
+from builder.sandbox import docker, extract, layer_index
 from builder.sandbox.unpack import folders, image_entries, unpacked, whole
 from builder.store import Store
 
@@ -368,3 +369,15 @@ def test_a_bound_that_is_no_number_is_refused(text: str) -> None:
 def test_bounds_are_read_from_the_environment() -> None:
     environ = {"PLATELINE_UNPACK_TOTAL": "2G", "PLATELINE_UNPACK_RATIO": "7"}
     assert Bounds.read(environ) == Bounds(total=2 << 30, ratio=7)
+
+
+def test_a_flipped_bit_is_noticed_where_the_layer_is_used_whatever_its_time_says(
+    store: Store, rot: Callable[[Store, str], None]
+) -> None:
+    for use in (lambda made: whole(store, made), lambda made: list(docker._archive(store, made))):
+        layer = add(store, tar(member("a", data=os.urandom(5000))))
+        made = image(store, layer)
+        rot(store, layer.blob.digest)
+        with pytest.raises(BuilderError, match=f"the blob {layer.blob.digest} .* was damaged"):
+            use(made)
+        assert not store.path(layer.blob.digest).exists()

@@ -34,13 +34,12 @@ def test_a_png_or_bmp(fuzz):
 def test_a_tiff(fuzz):
     def chain(tags, frames, loop):
         """Return a TIFF of frames, each with the same few tags; the last may point at the first."""
-        data, size = b"II*\0" + struct.pack("<I", 8), 6 + 12 * len(tags)
-        for number in range(frames):
-            last = number == frames - 1
-            following = (8 if loop else 0) if last else 8 + size * (number + 1)
-            entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
-            data += struct.pack("<H", len(tags)) + entries + struct.pack("<I", following)
-        return data
+        entries = struct.pack("<H", len(tags))
+        entries += b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+        starts = [8 + (len(entries) + 4) * number for number in range(1, frames)]
+        following = [*starts, 8 if loop else 0]
+        chained = (entries + struct.pack("<I", start) for start in following)
+        return b"II*\0" + struct.pack("<I", 8) + b"".join(chained)
 
     tag = st.tuples(
         st.sampled_from([254, 256, 257, 258, 259, 262, 273, 277, 278, 279, 320, 322, 330, 338, 339]),
