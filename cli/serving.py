@@ -16,24 +16,43 @@ _SHOWN = ("class", "probability", "model_digest")
 
 
 @command(
+    positional=["image"],
     help={
         "image": "the packaged image, HOST/REPOSITORY@sha256:…; localhost/… is the store",
+        "run": "instead, a file with what the API gives of a run or of a pipeline's version",
         "package": "the compiled package, where it is neither released nor in the store",
         "insecure": INSECURE_HELP,
         "json": JSON_HELP,
-    }
+    },
 )
-def trace(image: str, package: str = "", insecure: bool = False, json: bool = False) -> None:
-    """Walk back from a packaged image to its model, package, stage images, locks and commit."""
+def trace(
+    image: str = "", run: str = "", package: str = "", insecure: bool = False, json: bool = False
+) -> None:
+    """Walk back from a packaged image, or a run, to model, package, stage images, locks, commit."""
     from builder.oci.reference import Reference
     from builder.store import Store
-    from pipeline.release.trace import Places
+    from pipeline.errors import PipelineError
+    from pipeline.release.trace import Places, trace_run
     from pipeline.release.trace import trace as walk
 
+    if bool(image) == bool(run):
+        raise PipelineError("give the packaged image, or a run's file with --run, and not both")
     with Places(Store.open(), insecure=insecure, notice=say) as places:
-        file = Path(package) if package else None
-        found = walk(Reference.parse(image), places, ROOT, file)
+        if run:
+            found = trace_run(_bytes(Path(run)), places, ROOT)
+        else:
+            file = Path(package) if package else None
+            found = walk(Reference.parse(image), places, ROOT, file)
     facts(asdict(found), _walked(found), as_json=json)
+
+
+def _bytes(path: Path) -> bytes:
+    from pipeline.errors import PipelineError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PipelineError(f"reading the run {path} failed ({error.strerror})") from None
 
 
 @command(

@@ -7,6 +7,7 @@ it names, goes to `missing` and the walk goes on where it can.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,12 +25,15 @@ from builder.store.roots import kept
 from pipeline.errors import PipelineError
 from pipeline.release import publish
 from pipeline.spec import provenance
+from pipeline.spec.documents import load_yaml
+from pipeline.spec.package import PINNED, strings
 
 # What stages/package writes; the two know nothing of each other but these names.
 _ARTIFACT = "plateline.artifact"
 _PACKAGE = "plateline.package"
 _BASE_NAME = "org.opencontainers.image.base.name"
 _BASE_DIGEST = "org.opencontainers.image.base.digest"
+_VERSION = re.compile(r"sha256-([0-9a-f]{64})")  # as submit names a version
 _TITLE = "org.opencontainers.image.title"
 
 
@@ -37,8 +41,8 @@ _TITLE = "org.opencontainers.image.title"
 class Trace:
     """What was found. `artifact` and `package` are empty where nothing names them.
 
-    `models` are those of the artifact, `metrics` its metrics; `stages` has name -> key, digest;
-    `locks` path -> digest.
+    `image` is empty for a walk from a run. `models` are those of the artifact, `metrics` its
+    metrics; `stages` has name -> key, digest; `locks` path -> digest.
     """
 
     image: str
@@ -152,6 +156,45 @@ def trace(
     return found
 
 
+def trace_run(document: bytes, places: Places, root: Path | None = None) -> Trace:
+    """Walk back from what an API server gives of a version, or of a run that holds its pipeline.
+
+    `root` is as for `trace`. Raises PipelineError where the pipeline was not compiled here.
+    """
+    whole = (load_yaml(document, "the run") or [None])[0]
+    if not isinstance(whole, dict):
+        raise PipelineError("the file holds no run; give the JSON that the API answers with")
+    version = whole.get("pipeline_version_reference")
+    if version and "pipeline_spec" not in whole:
+        raise PipelineError(
+            "the run names its pipeline instead of holding it; give what the API says at "
+            f"/apis/v2beta1/pipelines/{version.get('pipeline_id')}/versions/"
+            f"{version.get('pipeline_version_id')}"
+        )
+    made = provenance.read(document)
+    found = Trace("")
+    given = (whole.get("runtime_config") or {}).get("parameters") or {}
+    named = _VERSION.fullmatch(str(whole.get("display_name", "")))
+    found.package = str(given.get("package_digest") or (f"sha256:{named[1]}" if named else ""))
+    if not found.package:
+        found.missing.append(
+            "the package's digest: neither a parameter package_digest nor a version's name has it"
+        )
+    _made(made, found)
+    pins = sorted(filter(PINNED.fullmatch, strings(whole)))
+    for name, entry in found.stages.items():
+        # Two images may be the same one; its repository says which is meant.
+        held = [pin for pin in pins if pin.endswith(f"@{entry['digest']}")]
+        if held:
+            own = [pin for pin in held if f"/{name}@" in pin]
+            _image(found, places, name, Reference.parse((own or held)[0]))
+        else:
+            found.missing.append(f"the image of {name}: the pipeline runs no {entry['digest']}")
+    found.base = found.stages.get("function", {}).get("image", "")
+    _locks(found, root)
+    return found
+
+
 def _base(names: Mapping[str, str], found: Trace) -> Reference | None:
     try:
         base = Reference.parse(f"{names[_BASE_NAME]}@{names[_BASE_DIGEST]}")
@@ -198,6 +241,10 @@ def _package(found: Trace, places: Places, base: Reference, file: Path | None) -
     except (BuilderError, PipelineError, OSError) as error:
         found.missing.append(f"the package {found.package}: {error}")
         return
+    _made(made, found)
+
+
+def _made(made: Mapping[str, Any], found: Trace) -> None:
     found.stages = {
         name: {"digest": image["digest"], "key": image["key"]}
         for name, image in made["images"].items()
@@ -214,12 +261,16 @@ def _stages(found: Trace, places: Places, base: Reference) -> None:
     path = base.repository.rpartition("/")[0]
     for name, entry in found.stages.items():
         repository = f"{path}/{name}" if path else name
-        reference = Reference(base.host, repository, digest=entry["digest"])
-        try:
-            places.manifest(reference)
-            entry["image"] = str(reference)
-        except BuilderError as error:
-            found.missing.append(f"the image of {name}: {error}")
+        _image(found, places, name, Reference(base.host, repository, digest=entry["digest"]))
+
+
+def _image(found: Trace, places: Places, name: str, reference: Reference) -> None:
+    """Note where the image of a stage is, or that it is not there."""
+    try:
+        places.manifest(reference)
+        found.stages[name]["image"] = str(reference)
+    except BuilderError as error:
+        found.missing.append(f"the image of {name}: {error}")
 
 
 def _locks(found: Trace, root: Path | None) -> None:

@@ -16,7 +16,7 @@ from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.spec.provenance import Provenance
 
-FORMAT = 2
+FORMAT = 3
 _LIBRARIES = ("kfp", "kfp-kubernetes", "kfp-pipeline-spec", "protobuf", "PyYAML")
 
 
@@ -98,9 +98,11 @@ def _compile(definition: Definition, pins: Mapping[str, str], provenance: Proven
         image_digest(pins[name])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "package.yaml"
-        compiler.Compiler().compile(definition.build(pins), str(path))
-        data = f"{provenance.line()}\n".encode() + path.read_bytes()
-        path.write_bytes(data)
+        pipeline: Any = definition.build(pins)
+        info = pipeline.pipeline_spec.pipeline_info
+        info.description = provenance.described(info.description)
+        compiler.Compiler().compile(pipeline, str(path))
+        data = path.read_bytes()
         findings = lint.lint(path)
     if findings:
         raise PipelineError("the pipeline cannot be released: " + "; ".join(map(str, findings)))

@@ -1,7 +1,7 @@
 """What made a package: the commit, each image's key and digest, the lock files and their packages.
 
-It stands as one line of JSON in a comment at the head of the package, where Kubeflow Pipelines
-ignores it, and is part of the package's digest.
+It is one line of JSON at the end of the pipeline's own description. So it is part of the package's
+digest, and an API server gives it back with every version and run, while it drops comments.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from builder.oci import canonical
 from pipeline.errors import PipelineError
-from pipeline.spec.documents import load_json
+from pipeline.spec.documents import load_json, load_yaml
 
-_MARK = "# made from: "
+_MARK = "made from: "
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,28 @@ class Provenance:
     images: Mapping[str, Mapping[str, Any]]
     locks: Mapping[str, Mapping[str, Any]]
 
-    def line(self) -> str:
-        """Return the comment that carries it."""
-        return _MARK + canonical.dumps(asdict(self)).decode()
+    def described(self, text: str) -> str:
+        """Return a pipeline's description that begins with `text` and carries this."""
+        return f"{text}\n\n{_MARK}{canonical.dumps(asdict(self)).decode()}"
 
 
 def read(package: bytes) -> dict[str, Any]:
-    """Return what a package says of its making; raises PipelineError where it says nothing."""
-    first = package.split(b"\n", 1)[0].decode(errors="replace")
-    if not first.startswith(_MARK):
+    """Return what a package says of its making; raises PipelineError where it says nothing.
+
+    `package` is the file, or what an API server gives of a version or of a run, as JSON or YAML.
+    """
+    documents = load_yaml(package, "the package")
+    document: Any = documents[0] if documents else None
+    while isinstance(document, dict) and "pipeline_spec" in document:
+        document = document["pipeline_spec"]
+    info = document.get("pipelineInfo") if isinstance(document, dict) else None
+    description = info.get("description") if isinstance(info, dict) else None
+    _, mark, line = str(description or "").rpartition(_MARK)
+    if not mark:
         raise PipelineError(
             "the package does not say what it was made from; it was not made by `invoke compile`"
         )
-    found = load_json(first.removeprefix(_MARK), "the package's line on its making")
-    if not isinstance(found, dict):
+    found = load_json(line, "the package's line on its making")
+    if not isinstance(found, dict) or not found.keys() >= {"commit", "dirty", "images", "locks"}:
         raise PipelineError("the package's line on its making is damaged; get the package again")
     return found

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,8 @@ from builder.registry.push import push
 from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.release import publish
-from pipeline.release.trace import Places, trace
+from pipeline.release.trace import Places, trace, trace_run
+from pipeline.spec import provenance
 from pipeline.spec.provenance import Provenance
 
 from .conftest import ROOT, Run, base_image
@@ -29,6 +30,11 @@ def git(folder: Path, *words: str) -> str:
     who = ["-c", "user.name=x", "-c", "user.email=x@localhost"]
     command = ["git", *who, "-C", str(folder), *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def compiled(made: Provenance) -> bytes:
+    info = {"name": "plateline", "description": made.described("From a plate to a model.")}
+    return json.dumps({"pipelineInfo": info}).encode()
 
 
 @dataclass
@@ -68,7 +74,7 @@ def released(store: Store, registry_host: str, tmp_path: Path) -> Released:
             }
         },
     )
-    package = f"{made.line()}\npipelineInfo: {{name: plateline}}\n".encode()
+    package = compiled(made)
     images = dict.fromkeys(("function", "train"), ("a" * 64, image))
     with Registry(registry_host) as registry:
         push(store, images, f"{registry_host}/p", registry)
@@ -170,12 +176,12 @@ def test_what_is_not_there_is_told_and_the_rest_is_walked(
 def test_a_lock_that_is_not_the_commits_and_a_lost_image_are_told(
     released: Released, registry_host: str, run: Run, empty: Store
 ) -> None:
-    made = json.loads(released.package.split(b"\n")[0].partition(b": ")[2])
+    made = provenance.read(released.package)
     lost = "sha256:" + "9" * 64
     made["images"]["train"]["digest"] = lost
     names = ("stages/train/requirements.lock", "stages/new.lock")
     made["locks"] = {name: {"sha256": lost, "packages": {}} for name in names}
-    package = Provenance(**made).line().encode() + b"\n"
+    package = compiled(Provenance(**made))
     digest = empty.add(package).digest
     image = run(
         function_image=str(released.function),
@@ -190,6 +196,54 @@ def test_a_lock_that_is_not_the_commits_and_a_lost_image_are_told(
         f"stages/new.lock at {found.commit[:12]}: this checkout does not have it",
         f"stages/train/requirements.lock at {found.commit[:12]} is another file than was used",
     ]
+
+
+def of_run(released: Released, **parameters: str) -> bytes:
+    """What an API server gives of a run: the pipeline as it is stored, and what it was given."""
+    spec = json.loads(released.package)
+    pins = [str(replace(released.function, repository=f"p/{n}")) for n in ("function", "train")]
+    spec["root"] = {"images": pins}
+    stored = {"pipeline_spec": spec, "platform_spec": {}}
+    document = {"pipeline_spec": stored, "runtime_config": {"parameters": parameters}}
+    return json.dumps(document).encode()
+
+
+def test_a_run_on_the_server_alone_leads_to_the_commit(released: Released, empty: Store) -> None:
+    document = of_run(released, package_digest=released.digest)
+    with Places(empty) as places:
+        found = trace_run(document, places, released.checkout)
+    assert found.missing == []
+    assert found.package == released.digest
+    assert found.base == str(released.function)
+    assert set(found.stages) == {"function", "train"}
+    assert all(entry["key"] == "a" * 64 for entry in found.stages.values())
+    assert found.locks == {"stages/train/requirements.lock": canonical.sha256(b"numpy==2.0\n")}
+    assert found.commit == git(released.checkout, "rev-parse", "HEAD")
+
+
+def test_a_version_says_its_package_by_its_name_and_a_run_may_only_name_its_version(
+    released: Released, empty: Store
+) -> None:
+    version = json.loads(of_run(released))
+    del version["runtime_config"]
+    version["display_name"] = f"sha256-{released.digest.removeprefix('sha256:')}"
+    named = {"pipeline_version_reference": {"pipeline_id": "p1", "pipeline_version_id": "v2"}}
+    with Places(empty) as places:
+        assert trace_run(json.dumps(version).encode(), places).package == released.digest
+        with pytest.raises(PipelineError, match="/apis/v2beta1/pipelines/p1/versions/v2"):
+            trace_run(json.dumps(named).encode(), places)
+
+
+def test_what_a_run_does_not_say_is_told(released: Released, empty: Store) -> None:
+    document = json.loads(of_run(released))
+    document["pipeline_spec"]["pipeline_spec"]["root"] = {}
+    with Places(empty) as places:
+        found = trace_run(json.dumps(document).encode(), places)
+        with pytest.raises(PipelineError, match="not made by `invoke compile`"):
+            trace_run(b'{"pipeline_spec": {"pipelineInfo": {"name": "x"}}}', places)
+    assert [told.partition(":")[0] for told in found.missing] == [
+        "the package's digest", "the image of function", "the image of train",
+    ]  # fmt: skip
 
 
 def test_what_is_no_packaged_image_is_refused_or_told(
@@ -207,7 +261,7 @@ def test_what_is_no_packaged_image_is_refused_or_told(
 
 
 def test_the_task_prints_the_walk(packaged: dict[str, str], empty: Store) -> None:
-    command = [sys.executable, "-m", "invoke", "trace", packaged["image"]]
+    command = [sys.executable, "-m", "cli", "trace", packaged["image"]]
     env = {**os.environ, "PLATELINE_STORE": str(empty.root)}
     table, facts = (
         subprocess.run([*command, *flags], cwd=ROOT, env=env, check=True, capture_output=True)

@@ -8,10 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from builder.store import Store
 from pipeline.definition.pipelines import definition
@@ -19,7 +20,7 @@ from pipeline.definition.settings import Settings
 from pipeline.errors import PipelineError
 from pipeline.spec.compile import compile_package, package_key
 from pipeline.spec.package import Package, load
-from pipeline.spec.provenance import read
+from pipeline.spec.provenance import Provenance, read
 from tests.pipeline.pins import MADE, PINS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -122,13 +123,26 @@ def test_the_bytes_do_not_depend_on_path_user_time_zone_locale_or_hash_seed(tmp_
 
 
 def test_a_package_says_what_it_was_made_from(tmp_path: Path):
+    made = Provenance("c" * 40, False, {"train": {"layers": {"COPY a: b # c": "d é"}}}, {})
+    data = compile_package(definition(Settings()), PINS, made, Store.open(tmp_path / "store")).data
+    assert read(data) == asdict(made)
+    assert data.startswith(b"# PIPELINE DEFINITION\n")
+
+
+def test_what_an_api_server_gives_back_says_it_too(tmp_path: Path):
+    """It stores both parts in one document, begins with `components:`, and drops comments."""
     data = compile_package(definition(Settings()), PINS, MADE, Store.open(tmp_path / "store")).data
-    assert read(data) == {"commit": "c" * 40, "dirty": False, "images": {}, "locks": {}}
+    spec, platform = yaml.safe_load_all(data)
+    stored = {"pipeline_spec": spec, "platform_spec": platform}
+    for given in (spec, stored, {"run_id": "7", "pipeline_spec": stored}):
+        assert read(json.dumps(given).encode()) == asdict(MADE)
+        assert read(yaml.safe_dump(given).encode()) == asdict(MADE)
+    assert spec["pipelineInfo"]["description"].startswith("From a microscopy plate to")
 
 
 def test_a_package_of_others_does_not():
     with pytest.raises(PipelineError, match="invoke compile"):
-        read(b"# PIPELINE DEFINITION\n")
+        read(b"# PIPELINE DEFINITION\npipelineInfo: {name: x, description: made by hand}\n")
 
 
 def closure(module: str) -> set[str]:
