@@ -95,10 +95,18 @@ def shell(
     raise SystemExit(ended.code)
 
 
-@command(help={"slow": "run the tests marked slow as well", "pytest": "further pytest arguments"})
-def test(slow: bool = False, pytest: str = "") -> None:
+@command(
+    help={
+        "slow": "run the tests marked slow as well",
+        "jobs": "how many files of tests to run at the same time",
+        "pytest": "further pytest arguments",
+    }
+)
+def test(slow: bool = False, jobs: int = 2, pytest: str = "") -> None:
     """Run the tests."""
     command = [sys.executable, "-m", "pytest", *([] if slow else ["-m", "not slow"])]
+    # A file's tests stay together, for they share what was made for the first of them.
+    command += ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
     raise SystemExit(subprocess.run([*command, *pytest.split()], cwd=ROOT, check=False).returncode)
 
 
