@@ -13,6 +13,7 @@ from cli import (
     pipeline,
     releases,
     serving,
+    signing,
     testing,
 )
 from cli.invocation import collection
@@ -35,7 +36,14 @@ GROUPS = {
     ),
     "run the pipeline": (pipeline.check_plate, pipeline.compile, pipeline.run, cluster.lint),
     "use a cluster": (cluster.preflight, cluster.submit),
-    "release": (releases.release, releases.releases, releases.pull_release, releases.diff),
+    "release": (
+        releases.release,
+        releases.releases,
+        releases.pull_release,
+        releases.verify_release,
+        releases.diff,
+        signing.keygen,
+    ),
     "serve": (serving.deploy, serving.trace),
     "test": (testing.test, testing.test_stage, testing.shell, testing.lint_code),
     "keep the store": (housekeeping.store, housekeeping.gc),

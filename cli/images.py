@@ -21,6 +21,7 @@ from cli.output import (
     say,
 )
 from cli.progress import building, pushing
+from cli.signing import SIGN_HELP, signing_key
 
 
 def build(
@@ -83,16 +84,22 @@ def opened(prefix: str, *, insecure: bool = False) -> Iterator[tuple[Any, str]]:
 def in_registry(prefix: str, *, insecure: bool = False) -> Iterator[Any]:
     """Yield the RemoteCache of the images under HOST/PREFIX."""
     from builder.registry.cache import RegistryCache, sample_share
+    from builder.signing.keys import trusted
+    from builder.signing.results import result_signer
     from builder.store import Store
 
     with opened(prefix, insecure=insecure) as (client, path):
-        yield RegistryCache(Store.open(), client, path, share=sample_share(), note=say)
+        yield RegistryCache(
+            Store.open(), client, path, share=sample_share(), note=say,
+            signer=result_signer(client, trusted(ROOT)),
+        )  # fmt: skip
 
 
 def source(built: Any) -> str:
-    """Return in words where an image came from."""
+    """Return in words where an image came from, and who signed it there."""
     if built.source:
-        return f"cache {built.source}"
+        by = f"signed by {built.signer}" if built.signer else "not signed by a trusted key"
+        return f"cache {built.source}, {by}"
     return "local store" if built.cached else "made now"
 
 
@@ -124,7 +131,7 @@ def build_images(
     found = {
         name: {
             "digest": b.image.digest, "key": b.key, "size": b.image.size, "cached": b.cached,
-            "source": b.source,
+            "source": b.source, "signer": b.signer,
         }
         for name, b in built.items()
     }  # fmt: skip
@@ -138,6 +145,7 @@ def build_images(
         "registry": "HOST/PREFIX, for example localhost:5000/plateline ($PLATELINE_REGISTRY)",
         "targets": TARGETS_HELP,
         "cache": "take what this registry has for the same sources instead of building it",
+        "sign": SIGN_HELP,
         "insecure": INSECURE_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
@@ -147,22 +155,36 @@ def push_images(
     registry: str = "",
     targets: str = "",
     cache: bool = False,
+    sign: str = "",
     insecure: bool = False,
     jobs: int = 4,
     json: bool = False,
 ) -> None:
     """Build the images and push what the registry lacks, each with its bill of materials."""
     from builder.inspect.inventory import sbom
+    from builder.inspect.provenance import sign_results
     from builder.registry.push import push
+    from pipeline.release.materials import state
 
     prefix = named_registry(registry)
+    key = signing_key(sign)
     with in_registry(prefix, insecure=insecure) as results:
-        workspace, store, built = build(targets, jobs, cache=results if cache else None)
+        # What is signed was made here, or came signed by a key that this workspace trusts.
+        workspace, store, built = build(
+            targets, jobs, cache=results if cache else None, trusted=key is not None
+        )
         images = {name: (result.key, result.image) for name, result in built.items()}
         pushed = push(
             store, images, prefix, results.registry, jobs=jobs, there=results.found,
             progress=pushing(), inventory=lambda name: sbom(workspace, store, built[name].plan),
         )  # fmt: skip
+        if key:
+            commit, dirty = state(ROOT)
+            sign_results(
+                results.registry, results.path, workspace, built, key, commit, dirty=dirty,
+                jobs=jobs,
+            )  # fmt: skip
+            say(f"signed {len(built)} images with {key.public}")
     rows = [("image", "uploaded", "mounted", "inventory", "")]
     rows += [
         (str(p.reference), f"{p.uploaded / 1e6:.3f} MB", str(p.mounted_blobs),

@@ -214,7 +214,12 @@ def execute(
     if not consent.compiled_here(store, ROOT, loaded.digest):
         values = arguments(loaded, given)
         if not trust:
-            listed = consent.grants(loaded, values, folders, secrets or {}, network=network)
+            from builder.signing.keys import trusted  # cryptography costs time
+
+            listed = consent.grants(
+                loaded, values, folders, secrets or {}, network=network,
+                signed=consent.signers(loaded, registries, trusted(ROOT)),
+            )  # fmt: skip
             consent.ask(package, listed, _terminal())
         publish = consent.published(loaded, values)
     try:

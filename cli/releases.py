@@ -1,4 +1,4 @@
-"""The tasks about releases: publish one, list them, get one back, say what changed."""
+"""The tasks about releases: publish, list, verify, get back, say what changed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cli.images import build, named_registry, opened
 from cli.output import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
 from cli.pipeline import PACKAGE, Pinned, make_package
 from cli.progress import pushing
+from cli.signing import SIGN_HELP, signing_key
 
 
 @command(
@@ -20,6 +21,7 @@ from cli.progress import pushing
         "tag": "a further name for the release, for example v1.2",
         "allow-dirty": "release although the tree has changes that no commit holds",
         "no-test": "do not run the stages' tests",
+        "sign": SIGN_HELP,
         "output": "where to write the package as well",
         "gpus": "GPUs a train step",
         "builder": "who builds the servable image: registry or docker",
@@ -33,6 +35,7 @@ def release(
     tag: str = "",
     allow_dirty: bool = False,
     no_test: bool = False,
+    sign: str = "",
     output: str = PACKAGE,
     gpus: int = 0,
     builder: str = "registry",
@@ -43,6 +46,7 @@ def release(
     """Build, test, push, compile, and publish the package with its images behind one digest."""
     from builder.build.make import pins
     from builder.inspect.inventory import sbom
+    from builder.inspect.provenance import sign_results
     from builder.registry.push import push
     from pipeline.definition.stages import TARGETS
     from pipeline.errors import PipelineError
@@ -50,6 +54,7 @@ def release(
     from pipeline.release.materials import state
 
     prefix = named_registry(registry)
+    key = signing_key(sign)  # before the work, which takes minutes
     commit, dirty = state(ROOT)
     if not allow_dirty and not commit:
         raise PipelineError(
@@ -69,11 +74,14 @@ def release(
         keyed = {name: (result.key, result.image) for name, result in built.items()}
         say(f"pushing {len(keyed)} images to {prefix}")
         push(store, keyed, prefix, client, jobs=jobs, progress=pushing())
+        if key:
+            say(f"signing them with {key.public}")
+            sign_results(client, path, workspace, built, key, commit, dirty=dirty, jobs=jobs)
         pinned = Pinned(store, workspace, built, pins(built, prefix))
         compiled = make_package(pinned, gpus, builder, output)
         made = publishing.publish(
             client, path, store, compiled.data, images, tag,
-            inventory=lambda name: sbom(workspace, store, built[name].plan),
+            inventory=lambda name: sbom(workspace, store, built[name].plan), key=key,
         )  # fmt: skip
     facts(_facts(made, prefix), _table(made, prefix), as_json=json)
 
@@ -160,6 +168,63 @@ def pull_release(
         [("package", "digest"), (output, digest)],
         as_json=json,
     )
+
+
+@command(
+    repeated=["key"],
+    help={
+        "release": "the package's digest, the release's, or a tag",
+        "key": "a public key that may have signed it; once for each (keys/*.pub of this workspace)",
+        "registry": REGISTRY_HELP,
+        "insecure": INSECURE_HELP,
+        "json": JSON_HELP,
+    },
+)
+def verify_release(
+    release: str,
+    key: list[str] = [],  # noqa: B006 - invoke reads it as a list
+    registry: str = "",
+    insecure: bool = False,
+    json: bool = False,
+) -> None:
+    """Say who signed a release and each image it reaches; exit with 1 where one is not signed."""
+    from builder.errors import BuilderError
+    from builder.signing.keys import FOLDER, read_public, trusted
+    from pipeline.release.verify import verify
+
+    keys = [read_public(Path(path)) for path in key] or [*trusted(ROOT)]
+    if not keys:
+        raise BuilderError(
+            f"no key was named, and the workspace trusts none; give --key FILE.pub, or put the "
+            f"public keys that you trust into {ROOT / FOLDER}"
+        )
+    prefix = named_registry(registry)
+    with opened(prefix, insecure=insecure) as (client, path):
+        checked = verify(client, path, release, keys)
+    rows = [("what", "digest", "signed by", "form")]
+    rows += [
+        (c.name, c.digest, ", ".join(map(str, c.signers)) or "NOT SIGNED", ", ".join(c.forms))
+        for c in checked
+    ]
+    unsigned = [c for c in checked if not c.signers]
+    found = {
+        "checked": [
+            {
+                "name": c.name, "digest": c.digest, "forms": c.forms, "problems": c.problems,
+                "signers": [{"name": key.name, "id": key.id} for key in c.signers],
+            }
+            for c in checked
+        ],
+        "unsigned": [c.name for c in unsigned],
+    }  # fmt: skip
+    facts(found, rows, as_json=json)
+    for each in checked:
+        for problem in each.problems:
+            say(f"{each.name}: a signature does not count ({problem})")
+    if unsigned:
+        names = ", ".join(c.name for c in unsigned)
+        say(f"error: not signed by {' or '.join(map(str, keys))}: {names}")
+        raise SystemExit(1)
 
 
 def _package(which: str, prefix: str, *, insecure: bool) -> bytes:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from builder import oci
 from builder.build.plan import ImagePlan, LayerStep
@@ -23,6 +23,7 @@ from builder.store import Store, builds, origins
 
 if TYPE_CHECKING:
     from builder.registry.cache import Cached, Expected
+    from builder.signing.keys import PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Event:
 class Built:
     """A target's image, its action key and plan, and whether anything had to be made for it.
 
-    `source` is empty for an image that was made here, otherwise the cache that it came from.
+    `source` is empty for an image that was made here, otherwise the cache that it came from, and
+    `signer` the name of the key that signed it there, if the workspace trusts one that did.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Built:
     seconds: float
     plan: ImagePlan
     source: str = ""
+    signer: str = ""
 
 
 class RemoteCache(Protocol):
@@ -86,8 +89,8 @@ def build(
 
     What the store or `cache` has is not made again. With `need_layers` an image counts as had only
     where every layer is in the store; without, its documents do. With `trusted` what came from a
-    cache without a signature counts as not had: all its layers are made here. Raises BuilderError,
-    also where what a cache gave is not what the recipe makes.
+    cache without a signature of a key that the workspace trusts counts as not had: all its layers
+    are made here. Raises BuilderError, also where what a cache gave is not what the recipe makes.
     """
     with store.in_use():
         builder = Builder(workspace, store, jobs, progress, cache, need_layers, trusted=trusted)
@@ -167,10 +170,8 @@ class Builder:
     def known(self, plan: ImagePlan, *, whole: bool) -> oci.Image | None:
         """Return the image of `plan` where the store or the cache has it, `whole` with layers."""
         result = self._store.get_result(plan.key)
-        if result and self._trusted and result.get("from") and not result.get("signed"):
-            return None
         image = None
-        if result:
+        if result and self._believed(result):
             try:
                 image = self._store.image(result["manifest"])
             except BuilderError:
@@ -181,9 +182,27 @@ class Builder:
             return None
         return image
 
-    def source(self, plan: ImagePlan) -> str:
-        """Return the cache that the image of `plan` came from; nothing where it was made here."""
-        return str((self._store.get_result(plan.key) or {}).get("from", ""))
+    def _believed(self, result: Mapping[str, Any]) -> bool:
+        """Tell whether a result counts: one that came signed does only while its key is trusted."""
+        signed = result.get("signed")
+        if not result.get("from") or (not signed and not self._trusted):
+            return True
+        return signed in {key.id for key in self._keys()}
+
+    def _keys(self) -> Sequence[PublicKey]:
+        from builder.signing.keys import trusted  # cryptography costs time
+
+        return trusted(self._root)
+
+    def source(self, plan: ImagePlan) -> tuple[str, str]:
+        """Return the cache that the image of `plan` came from, and the name of who signed it there.
+
+        Both are empty where it was made here.
+        """
+        result = self._store.get_result(plan.key) or {}
+        signed = result.get("signed")
+        names = [key.name for key in self._keys() if key.id == signed] if signed else []
+        return str(result.get("from", "")), "".join(names[:1])
 
     def _from(self, cache: RemoteCache, plan: ImagePlan) -> oci.Image | None:
         """Return what the cache has for `plan`, compared with it; None also without its base."""
@@ -194,14 +213,18 @@ class Builder:
             return None
         own = tuple(step.created_by for step in plan.layers)
         found = cache.find(plan.name, plan.key, Expected(plan.config, base, own))
-        if found is None or (self._trusted and not found.signed):
+        if found is None or (self._trusted and not found.signer):
             return None
-        if not found.signed:
+        if not found.signer:
             for step, theirs in zip(plan.layers, found.image.layers[len(base) :], strict=True):
                 self._compare(cache, plan, step, theirs)
         self._store.put_result(
             plan.key,
-            {"manifest": found.image.digest, "from": cache.where, "signed": found.signed},
+            {
+                "manifest": found.image.digest,
+                "from": cache.where,
+                "signed": found.signer.id if found.signer else "",
+            },
         )
         return found.image
 
@@ -246,8 +269,8 @@ class Builder:
         if image is None:
             image = self._make(plan)
         seconds = time.monotonic() - started
-        source = self.source(plan) if cached else ""
-        built = Built(plan.name, plan.key, image, cached, seconds, plan, source)
+        source, signer = self.source(plan) if cached else ("", "")
+        built = Built(plan.name, plan.key, image, cached, seconds, plan, source, signer)
         state = "cached" if cached else "done"
         self._progress(Event(plan.name, image.digest, state, built.seconds))
         with self._lock:

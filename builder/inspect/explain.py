@@ -37,7 +37,8 @@ class Explanation:
 
     `known` says that the store has the image; otherwise `making` names the layers that would be
     made, of `layers` in all. `source` is the cache that the image came from, empty for one that was
-    made here. `first` says that there is no last build to compare with.
+    made here, and `signer` the trusted key that signed it there. `first` says that there is no last
+    build to compare with.
     """
 
     target: str
@@ -47,10 +48,12 @@ class Explanation:
     making: tuple[str, ...]
     layers: int
     source: str = ""
+    signer: str = ""
 
     def sentence(self) -> str:
         """Return the answer in one sentence, and where the image came from if that was a cache."""
-        came = f"; it came from the cache {self.source} and was not made here"
+        by = f", signed by {self.signer}," if self.signer else ""
+        came = f"; it came{by} from the cache {self.source} and was not made here"
         return self._answer() + (came if self.known and self.source else "")
 
     def _answer(self) -> str:
@@ -79,12 +82,13 @@ def explain(workspace: Workspace, store: Store, name: str) -> Explanation:
     recipes = {target.name: target.recipe.path for target in workspace.targets.values()}
     found = changes(before, plan.record(), recipes) if before else ()
     known = builder.known(plan, whole=True) is not None
+    source, signer = builder.source(plan)
     steps = plan.layers
     making = [] if known else [s.plan.name for s in steps if builder.known_layer(s) is None]
     sources = dict(_sources(plan, workspace.root))
     return Explanation(
         target=name, known=known, first=before is None, making=tuple(making), layers=len(steps),
-        source=builder.source(plan),
+        source=source, signer=signer,
         changes=tuple(
             InputChange(c.kind, sources.get(c.name, c.name), c.old, c.new, _line(workspace, c))
             for c in found

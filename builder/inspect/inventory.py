@@ -113,6 +113,16 @@ def render(name: str, made_of: list[Part]) -> bytes:
     return canonical.dumps(json.loads(made))
 
 
+def package_url(part: Part) -> Any:
+    """Return the PackageURL of a Debian package, a wheel or an image; None for another part."""
+    from packageurl import PackageURL
+
+    types = {"deb": ("deb", "debian"), "wheel": ("pypi", None), "image": ("oci", None)}
+    if part.kind not in types:
+        return None
+    return PackageURL(*types[part.kind], part.name, part.version, dict(part.qualifiers))
+
+
 def _component(part: Part) -> Any:
     from cyclonedx.model import (
         ExternalReference,
@@ -122,17 +132,10 @@ def _component(part: Part) -> Any:
         XsUri,
     )
     from cyclonedx.model.component import Component, ComponentType
-    from packageurl import PackageURL
 
     types = {"deb": ComponentType.LIBRARY, "wheel": ComponentType.LIBRARY,
              "image": ComponentType.CONTAINER}  # fmt: skip
-    purl = None
-    if part.kind == "deb":
-        purl = PackageURL("deb", "debian", part.name, part.version, dict(part.qualifiers))
-    elif part.kind == "wheel":
-        purl = PackageURL("pypi", None, part.name, part.version)
-    elif part.kind == "image":
-        purl = PackageURL("oci", None, part.name, part.version, dict(part.qualifiers))
+    purl = package_url(part)
     kind = {"source": ExternalReferenceType.VCS, "file": ExternalReferenceType.DISTRIBUTION}
     links = (
         [ExternalReference(type=kind[part.kind], url=XsUri(part.name))] if part.kind in kind else ()

@@ -109,27 +109,36 @@ def _damaged(error: RegistryError) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Signer:
+    """Who vouches for a result: the name that the workspace has for a key, and the key's id."""
+
+    name: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cached:
-    """An image from a cache; `signed` says that a key which the workspace names vouches for it."""
+    """An image from a cache; `signer` says which key of the workspace vouches for it, if any."""
 
     image: oci.Image
-    signed: bool
+    signer: Signer | None
 
 
 @dataclass
 class RegistryCache:
     """The results that were pushed to `registry` under `path`, by action key (a RemoteCache).
 
-    `share` of the layers are to be made again and compared; `signed` tells of the image in a
-    repository whether a key that the workspace names signed it. `note` is told what was not taken.
-    `found` holds the names of the images that were there.
+    `share` of the layers are to be made again and compared; `signer` tells of a repository, an
+    image and an action key whose key, of those that the workspace names, signed that the one is the
+    result of the other. `note` is told what was not taken. `found` holds the names of the images
+    that were there.
     """
 
     store: Store
     registry: Registry
     path: str
     share: float = 0.0
-    signed: Callable[[str, oci.Image], bool] = lambda _repository, _image: False
+    signer: Callable[[str, oci.Image, str], Signer | None] = lambda *_: None
     note: Callable[[str], object] = lambda _: None
     found: set[str] = field(default_factory=set)
 
@@ -167,7 +176,16 @@ class RegistryCache:
             for layer in image.layers:
                 reference = Reference(self.registry.host, repository)
                 origins.remember(self.store, layer.blob.digest, reference)
-        return Cached(image, self.signed(repository, image))
+        return Cached(image, self._signer(name, image, key))
+
+    def _signer(self, name: str, image: oci.Image, key: str) -> Signer | None:
+        try:
+            return self.signer(f"{self.path}/{name}", image, key)
+        except RegistryError:
+            raise
+        except BuilderError as error:
+            self.note(f"{name}: what signs it in {self.where} could not be read: {error}")
+            return None
 
     def sampled(self) -> bool:
         """Tell whether the next layer is one of those to be made again; nobody can foresee it."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from builder.build.make import Built
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.inspect import checkout
+from builder.inspect.provenance import BUILDER, source
 from builder.oci import canonical
 from builder.packages import debian, wheels
 from pipeline.spec.provenance import Provenance
@@ -31,6 +33,30 @@ def collect(workspace: Workspace, built: Mapping[str, Built]) -> Provenance:
         for name, b in sorted(built.items())
     }  # fmt: skip
     return Provenance(commit, dirty, images, locks)
+
+
+def package_provenance(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `made` (`pipeline.spec.provenance.read`) says as SLSA provenance of the package.
+
+    Source: https://slsa.dev/spec/v1.0/provenance.
+    """
+    locks = [
+        {"name": path, "digest": {"sha256": lock["sha256"].removeprefix("sha256:")}}
+        for path, lock in sorted(made["locks"].items())
+    ]
+    images = [
+        {"name": f"image {name}", "digest": {"sha256": image["digest"].removeprefix("sha256:")}}
+        for name, image in sorted(made["images"].items())
+    ]
+    return {
+        "buildDefinition": {
+            "buildType": "urn:plateline:package:v1",
+            "externalParameters": {"images": sorted(made["images"])},
+            "internalParameters": {"dirty": made["dirty"]},
+            "resolvedDependencies": [*source(made["commit"]), *locks, *images],
+        },
+        "runDetails": {"builder": {"id": BUILDER}},
+    }
 
 
 def _packages(lock: Path) -> dict[str, str]:

@@ -10,11 +10,12 @@ https://github.com/opencontainers/image-spec/blob/v1.1.0/image-index.md
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from builder import oci
+from builder.errors import BuilderError
 from builder.oci import canonical
 from builder.oci.reference import Reference, is_tag
 from builder.registry import artifacts
@@ -22,13 +23,17 @@ from builder.registry.blobs import Transfer
 from builder.registry.client import Registry
 from builder.registry.http import parse
 from builder.registry.push import attach_inventory, stored
+from builder.signing.keys import SigningKey
+from builder.signing.results import PROVENANCE
+from builder.signing.signatures import sign, state
 from builder.store import Store, roots
 from pipeline.errors import PipelineError
+from pipeline.release.materials import package_provenance
 from pipeline.spec import provenance
 
 RELEASE = "application/vnd.plateline.release.v1"
 PACKAGE = "application/vnd.plateline.package.v1"
-_TITLE = "org.opencontainers.image.title"
+TITLE = "org.opencontainers.image.title"
 _REVISION = "org.opencontainers.image.revision"
 _DIRTY = "plateline.dirty"
 
@@ -68,13 +73,15 @@ def publish(
     images: Mapping[str, oci.Image],
     name: str = "",
     inventory: Callable[[str], bytes] | None = None,
+    key: SigningKey | None = None,
 ) -> Release:
     """Put a release of `images`, which lie in `path`/<name>, into `path`/pipeline.
 
     The same package and images give the same digest. `name` is a further tag, which moves.
-    `inventory` returns the bill of materials of an image by its name. Raises BuilderError where the
-    registry refuses, and PipelineError for a package of others; the tags come last, so none points
-    at half a release.
+    `inventory` returns the bill of materials of an image by its name. `key` signs the images and
+    the index, and says how the package was made. Raises BuilderError where the registry refuses,
+    and PipelineError for a package of others; the tags come last, so none points at half a release
+    or at one that is not wholly signed.
     """
     home, transfer = repository(path), Transfer(registry)
     bills = []
@@ -85,12 +92,12 @@ def publish(
             bills.append(attached)
     made = provenance.read(package)
     notes = {_REVISION: made["commit"], _DIRTY: "true" if made["dirty"] else "false"}
-    layer = oci.describe("application/yaml", package, annotations={_TITLE: "plateline.yaml"})
+    layer = oci.describe("application/yaml", package, annotations={TITLE: "plateline.yaml"})
     entry, _ = artifacts.put(registry, home, PACKAGE, layer, package)
     entries = [
         entry,
         *(
-            replace(image.manifest, annotations={_TITLE: title})
+            replace(image.manifest, annotations={TITLE: title})
             for title, image in sorted(images.items())
         ),
         *bills,
@@ -104,12 +111,41 @@ def publish(
             "annotations": notes,
         }
     )
+    if key:
+        # A registry may refuse what refers to a manifest that it does not have.
+        registry.put_manifest(home, canonical.sha256(index), index, oci.INDEX)
+        subjects = {f"image {title}": image.manifest for title, image in sorted(images.items())}
+        subjects["release"] = oci.describe(oci.INDEX, index)
+        _sign(registry, home, entry, package_provenance(made), subjects, key)
     tags = [tag_of(canonical.sha256(package)), *([name] if name else [])]
     for tag in tags:
         registry.put_manifest(home, tag, index, oci.INDEX)
     # What a release runs stays in the store that it was made from.
     roots.keep(store, f"release {registry.host}/{home}:{tags[-1]}", store.add(index, oci.INDEX))
     return _release(canonical.sha256(index), json.loads(index), tags)
+
+
+def _sign(
+    registry: Registry,
+    home: str,
+    package: oci.Descriptor,
+    provenance_of_it: Mapping[str, Any],
+    subjects: Mapping[str, oci.Descriptor],
+    key: SigningKey,
+) -> None:
+    """Sign `subjects` in order, and how the package was made; raises BuilderError with the rest."""
+    unsigned = ["package", *subjects]
+    try:
+        state(registry, home, package, key, PROVENANCE, provenance_of_it)
+        unsigned.pop(0)
+        for subject in subjects.values():
+            sign(registry, home, subject, key)
+            unsigned.pop(0)
+    except BuilderError as error:
+        raise BuilderError(
+            f"signing the {unsigned[0]} failed, so the release got no name: {error}; "
+            f"not signed: {', '.join(unsigned)}; run the same command again"
+        ) from None
 
 
 def _bring(
@@ -139,7 +175,7 @@ def _release(digest: str, index: Mapping[str, Any], tags: list[str]) -> Release:
         commit=notes.get(_REVISION, ""),
         dirty=notes.get(_DIRTY) != "false",
         images={
-            entry["annotations"][_TITLE]: entry["digest"]
+            entry["annotations"][TITLE]: entry["digest"]
             for entry in index["manifests"]
             if not entry.get("artifactType")
         },
@@ -159,21 +195,47 @@ def releases(registry: Registry, path: str) -> list[Release]:
     return sorted(made, key=lambda release: release.package)
 
 
-def fetch(registry: Registry, path: str, which: str) -> bytes:
-    """Return the bytes of a released package.
+def find(registry: Registry, path: str, which: str) -> tuple[str, list[oci.Descriptor]]:
+    """Return the digest of a release, and what it names: the package, the images, their bills.
 
     `which` is the package's digest, the release's, or a tag. Raises PipelineError where the
     registry has no such release, and BuilderError where it sends other bytes.
     """
     home = repository(path)
-    manifest = registry.get_manifest(home, tag_of(which)) or registry.get_manifest(home, which)
-    index = parse(manifest[1], f"{registry.host}/{home}") if manifest else {}
-    packages = [e for e in index.get("manifests", []) if e.get("artifactType") == PACKAGE]
-    if not packages:
+    # The tag of a release's digest may list what refers to it, in a registry without that list; and
+    # some registries fail where the digest of a blob, as a package has it, is asked for a manifest.
+    for name in dict.fromkeys((tag_of(which), which)):
+        manifest = registry.get_manifest(home, name)
+        index = parse(manifest[1], f"{registry.host}/{home}") if manifest else {}
+        if manifest and index.get("artifactType") == RELEASE:
+            break
+    else:
         raise PipelineError(f"{registry.host}/{home} has no release {which}; see `invoke releases`")
-    inner = registry.get_manifest(home, packages[0]["digest"])
-    if inner is None:
+    listed = index.get("manifests")
+    entries = [oci.Descriptor.from_json(e) for e in listed] if isinstance(listed, list) else []
+    digest = manifest[0].digest
+    if oci.is_digest(which) and which not in (digest, _package(registry, home, entries).digest):
         raise PipelineError(
-            f"{registry.host}/{home} lost the package of the release {which}; publish it again"
+            f"{registry.host}/{home} has another package under the name of {which}; "
+            "find out who may push there"
         )
-    return registry.get_blob(home, oci.Descriptor.from_json(json.loads(inner[1])["layers"][0]))
+    return digest, entries
+
+
+def _package(registry: Registry, home: str, entries: Sequence[oci.Descriptor]) -> oci.Descriptor:
+    """Return the file of a release's package; raises PipelineError where the registry lost it."""
+    for entry in entries:
+        manifest = (
+            registry.get_manifest(home, entry.digest) if entry.artifact_type == PACKAGE else None
+        )
+        layers = parse(manifest[1], entry.digest).get("layers") if manifest else None
+        if isinstance(layers, list) and len(layers) == 1:
+            return oci.Descriptor.from_json(layers[0])
+    raise PipelineError(f"{registry.host}/{home} lost the package of a release; publish it again")
+
+
+def fetch(registry: Registry, path: str, which: str) -> bytes:
+    """Return the bytes of a released package; `which` and errors are those of `find`."""
+    home = repository(path)
+    _, entries = find(registry, path, which)
+    return registry.get_blob(home, _package(registry, home, entries))

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from builder.errors import BuilderError
 from builder.oci import canonical
+from builder.oci.reference import Reference
 from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.run.step.context import Volume
 from pipeline.run.step.publication import targets
 from pipeline.spec.kubernetes import asks_for_network, known_name
 from pipeline.spec.package import Package, strings
+
+if TYPE_CHECKING:
+    from builder.registry.client import Registries
+    from builder.signing.keys import PublicKey
+
+UNSIGNED = "not signed by a key of this workspace"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,8 +45,12 @@ def grants(
     secrets: Mapping[str, Path],
     *,
     network: bool = False,
+    signed: Mapping[str, str] | None = None,
 ) -> tuple[Grant, ...]:
-    """Return all that a run of `package` would get of this machine, in order; pure."""
+    """Return all that a run of `package` would get of this machine, in order; pure.
+
+    `signed` has for an image in words who signed it (`signers`).
+    """
     found = set()
     for label, settings in package.kubernetes.items():
         for mount in settings.get("pvcMount", []):
@@ -63,11 +75,42 @@ def grants(
             uri = source.get("constant") or "what its parameter says"
             found.add(Grant("import", uri, label))
         if "container" in executor:
-            found.add(Grant("image", executor["container"]["image"], label))
+            image = executor["container"]["image"]
+            # In front, where no word that the package chose can stand.
+            found.add(Grant("image", f"{(signed or {}).get(image, UNSIGNED)}: {image}", label))
     together: dict[tuple[str, str], list[str]] = {}
     for grant in sorted(found):
         together.setdefault((grant.kind, grant.what), []).append(grant.steps)
     return tuple(Grant(*key, ", ".join(steps)) for key, steps in together.items())
+
+
+def signers(package: Package, registries: Registries, keys: Sequence[PublicKey]) -> dict[str, str]:
+    """Return for each image of a package in words which of `keys` signed it.
+
+    Their registries are asked, unless there are no keys. An image whose signatures cannot be read
+    counts as not signed.
+    """
+    found = {}
+    for executor in package.spec["deploymentSpec"].get("executors", {}).values():
+        image = executor.get("container", {}).get("image")
+        if image and keys:
+            found[image] = _signers(image, registries, keys)
+    return found
+
+
+def _signers(image: str, registries: Registries, keys: Sequence[PublicKey]) -> str:
+    from builder.registry.http import shown
+    from builder.signing import signatures
+
+    try:
+        reference = Reference.parse(image)
+        if reference.local or not reference.digest:
+            return UNSIGNED
+        registry = registries.at(reference.host)
+        made = signatures.signers(registry, reference.repository, reference.digest, keys)
+    except BuilderError as error:
+        return f"{UNSIGNED} (what signs it could not be read: {shown(error, 120)})"
+    return f"signed by {', '.join(key.name for key in made)}" if made else UNSIGNED
 
 
 def published(package: Package, parameters: Mapping[str, Any]) -> frozenset[str]:

@@ -17,10 +17,11 @@ from builder.inspect.explain import explain
 from builder.oci import canonical
 from builder.oci.entry import Entry
 from builder.oci.layer import write_layer
-from builder.registry.cache import Expected, RegistryCache, key_tag, sample_share
+from builder.registry.cache import Expected, RegistryCache, Signer, key_tag, sample_share
 from builder.registry.client import Registry
 from builder.registry.connection import RegistryError, Timing
 from builder.registry.push import push
+from builder.signing.keys import generate
 from builder.store import Store
 from tests.builder.answers import Asked, Reply, answering
 from tests.builder.conftest import Make
@@ -226,16 +227,18 @@ def test_a_release_takes_nothing_unsigned_from_a_cache_not_even_later(
 def test_an_image_that_is_signed_by_a_key_of_the_workspace_is_trusted(
     workspace: Workspace, honest: dict[str, Any], fresh: Store, registry_host: str
 ) -> None:
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str, str, str]] = []
+    (workspace.root / "keys").mkdir()
+    key = generate(workspace.root / "keys" / "lab", b"a long secret")
 
-    def signed(repository: str, image: oci.Image) -> bool:
-        asked.append((repository, image.digest))
-        return True
+    def signer(repository: str, image: oci.Image, action: str) -> Signer:
+        asked.append((repository, image.digest, action))
+        return Signer(key.name, key.id)
 
     with Registry(registry_host) as registry:
-        cache = RegistryCache(fresh, registry, "p", share=1, signed=signed)
+        cache = RegistryCache(fresh, registry, "p", share=1, signer=signer)
         build(workspace, fresh, cache=cache, need_layers=False)
-    assert asked == [(f"p/{n}", honest[n].image.digest) for n in ("a", "b")]
+    assert asked == [(f"p/{n}", honest[n].image.digest, honest[n].key) for n in ("a", "b")]
     again = build(workspace, fresh, trusted=True, need_layers=False)
     assert {x.source for x in again.values()} == {f"{registry_host}/p"}
 

@@ -13,54 +13,24 @@ import pytest
 
 from builder import oci
 from builder.errors import BuilderError
-from builder.oci import layer
-from builder.oci.entry import Entry
 from builder.registry.artifacts import announce
 from builder.registry.client import Registry
 from builder.registry.push import INVENTORY, push
 from builder.store import Store
 from builder.store.collection import collect
 from builder.store.roots import kept
-from pipeline.definition.pipelines import definition
-from pipeline.definition.settings import Settings
 from pipeline.definition.stages import TARGETS
 from pipeline.errors import PipelineError
 from pipeline.release.difference import compare
 from pipeline.release.publish import (
-    Release,
     fetch,
     is_release_name,
     publish,
     releases,
     repository,
 )
-from pipeline.spec.compile import compile_package
-from pipeline.spec.provenance import Provenance
 from tests import registries
-
-
-def image(store: Store, content: str) -> oci.Image:
-    with store.writing() as (stream, keep):
-        made = layer.write_layer([Entry("a", "file", 0o644, content=content.encode())], stream)
-        keep(made.blob.digest)
-    config = {"architecture": "amd64", "os": "linux", "config": {}}
-    found, documents = oci.assemble(config, (made,))
-    store.add_image(documents)
-    return found
-
-
-def package(store: Store, host: str, images: dict[str, oci.Image], **changes) -> bytes:
-    pins = {name: f"{host}/p/{name}@{found.digest}" for name, found in images.items()}
-    made = {"commit": "c" * 40, "dirty": False, "locks": {}} | changes
-    documents = {name: {"digest": found.digest, "layers": {}} for name, found in images.items()}
-    return compile_package(
-        definition(Settings()), pins, Provenance(images=documents, **made), store
-    ).data
-
-
-@pytest.fixture
-def images(store: Store) -> dict[str, oci.Image]:
-    return {name: image(store, name) for name in TARGETS}
+from tests.pipeline.release.parts import bill, image, package, released
 
 
 def test_garbage_collection_keeps_what_a_release_names_though_its_own_tags_are_gone(
@@ -116,17 +86,6 @@ def test_the_store_keeps_what_a_release_runs(
         assert store.image(found.digest) == found
         for part in found.layers:
             store.verify(part.blob.digest)
-
-
-def bill(name: str) -> bytes:
-    return json.dumps({"bomFormat": "CycloneDX", "name": name}).encode()
-
-
-def released(client: Registry, host: str, store: Store, images: dict[str, oci.Image]) -> Release:
-    push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
-         f"{host}/p", client)  # fmt: skip
-    data = package(store, host, images)
-    return publish(client, "p", store, data, images, "v1", inventory=bill)
 
 
 def test_the_same_name_in_another_registry_is_another_release(

@@ -64,7 +64,7 @@ def test_all_that_a_package_gets_is_listed(package, tmp_path):
     assert listed(package, tmp_path) == (
         Grant("folder", f"{tmp_path}, to read and write: the claim work", "e"),
         Grant("folder", f"{tmp_path}, to read: the claim read", "e"),
-        Grant("image", IMAGE, "e"),
+        Grant("image", f"not signed by a key of this workspace: {IMAGE}", "e"),
         Grant("import", "s3://bucket/\x1b[2Jkey", "far"),
         Grant("network", "this machine's", "e"),
         Grant("secret", f"login ({tmp_path})", "e"),

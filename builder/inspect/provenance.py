@@ -1,0 +1,111 @@
+"""How an image was made, as SLSA provenance: action key, recipe, locks, packages, commit.
+
+Source: https://slsa.dev/spec/v1.0/provenance. The same build gives the same document: it has no
+time and no machine in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from builder.build.make import Built
+from builder.build.plan import FORMAT, ImagePlan
+from builder.build.workspace import Workspace
+from builder.inspect.inventory import Part, package_url, parts
+from builder.packages import download
+from builder.registry.client import Registry
+from builder.signing.keys import SigningKey
+from builder.signing.results import ACTION_KEY, PROVENANCE, action_key
+from builder.signing.signatures import sign, state, statements
+
+BUILDER = "urn:plateline:builder"
+_BUILD_TYPE = "urn:plateline:image:v1"
+
+
+def provenance(
+    workspace: Workspace, plan: ImagePlan, commit: str, *, dirty: bool
+) -> dict[str, Any]:
+    """Return the predicate of the image of `plan`, made at `commit` (empty where none is known)."""
+    return {
+        "buildDefinition": {
+            "buildType": _BUILD_TYPE,
+            "externalParameters": {"target": plan.name, "recipe": _recipe(workspace, plan)},
+            "internalParameters": {ACTION_KEY: plan.key, "format": FORMAT, "dirty": dirty},
+            "resolvedDependencies": [
+                *source(commit),
+                *(_lock(workspace, path) for path in _locks(workspace, plan)),
+                *(_material(part) for part in parts(workspace, plan)),
+            ],
+        },
+        "runDetails": {"builder": {"id": BUILDER}},
+    }
+
+
+def source(commit: str) -> list[dict[str, Any]]:
+    """Return the commit as a material, or nothing without one."""
+    return [{"name": "source", "digest": {"gitCommit": commit}}] if commit else []
+
+
+def sign_results(
+    registry: Registry,
+    path: str,
+    workspace: Workspace,
+    built: Mapping[str, Built],
+    key: SigningKey,
+    commit: str,
+    *,
+    dirty: bool,
+    jobs: int = 4,
+) -> None:
+    """Sign each of `built` in `path`/<name>: the image, and that it is the result of its key.
+
+    What `key` said there before is not said again. Raises RegistryError, and BuilderError as `sign`
+    does.
+    """
+
+    def one(name: str) -> None:
+        repository, result = f"{path}/{name}", built[name]
+        sign(registry, repository, result.image.manifest, key)
+        said = statements(registry, repository, result.image.digest, [key.public], PROVENANCE)
+        if result.key not in [action_key(each.predicate) for each in said]:
+            made = provenance(workspace, result.plan, commit, dirty=dirty)
+            state(registry, repository, result.image.manifest, key, PROVENANCE, made)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(one, built))
+
+
+def _recipe(workspace: Workspace, plan: ImagePlan) -> str:
+    return workspace.target(plan.name).recipe.path
+
+
+def _locks(workspace: Workspace, plan: ImagePlan) -> list[str]:
+    """Return the paths of the lock files of a target and of all that it is made from, sorted."""
+    if plan.pulled:
+        return []
+    own = workspace.target(plan.name).folder.glob("*.lock")
+    below = [need for need in (plan.base, *plan.needs) if need]
+    paths = {path.relative_to(workspace.root).as_posix() for path in own}
+    return sorted(paths.union(*(_locks(workspace, need) for need in below)))
+
+
+def _lock(workspace: Workspace, path: str) -> dict[str, Any]:
+    return {"name": path, "digest": {"sha256": download.sha256_file(workspace.root / path)}}
+
+
+def _material(part: Part) -> dict[str, Any]:
+    """Return a part of an image as a ResourceDescriptor of in-toto."""
+    url = package_url(part)
+    found = {"uri": url.to_string()} if url else {"name": part.name}
+    return found | {"digest": dict(_digests(part))}
+
+
+def _digests(part: Part) -> Iterator[tuple[str, str]]:
+    if part.sha256:
+        yield "sha256", part.sha256
+    elif part.kind == "source":
+        yield "gitCommit", part.version
+    elif part.kind == "image":
+        yield "sha256", part.version.removeprefix("sha256:")

@@ -1,0 +1,1 @@
+"""Signatures: who vouches for an image, in the two forms that other tools read."""

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import pytest
+
+from builder import oci
+from builder.store import Store
+from pipeline.definition.stages import TARGETS
+from tests.pipeline.release.parts import image
+
+
+@pytest.fixture
+def images(store: Store) -> dict[str, oci.Image]:
+    """Return a small image for each target of the pipeline."""
+    return {name: image(store, name) for name in TARGETS}

@@ -1,0 +1,55 @@
+"""A small image for each target, a package of them, and their release."""
+
+from __future__ import annotations
+
+import json
+
+from builder import oci
+from builder.oci import layer
+from builder.oci.entry import Entry
+from builder.registry.client import Registry
+from builder.registry.push import push
+from builder.signing.keys import SigningKey
+from builder.store import Store
+from pipeline.definition.pipelines import definition
+from pipeline.definition.settings import Settings
+from pipeline.release.publish import Release, publish
+from pipeline.spec.compile import compile_package
+from pipeline.spec.provenance import Provenance
+from tests.pipeline.pins import PINS
+
+
+def image(store: Store, content: str) -> oci.Image:
+    with store.writing() as (stream, keep):
+        made = layer.write_layer([Entry("a", "file", 0o644, content=content.encode())], stream)
+        keep(made.blob.digest)
+    config = {"architecture": "amd64", "os": "linux", "config": {}}
+    found, documents = oci.assemble(config, (made,))
+    store.add_image(documents)
+    return found
+
+
+def package(store: Store, host: str, images: dict[str, oci.Image], **changes) -> bytes:
+    pins = PINS | {name: f"{host}/p/{name}@{found.digest}" for name, found in images.items()}
+    made = {"commit": "c" * 40, "dirty": False, "locks": {}} | changes
+    documents = {name: {"digest": found.digest, "layers": {}} for name, found in images.items()}
+    return compile_package(
+        definition(Settings()), pins, Provenance(images=documents, **made), store
+    ).data
+
+
+def bill(name: str) -> bytes:
+    return json.dumps({"bomFormat": "CycloneDX", "name": name}).encode()
+
+
+def released(
+    client: Registry,
+    host: str,
+    store: Store,
+    images: dict[str, oci.Image],
+    key: SigningKey | None = None,
+) -> Release:
+    push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
+         f"{host}/p", client)  # fmt: skip
+    data = package(store, host, images)
+    return publish(client, "p", store, data, images, "v1", inventory=bill, key=key)
