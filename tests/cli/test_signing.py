@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -19,7 +20,7 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", Path(os.devnull).open())
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     for name in (VARIABLE, FILE, "PLATELINE_SIGNING_KEY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -70,8 +71,7 @@ def test_a_password_that_is_typed_twice_and_differs_makes_no_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([PASSWORD, "correct horse batterie"])
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("cli.signing.sys.stdin", type("Terminal", (), {"isatty": lambda _: True})())
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("getpass.getpass", lambda _question: next(answers))
     with pytest.raises(BuilderError, match="the two passwords differ"):
         keygen(str(tmp_path / "lab"))

@@ -5,12 +5,17 @@ import json
 import pytest
 import yaml
 
+from builder import oci
+from builder.registry.client import Registries, Registry
+from builder.registry.http import Timing
+from builder.signing.signatures import sign
 from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.run import consent
 from pipeline.run.consent import Grant
 from pipeline.run.runner import Volume, load
 from pipeline.spec.package import arguments
+from tests.key_pairs import key_pair
 
 IMAGE = "registry.example/t/x@sha256:" + "0" * 64
 
@@ -122,3 +127,53 @@ def test_a_checkout_knows_what_it_compiled_and_no_other_does(tmp_path):
         document["result"]["compiled"] = other
         path.write_text(json.dumps(document))
     assert not consent.compiled_here(store, tmp_path / "here", digest)
+
+
+def with_image(tmp_path, image):
+    spec = {
+        "pipelineInfo": {"name": "x"}, "schemaVersion": "2.1.0", "sdkVersion": "kfp-2.17.0",
+        "components": {"c": {"executorLabel": "e"}},
+        "deploymentSpec": {"executors": {"e": {"container": {"image": image, "command": ["x"]}}}},
+        "root": {"dag": {"tasks": {"c": {
+            "componentRef": {"name": "c"}, "taskInfo": {"name": "c"}}}}},
+    }  # fmt: skip
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return load(path)
+
+
+def said_of(tmp_path, image, *keys):
+    package = with_image(tmp_path, image)
+    with Registries(timing=Timing(tries=2, pause=0.01)) as registries:
+        signed = consent.signers(package, registries, [key.public for key in keys])
+    (grant,) = consent.grants(package, {}, {}, {}, signed=signed)
+    return grant.what
+
+
+def test_the_signers_of_an_image_are_named_by_the_keys_of_the_workspace(tmp_path, registry_host):
+    lab, clinic, stranger = (key_pair(tmp_path, name) for name in ("lab", "clinic", "stranger"))
+    found = oci.describe(oci.MANIFEST, b"an image")
+    image = f"{registry_host}/p/x@{found.digest}"
+    assert said_of(tmp_path, image, lab) == f"{consent.UNSIGNED}: {image}"
+    with Registry(registry_host) as registry:
+        sign(registry, "p/x", found, stranger)
+        assert said_of(tmp_path, image, lab, clinic) == f"{consent.UNSIGNED}: {image}"
+        for key in (lab, clinic):
+            sign(registry, "p/x", found, key)
+    assert said_of(tmp_path, image, lab, clinic) == f"signed by lab, clinic: {image}"
+    assert said_of(tmp_path, image, clinic) == f"signed by clinic: {image}"
+
+
+def test_without_keys_no_registry_is_asked(tmp_path):
+    image = f"127.0.0.1:1/p/x@sha256:{'0' * 64}"
+    assert said_of(tmp_path, image) == f"{consent.UNSIGNED}: {image}"
+
+
+@pytest.mark.parametrize("image", [
+    f"127.0.0.1:1/p/x@sha256:{'0' * 64}", "{{$.inputs.parameters['x']}}", "registry.test/p/x:v1",
+    f"localhost/p/x@sha256:{'0' * 64}", "signed by lab: registry.test/p/x",
+])  # fmt: skip
+def test_an_image_whose_signatures_cannot_be_read_is_not_signed(tmp_path, image):
+    found = said_of(tmp_path, image, key_pair(tmp_path))
+    assert found.startswith(consent.UNSIGNED)
+    assert found.endswith(f": {image}")
