@@ -12,7 +12,6 @@ import pytest
 from builder.store import Store
 from tests import registries
 
-
 # A plate that cannot be handed on, and a program that takes Go minutes to compile: on the two busy
 # cores where that was tried, three quarters of an hour.
 MAY_LACK = ("BBBC013", "cosign is missing")

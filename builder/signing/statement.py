@@ -62,7 +62,8 @@ def write_bundle(
             "dsseEnvelope": {
                 "payload": encoded(payload),
                 "payloadType": _IN_TOTO,
-                "signatures": [{"sig": encoded(signature), "keyid": key.public.id}],
+                # No "keyid": tools form it in ways of their own, and skip a signature of another.
+                "signatures": [{"sig": encoded(signature)}],
             },
         }
     )
@@ -87,8 +88,7 @@ def read_bundle(data: bytes, digest: str, keys: Iterable[PublicKey]) -> Statemen
     signature = _decoded(_member(signatures[0], "sig", str))
     key = signer(keys, signature, Envelope(payload, kind, {}).pae())
     if key is None:
-        claimed = str(signatures[0].get("keyid") or "")
-        raise BuilderError(_unknown(claimed))
+        raise BuilderError(_unknown(_hint(bundle)))
     said = parse(payload, "the statement")
     if said.get("_type") != _STATEMENT:
         raise BuilderError(f"it is a statement of the type {shown(said.get('_type'), 80)!r}")
@@ -135,6 +135,13 @@ def read_simple(
     if found != digest:
         raise BuilderError(f"it is of another digest, {shown(found, 80)}")
     return key
+
+
+def _hint(bundle: Any) -> str:
+    """Return the key that a bundle says it is of; anybody may write that."""
+    for name in ("verificationMaterial", "publicKey", "hint"):
+        bundle = bundle.get(name) if isinstance(bundle, dict) else None
+    return str(bundle or "")
 
 
 def _unknown(claimed: str) -> str:

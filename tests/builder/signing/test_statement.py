@@ -67,6 +67,13 @@ def test_a_signature_of_another_key_does_not_count(key: SigningKey, stranger: Si
         read_simple(payload, encoded(stranger.sign(payload)), DIGEST, [key.public])
 
 
+def test_a_bundle_names_its_key_where_cosign_does_not_compare_it(key: SigningKey) -> None:
+    """cosign skips a signature whose `keyid` is not of the form that it gives to keys itself."""
+    bundle = json.loads(write_bundle(DIGEST, key))
+    assert bundle["verificationMaterial"] == {"publicKey": {"hint": key.public.id}}
+    assert [*bundle["dsseEnvelope"]["signatures"][0]] == ["sig"]
+
+
 def test_the_key_that_a_bundle_names_makes_no_difference(
     key: SigningKey, stranger: SigningKey
 ) -> None:
