@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cli import (
+    attacks,
     audit,
     cluster,
     demo,
@@ -45,7 +46,7 @@ GROUPS = {
         signing.keygen,
     ),
     "serve": (serving.deploy, serving.trace),
-    "test": (testing.test, testing.test_stage, testing.shell, testing.lint_code),
+    "test": (testing.test, testing.test_stage, testing.shell, testing.lint_code, attacks.attacks),
     "keep the store": (housekeeping.store, housekeeping.gc),
 }
 

@@ -7,25 +7,20 @@ Standard library only.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from . import digest
 from .errors import StageError
+from .lock import lock
 from .stage_io import StageIO
 
 FORMAT = 1
-STALE_AFTER = 600.0  # seconds without a sign of life from a lock's owner
-_BEAT = 30.0
 _NAME = re.compile(r"[\w.-][\w. -]*")
 # Parameters that say where, whether and how often, not of what.
 _NO_INPUT = {"checkpoint", "checkpoints_digest", "workspace_name", "fresh"}
@@ -68,8 +63,9 @@ def with_checkpoint(
     if restore:
         _restore(task, folder)
         return
-    with lock(folder):
+    with lock(folder) as held:
         compute()
+        held.check()
         _save(task, folder)
 
 
@@ -199,82 +195,3 @@ def _differing(then: Any, now: Any) -> str:
         keys = sorted(key for key in then.keys() | now if then.get(key) != now.get(key))
         return ", ".join(f"{key} = {then.get(key)!r} and are now {now.get(key)!r}" for key in keys)
     return f"{then!r} and are now {now!r}"
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the lock file beside `folder`; it says who writes there and since when.
-
-    A lock whose owner gave no sign of life for `STALE_AFTER` seconds, or whose process on this
-    very host is gone, is taken over. Raises StageError where another run holds it or where the
-    workspace cannot be written.
-    """
-    path = folder.with_name(f".{folder.name}.lock")
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-    try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            raise NotADirectoryError(error.errno, "it is a file") from None
-        try:
-            _create(path, owner)
-        except FileExistsError:
-            _refuse_or_clear(path, folder)
-            _create(path, owner)
-    except FileExistsError:
-        raise StageError(f"another run has just begun to write {folder}; wait for it") from None
-    except OSError as error:
-        raise StageError(
-            f"the workspace {path.parent} cannot be written: {error.strerror or error}; check the "
-            "volume, or run with an empty workspace_name"
-        ) from None
-    done = threading.Event()
-    beat = threading.Thread(target=_keep_alive, args=(path, done), daemon=True)
-    beat.start()
-    try:
-        yield
-    finally:
-        done.set()
-        beat.join()
-        path.unlink(missing_ok=True)
-
-
-def _create(path: Path, owner: dict[str, Any]) -> None:
-    with path.open("x", encoding="utf-8") as file:
-        json.dump(owner, file)
-
-
-def _keep_alive(path: Path, done: threading.Event) -> None:
-    while not done.wait(_BEAT):
-        with contextlib.suppress(OSError):
-            os.utime(path)
-
-
-def _refuse_or_clear(path: Path, folder: Path) -> None:
-    try:
-        silent = time.time() - path.stat().st_mtime
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        host, pid, since = owner["host"], int(owner["pid"]), float(owner["since"])
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError):
-        host, pid, since = "unknown", 0, time.time() - silent
-    gone = host == socket.gethostname() and pid > 0 and not _alive(pid)
-    if gone or silent > STALE_AFTER:
-        path.unlink(missing_ok=True)
-        return
-    raise StageError(
-        f"another run writes {folder}: process {pid} on {host}, for "
-        f"{(time.time() - since) / 60:.0f} minutes, "
-        f"last seen {silent:.0f} s ago; wait for it, or use another workspace_name"
-    )
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

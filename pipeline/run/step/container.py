@@ -75,6 +75,7 @@ def make(task: Task, message: Mapping[str, Any], home: Path, context: RunContext
     for number, word in enumerate(words):
         _check_text(word, f"argument {number}", task)
     env, shown = _environment(task, context)
+    env["PLATELINE_RUN"] = f"{context.folder.name} (process {os.getpid()})"
     mounts = {place: Mount(path, place) for place, path in _inputs(task, context).items()}
     for mount, fact in (*_claims(task, context), *_secrets(task, context)):
         if mounts.get(mount.target, mount) != mount:

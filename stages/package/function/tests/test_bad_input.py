@@ -4,6 +4,7 @@ import base64
 import json
 import random
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -72,6 +73,23 @@ BODIES = {
     "small": (encode(tile(size=(255, 300))), "a tile has 256"),
     "one pixel": (encode(tile(size=(1, 1))), "a tile has 256"),
 }
+
+
+def test_thousands_of_frames_are_refused_before_they_are_counted(function):
+    """Pillow compares each of them with all before it: minutes for a body of some megabytes."""
+    data = encode(tile(), "TIFF")
+    (first,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, first)
+    at = first + 2 + 12 * entries
+    directory, size = data[first:at], at - first + 4
+    starts = [len(data) + size * number for number in range(50_000)]
+    chained = b"".join(directory + struct.pack("<I", start) for start in [*starts[1:], 0])
+    body = data[:at] + struct.pack("<I", starts[0]) + data[at + 4 :] + chained
+    began = time.monotonic()
+    answer = function.ask(body=body, Content_Type="image/tiff")
+    assert answer.status == 400
+    assert "has more than one frame" in answer.json["error"]
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("name", BODIES)

@@ -2,12 +2,13 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
-import time
+from contextlib import contextmanager
 
 import pytest
-from common import summary, workspace
+from common import lock, summary, workspace
 from common.errors import StageError
 from common.stage_io import StageIO
 
@@ -131,32 +132,103 @@ def test_a_stage_that_fails_keeps_the_older_checkpoint_and_frees_the_lock(tmp_pa
     assert not list((root / "w").glob(".*"))
 
 
-def test_a_workspace_that_another_run_writes_is_refused_with_owner_and_age(tmp_path, root):
-    with workspace.lock(root / "w" / "train-A-D"):
-        message = None
-        with pytest.raises(StageError) as error:
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from common import lock
+lock._BEAT = 0.05
+with lock.lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_run(folder, name="2026-a (process 77)"):
+    """Run a process that holds the lock until it is told to end, or killed."""
+    env = {**os.environ, "PLATELINE_RUN": name}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], env=env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as running:  # fmt: skip
+        assert running.stdout.readline() == "held\n"
+        yield running
+        running.kill()
+
+
+def test_of_two_runs_at_once_the_second_is_refused_and_told_who_the_first_is(tmp_path, root):
+    with another_run(root / "w" / "train-A-D") as running:
+        with pytest.raises(StageError, match=r"2026-a \(process 77\) on .* for 0 minutes"):
             save(tmp_path)
-        message = str(error.value)
-    assert f"process {os.getpid()} on " in message
-    assert "for 0 minutes" in message
+        running.communicate("")
+    save(tmp_path)
+    restore(tmp_path)
 
 
-def test_the_lock_of_a_dead_process_or_a_silent_host_is_taken_over(tmp_path, root):
+def test_a_run_without_a_name_is_told_by_its_process(tmp_path, root):
+    running = another_run(root / "w" / "train-A-D", "")
+    with running as process, pytest.raises(StageError, match=f"process {process.pid} on "):
+        save(tmp_path)
+
+
+def test_a_number_of_a_process_in_another_container_is_not_taken_for_one_of_this(tmp_path, root):
+    """Every container counts its own: a number that is free here may well be alive there."""
+    path = root / "w" / ".train-A-D.lock"
+    with another_run(root / "w" / "train-A-D"):
+        owner = json.loads(path.read_text())
+        path.write_text(json.dumps({**owner, "pid": 2**22 + 1}))
+        os.utime(path, (1, 1))
+        with pytest.raises(StageError, match="another run writes"):
+            save(tmp_path)
+
+
+def test_a_killed_run_leaves_nothing_that_the_next_one_trusts(tmp_path, root, monkeypatch):
+    monkeypatch.setattr(lock, "_FRESH", 0)
+    save(tmp_path)
+    with another_run(root / "w" / "train-A-D") as running:
+        half = root / "w" / ".train-A-D.new"
+        (half / "outputs").mkdir(parents=True)
+        (half / "manifest.json").write_text("{}")
+        running.kill()
+        running.wait()
+    restore(tmp_path)  # the older one, whole
+    again = stage(tmp_path, "three")
+    workspace.with_checkpoint(again, "train", variant="A-D", restore=False, compute=compute(again))
+    assert not list((root / "w").glob(".*"))
+
+
+def test_of_many_that_find_a_dead_ones_lock_one_gets_it(root):
+    """Two could remove it one after the other, the second that of the first."""
+    path = root / "w" / ".x.lock"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"host": socket.gethostname(), "pid": 1, "since": 0}))
+    os.utime(path, (1, 1))
+    code = HOLDER.replace("    sys.stdin.read()", "    sys.stdin.read(); ours = True")
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code, str(root / "w/x")], text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for _ in range(6)
+    ]  # fmt: skip
+    said = [run.stdout.readline() for run in runs]
+    for run in runs:
+        run.communicate("")
+    assert said.count("held\n") == 1
+
+
+def test_a_silent_host_is_taken_over_and_told_when_it_wakes(tmp_path, root):
     path = root / "w" / ".train-A-D.lock"
     path.parent.mkdir()
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    import socket
-
-    owner = {"host": socket.gethostname(), "pid": gone.pid, "since": time.time()}
-    path.write_text(json.dumps(owner))
-    save(tmp_path)
     path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": 0}))
+    with pytest.raises(StageError, match="process 1 on elsewhere"):
+        save(tmp_path)
     os.utime(path, (1, 1))
-    workspace_task = stage(tmp_path, "three")
-    workspace.with_checkpoint(
-        workspace_task, "train", variant="A-D", restore=False, compute=compute(workspace_task)
-    )
+    save(tmp_path)
+    with lock.lock(root / "w" / "x") as held:
+        (root / "w" / ".x.lock").unlink()
+        (root / "w" / ".x.lock").write_text("{}")
+        with pytest.raises(StageError, match="another run took over"):
+            held.check()
+    assert (root / "w" / ".x.lock").read_text() == "{}"
 
 
 def test_a_workspace_that_cannot_be_written_fails_before_the_work(tmp_path, root):
