@@ -39,6 +39,7 @@ def checks() -> list[Check]:
               "all tasks", ("python3", "python3-venv"), required=True),
         *_engines(),
         Check("limits of a step", _limits(), "memory, processes"),
+        Check("network of a step", _network(), "a step that asks for the network"),
         Check("disk", _disk(), f"at least 5 GB for the store {default_root()}", required=True),
         Check("git", _program("git"), "the commit in a package", ("git",), required=True),
         *(
@@ -101,6 +102,18 @@ def _limits() -> str:
     if place is not None:
         return f"cgroup v{place.version}"
     return "watched, 10 times a second (`systemd-run --user --scope ./invoke …` gives a cgroup)"
+
+
+def _network() -> str:
+    """Return what a step that asks for the network reaches of this machine under bubblewrap."""
+    from builder.sandbox.confine import landlock
+
+    sockets = (
+        "not its abstract sockets"
+        if landlock.works()
+        else ("its abstract sockets (Linux 6.12 with Landlock keeps them away)")
+    )
+    return f"shares this machine's: its loopback too, {sockets}"
 
 
 def _engine() -> bool:

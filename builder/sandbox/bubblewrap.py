@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,12 +23,13 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from builder.sandbox import host
-from builder.sandbox.confine import memory, reaper, seccomp
+from builder.sandbox.confine import landlock, memory, reaper, seccomp
 from builder.sandbox.confine.hold import EVERY, Hold
 from builder.sandbox.process import Exit, Process
 from builder.sandbox.unpack import folders, whole
 from builder.store import Store
 
+_CONFINED = [sys.executable, "-I", "-S", "-B", landlock.__file__]
 _NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
 
 
@@ -84,6 +86,8 @@ class Bubblewrap:
             undo = stack.enter_context(ExitStack())
             undo.callback(shutil.rmtree, points, ignore_errors=True)
             command = self._command(process, points, env)
+            # Without a network of the host's there are no abstract sockets of it either.
+            before = _CONFINED if process.network and landlock.works() else []
             passed = {"--info-fd": tell, "--block-fd": wait}
             if program := seccomp.program():
                 passed["--seccomp"] = _holding(program, stack)
@@ -92,7 +96,7 @@ class Bubblewrap:
             hold = Hold(process.memory, stdout, [m.source for m in process.mounts if m.writable])
             undo.callback(hold.release)
             started = subprocess.Popen(
-                command,
+                [*before, *command],
                 pass_fds=[pipe.fileno() for pipe in passed.values()],
                 stdin=source,
                 stdout=stdout,

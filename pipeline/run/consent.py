@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from builder.signing.keys import PublicKey
 
 UNSIGNED = "not signed by a key of this workspace"
+_NETWORK = "this machine's, with what listens on its loopback"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,9 +66,9 @@ def grants(
                 if name in secrets:
                     found.add(Grant("secret", f"{name} ({secrets[name]})", label))
         if asks_for_network(settings) and not network:
-            found.add(Grant("network", "this machine's", label))
+            found.add(Grant("network", _NETWORK, label))
     if network:
-        found.add(Grant("network", "this machine's", "all steps"))
+        found.add(Grant("network", _NETWORK, "all steps"))
     found |= {Grant("store", f"to publish {name}") for name in published(package, parameters)}
     for label, executor in package.spec["deploymentSpec"].get("executors", {}).items():
         source = executor.get("importer", {}).get("artifactUri")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from builder import oci
 from builder.errors import BuilderError
 from builder.sandbox import bubblewrap, host
 from builder.sandbox.bubblewrap import Bubblewrap
-from builder.sandbox.confine import cgroup, memory, seccomp
+from builder.sandbox.confine import cgroup, landlock, memory, seccomp
 from builder.sandbox.confine.limits import Limits
 from builder.sandbox.process import Exit, Process, run
 from builder.store import Store
@@ -281,3 +282,26 @@ def test_an_image_runs_the_same_where_nothing_can_be_laid_over(store, monkeypatc
         (tmp_path / "out/x").unlink()
     assert texts[0] == texts[1]
     assert "minein" in "".join(texts[0])
+
+
+REACH = """
+import socket
+for address in ("\\0plateline-{}", "/tmp/no-such-socket"):
+    s = socket.socket(socket.AF_UNIX)
+    try: s.connect(address); print("REACHED")
+    except OSError as error: print(type(error).__name__)
+with socket.socket(socket.AF_UNIX) as own, socket.socket(socket.AF_UNIX) as other:
+    own.bind("\\0own"); own.listen(); other.connect("\\0own"); print("its own")
+"""
+
+
+def test_a_step_with_the_network_reaches_no_abstract_socket_of_the_host(python) -> None:
+    if not landlock.works():
+        pytest.skip("this kernel has no scopes of Landlock; they came with Linux 6.12")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0plateline-{os.getpid()}")
+        server.listen()
+        ended, said = python(REACH.format(os.getpid()), network=True)
+    assert (ended.code, said.split("\n")[:3]) == (
+        0, ["PermissionError", "FileNotFoundError", "its own"],
+    ), said  # fmt: skip

@@ -71,7 +71,7 @@ def test_all_that_a_package_gets_is_listed(package, tmp_path):
         Grant("folder", f"{tmp_path}, to read: the claim read", "e"),
         Grant("image", f"not signed by a key of this workspace: {IMAGE}", "e"),
         Grant("import", "s3://bucket/\x1b[2Jkey", "far"),
-        Grant("network", "this machine's", "e"),
+        Grant("network", "this machine's, with what listens on its loopback", "e"),
         Grant("secret", f"login ({tmp_path})", "e"),
         Grant("store", "to publish localhost/t/model"),
     )
