@@ -211,8 +211,11 @@ def _followed(
 
 
 @command(
+    repeated=["local"],
     help={
         "file": FILE_HELP,
+        "local": "instead of a cluster, look at a folder that stands for a claim: DIR for "
+        "kubeflow-workdir-pvc, or claim=DIR; once for each",
         "context": "a context of the kubeconfig (the current one)",
         "namespace": "where the runs' pods start",
         "kfp-namespace": "where Kubeflow Pipelines itself is",
@@ -220,10 +223,11 @@ def _followed(
         "kubeconfig": "the kubeconfig ($KUBECONFIG, or ~/.kube/config)",
         "skip-pull": "start no pod to try whether the nodes can pull the images",
         "json": JSON_HELP,
-    }
+    },
 )
 def preflight(
     file: str,
+    local: list[str] = [],  # noqa: B006 - invoke reads it as a list
     context: str = "",
     namespace: str = "kubeflow",
     kfp_namespace: str = "kubeflow",
@@ -241,13 +245,31 @@ def preflight(
         context, namespace, kfp_namespace, service_account,
         Path(kubeconfig) if kubeconfig else None,
     )  # fmt: skip
-    checks = ask(load(Path(file)), cluster, pull=not skip_pull, said=say)
+    package = load(Path(file))
+    if local:
+        checks = _folders(package, local)
+    else:
+        checks = ask(package, cluster, pull=not skip_pull, said=say)
     rows = [("", "what", "found", "to do")]
     rows += [(check.state, check.what, check.found, check.remedy) for check in checks]
     facts({"checks": [asdict(check) for check in checks]}, rows, as_json=json)
     missing = sum(check.state == MISSING for check in checks)
-    say(f"{missing} missing" if missing else "the cluster has what the package needs")
+    asked = "the folder has" if local else "the cluster has"
+    say(f"{missing} missing" if missing else f"{asked} what the package needs")
     raise SystemExit(bool(missing))
+
+
+def _folders(package: Any, local: list[str]) -> list[Any]:
+    """Check folders of this machine as the package's user would see them on a cluster."""
+    from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
+    from pipeline.kubeflow.folder import check_folder
+
+    found = []
+    for text in local:
+        claim, equals, folder = text.partition("=")
+        name, path = (claim, folder) if equals else (WORKDIR_CLAIM, text)
+        found += check_folder(package, name, Path(path), writes=name != IMAGES_CLAIM)
+    return found
 
 
 def _read(path: str, option: str) -> str:
