@@ -75,8 +75,11 @@ class Cache:
 
     def put(self, fingerprint: str, out: Path, result: dict[str, Any]) -> None:
         """Keep the outputs of a step that succeeded."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=self.root, prefix="new-"))
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=self.root, prefix="new-"))
+        except OSError:
+            return  # as below
         try:
             shutil.copytree(out, temporary / "out", symlinks=True)
             document = {**result, "content": content_digest(out)}

@@ -16,6 +16,7 @@ from pipeline.run.step.context import RunContext, Task
 from pipeline.run.step.publication import Publication, targets
 from pipeline.spec import kubernetes, names, placeholders, values
 
+LOGS = "executor-logs"
 _LONGEST = 128 * 1024 - 1  # bytes of one argument or variable: MAX_ARG_STRLEN of Linux
 
 
@@ -38,6 +39,9 @@ def executor_input(task: Task) -> dict[str, Any]:
         kind = definition.get("artifactType", {})
         entry = {"name": name, "uri": f"{inside}/{name}", "type": kind, "metadata": {}}
         artifacts[name] = {"artifacts": [entry]}
+    # The backend's driver adds where the step's log goes; whatever walks the outputs meets it.
+    log = {"name": LOGS, "uri": f"{inside}/{LOGS}", "type": {"schemaTitle": "system.Artifact"}}
+    artifacts.setdefault(LOGS, {"artifacts": [{**log, "metadata": {}}]})
     return {
         "inputs": {
             "parameterValues": values.whole(dict(task.parameters)),

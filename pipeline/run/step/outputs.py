@@ -47,7 +47,8 @@ def read(task: Task, message: Mapping[str, Any], out: Path, run: str) -> dict[st
         parameters[name] = values.coerce(value, kind, f"{task.name}.{name}")
     inputs = [entry["uri"] for found in task.artifacts.values() for entry in found]
     artifacts = {}
-    for name, entries in message["outputs"]["artifacts"].items():
+    for name in definitions.get("artifacts", {}):
+        entries = message["outputs"]["artifacts"][name]
         entry = dict(entries["artifacts"][0])
         written = document.get("artifacts", {}).get(name, {}).get("artifacts") or [{}]
         entry["metadata"] = _metadata(name, written[0].get("metadata", {}))

@@ -5,6 +5,7 @@ from kfp import dsl, kubernetes
 
 from builder.store import Store, roots
 from pipeline.run.runner import Volume
+from pipeline.run.step.cache import Cache
 from pipeline.run.step.publication import Publication
 from tests.pipeline.run.conftest import busybox
 
@@ -184,3 +185,11 @@ def test_a_step_that_publishes_runs_again_only_where_the_store_has_another_image
             "words": ["{{$.outputs.parameters['said'].output_file}}"]}  # fmt: skip
     states = [run_written({"a": step}, cache=True).steps["a"].state for _ in "12"]
     assert states == ["succeeded", "cached"]
+
+
+def test_a_cache_that_cannot_be_written_fails_no_step(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "out").mkdir()
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        Cache(root).put("a" * 64, tmp_path / "out", {"parameters": {}, "artifacts": {}})
+        assert Cache(root).get("a" * 64, tmp_path / "out", {}) is None

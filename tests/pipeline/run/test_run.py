@@ -1,5 +1,7 @@
 """A compiled package runs here as it would on a cluster."""
 
+import json
+
 import pytest
 from kfp import dsl
 
@@ -238,3 +240,73 @@ def test_an_image_that_is_nowhere_is_named(execute):
 
         with pytest.raises(PipelineError, match=words):
             execute(p)
+
+
+def test_a_step_sees_the_output_that_the_backend_adds_and_need_not_write_it(execute, image):
+    @dsl.container_component
+    def look(made: dsl.Output[dsl.Dataset], said: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(
+            image,
+            ["sh", "-c", 'mkdir -p "${1%/*}" "${2%/*}"; echo x > "$1"; echo "$0" > "$2"'],
+            ["{{$}}", made.path, said],
+        )
+
+    @dsl.pipeline(name="hidden")
+    def hidden():
+        look()
+
+    step = execute(hidden).steps["look"]
+    given = json.loads(step.outputs["said"])["outputs"]["artifacts"]
+    assert given.keys() == {"made", "executor-logs"}
+    (log,) = given["executor-logs"]["artifacts"]
+    assert (log["name"], log["type"]) == ("executor-logs", {"schemaTitle": "system.Artifact"})
+    assert log["uri"] != given["made"]["artifacts"][0]["uri"]
+    assert step.artifacts.keys() == {"made"}
+
+
+def test_a_claim_is_read_only_unless_the_run_says_otherwise(execute, parts, tmp_path):
+    from kfp import kubernetes
+
+    @dsl.pipeline(name="claims")
+    def claims():
+        kubernetes.mount_pvc(parts.script(code="echo x > /claim/f"), "c", "/claim")
+
+    for writable, state in ((False, "failed"), (True, "succeeded")):
+        volume = Volume(tmp_path, writable=writable)
+        assert execute(claims, volumes={"c": volume}).state == state
+        assert (tmp_path / "f").exists() == writable
+
+
+def test_settings_that_only_a_cluster_has_are_named_once(execute, parts):
+    from kfp import kubernetes
+
+    @dsl.pipeline(name="settings")
+    def settings():
+        for _ in "12":
+            task = parts.script(code="exit 0")
+            kubernetes.add_node_selector(task, "pool", "gpu")
+            kubernetes.add_toleration(task, key="gpu", operator="Exists")
+            kubernetes.set_image_pull_secrets(task, ["login"])
+            task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(1)
+
+    result = execute(settings)
+    assert result.state == "succeeded"
+    assert result.notes == (
+        "accelerators are not used on this machine",
+        "imagePullSecret has no effect on this machine",
+        "nodeSelector has no effect on this machine",
+        "tolerations has no effect on this machine",
+    )
+
+
+def test_a_value_of_another_type_in_the_executor_output_fails_its_step(execute, image):
+    @dsl.container_component
+    def wrong(number: dsl.OutputPath(int)):
+        script = 'mkdir -p "${0%/*}"; echo \'{"parameterValues": {"number": "x"}}\' > "$0"; : "$1"'
+        return dsl.ContainerSpec(image, ["sh", "-c", script], ["{{$.outputs.output_file}}", number])
+
+    @dsl.pipeline(name="types")
+    def types():
+        wrong()
+
+    assert "is not of its type NUMBER_INTEGER" in execute(types).error
