@@ -161,18 +161,25 @@ def push_images(
     json: bool = False,
 ) -> None:
     """Build the images and push what the registry lacks, each with its bill of materials."""
+    from builder.build.make import PartError
+    from builder.build.workspace import Workspace
     from builder.inspect.inventory import sbom
     from builder.inspect.provenance import sign_results
     from builder.registry.push import push
+    from builder.store import Store
     from pipeline.release.materials import state
 
-    prefix = named_registry(registry)
+    prefix, failed = named_registry(registry), None
     key = signing_key(sign)
     with in_registry(prefix, insecure=insecure) as results:
-        # What is signed was made here, or came signed by a key that this workspace trusts.
-        workspace, store, built = build(
-            targets, jobs, cache=results if cache else None, trusted=key is not None
-        )
+        try:
+            # What is signed was made here, or came signed by a key that this workspace trusts.
+            workspace, store, built = build(
+                targets, jobs, cache=results if cache else None, trusted=key is not None
+            )
+        except PartError as error:
+            failed, built = error, error.built
+            workspace, store = Workspace.load(ROOT), Store.open()
         images = {name: (result.key, result.image) for name, result in built.items()}
         pushed = push(
             store, images, prefix, results.registry, jobs=jobs, there=results.found,
@@ -200,6 +207,9 @@ def push_images(
         }
         for name, p in pushed.items()
     }
+    if failed:
+        say(f"pushed to {prefix}: {', '.join(pushed)}")
+        raise failed
     facts(found, rows, as_json=json)
 
 

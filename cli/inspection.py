@@ -32,6 +32,8 @@ def graph(format: str = "text", changed_since: str = "", json: bool = False) -> 
         raise BuilderError(f"there is no format {format!r}; there are {', '.join(draw)}")
     workspace = Workspace.load(ROOT)
     needs = drawing.needs(workspace)
+    for name, error in drawing.unread(workspace).items():
+        say(f"what {name} stands on is not known: {error}")
     marked = compare(workspace, Store.open(), changed_since) if changed_since else {}
     touched = [name for name, differs in marked.items() if differs]
     if json:

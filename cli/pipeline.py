@@ -38,12 +38,19 @@ class Pinned:
     pins: Mapping[str, str]
 
 
+def pipeline_targets() -> str:
+    """Return the targets that the pipeline runs; raises PipelineError for one that is not there."""
+    from builder.build.workspace import Workspace
+    from pipeline.definition.stages import targets
+
+    return ",".join(targets(Workspace.load(ROOT).targets))
+
+
 def pin_local(jobs: int) -> Pinned:
     """Build all that the pipeline runs into the store, and name it as of this machine."""
     from builder.build.make import pins
-    from pipeline.definition.stages import TARGETS
 
-    workspace, store, built = build(",".join(TARGETS), jobs)
+    workspace, store, built = build(pipeline_targets(), jobs)
     return Pinned(store, workspace, built, pins(built, "localhost/plateline"))
 
 
@@ -55,11 +62,10 @@ def pin_in_registry(registry: str, jobs: int, *, insecure: bool = False) -> Pinn
     from concurrent.futures import ThreadPoolExecutor
 
     from builder.build.make import pins
-    from pipeline.definition.stages import TARGETS
     from pipeline.errors import PipelineError
 
     with in_registry(registry, insecure=insecure) as cache:
-        workspace, store, built = build(",".join(TARGETS), jobs, cache=cache, need_layers=False)
+        workspace, store, built = build(pipeline_targets(), jobs, cache=cache, need_layers=False)
         named = pins(built, registry.rstrip("/"))
         with ThreadPoolExecutor(len(named)) as pool:
             there = pool.map(

@@ -9,8 +9,8 @@ from typing import Any
 
 from cli.command import command
 from cli.images import build, named_registry, opened
-from cli.output import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
-from cli.pipeline import PACKAGE, Pinned, make_package
+from cli.output import ENGINE_HELP, INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
+from cli.pipeline import PACKAGE, Pinned, make_package, pipeline_targets
 from cli.progress import pushing
 from cli.signing import SIGN_HELP, signing_key
 
@@ -22,6 +22,7 @@ from cli.signing import SIGN_HELP, signing_key
         "allow-dirty": "release although the tree has changes that no commit holds",
         "no-test": "do not run the stages' tests",
         "sign": SIGN_HELP,
+        "engine": ENGINE_HELP,
         "output": "where to write the package as well",
         "gpus": "GPUs a train step",
         "builder": "who builds the servable image: registry or docker",
@@ -36,6 +37,7 @@ def release(
     allow_dirty: bool = False,
     no_test: bool = False,
     sign: str = "",
+    engine: str = "auto",
     output: str = PACKAGE,
     gpus: int = 0,
     builder: str = "registry",
@@ -48,7 +50,6 @@ def release(
     from builder.inspect.inventory import sbom
     from builder.inspect.provenance import sign_results
     from builder.registry.push import push
-    from pipeline.definition.stages import TARGETS
     from pipeline.errors import PipelineError
     from pipeline.release import publish as publishing
     from pipeline.release.materials import state
@@ -67,8 +68,8 @@ def release(
             "again; commit them, or give --allow-dirty"
         )
     if not no_test:
-        _test()
-    workspace, store, built = build(",".join(TARGETS), jobs, trusted=True)
+        _test(engine)
+    workspace, store, built = build(pipeline_targets(), jobs, trusted=True)
     with opened(prefix, insecure=insecure) as (client, path):
         images = {name: result.image for name, result in built.items()}
         keyed = {name: (result.key, result.image) for name, result in built.items()}
@@ -86,16 +87,22 @@ def release(
     facts(_facts(made, prefix), _table(made, prefix), as_json=json)
 
 
-def _test() -> None:
+def _test(engine: str) -> None:
     """Run the tests of every stage; what no change affects has passed already and is not run."""
     from builder.build.stage_tests import run_tests, with_tests
     from builder.build.workspace import Workspace
+    from builder.errors import BuilderError
     from builder.sandbox.engines import choose
     from builder.store import Store
     from pipeline.errors import PipelineError
 
     store, workspace = Store.open(), Workspace.load(ROOT)
-    sandbox = choose("auto", store)
+    try:
+        sandbox = choose(engine, store)
+    except BuilderError as error:
+        raise BuilderError(
+            f"the stages' tests cannot run: {error}\nwithout them: release --no-test"
+        ) from None
     for stage in with_tests(workspace):
         tested = run_tests(workspace, store, sandbox, stage, output=sys.stderr.buffer)
         say(f"tests of {stage}: {'cached' if tested.cached else f'exit code {tested.code}'}")

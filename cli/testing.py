@@ -27,13 +27,14 @@ def test_stage(
     stage: str,
     pytest: str = "",
     changed_since: str = "",
-    engine: str = "bubblewrap",
+    engine: str = "auto",
     json: bool = False,
     remainder: str = "",
 ) -> None:
     """Run a stage's tests inside its image; what passed and has not changed is not run again."""
     from builder.build.stage_tests import run_tests, with_tests
     from builder.build.workspace import Workspace
+    from builder.errors import BuilderError
     from builder.inspect.affected import changed_since as compare
     from builder.inspect.affected import with_changed_tests
     from builder.sandbox.engines import choose
@@ -47,18 +48,31 @@ def test_stage(
         touched |= set(tested) if "testing" in touched else set()
         touched |= with_changed_tests(workspace, changed_since)
         names = [name for name in names if name in touched]
-    found, codes = {}, []
+    found: dict[str, dict[str, object]] = {}
+    codes = []
+    if not names:
+        say(f"no stage with tests has changed since {changed_since}")
+        if json:
+            print("{}")
+        return
+    sandbox = choose(engine, store)
     for name in names:
-        ended = run_tests(
-            workspace, store, choose(engine, store), name,
-            [*pytest.split(), *shlex.split(remainder)], output=2 if json else 1,
-        )  # fmt: skip
+        try:
+            ended = run_tests(
+                workspace, store, sandbox, name,
+                [*pytest.split(), *shlex.split(remainder)], output=2 if json else 1,
+            )  # fmt: skip
+        except BuilderError as error:
+            if stage != "all":
+                raise
+            found[name] = {"result": "not tested", "reason": str(error), "code": 1}
+            codes.append(1)
+            say(f"{name}: not tested: {error}")
+            continue
         how = "cached" if ended.cached else "passed" if not ended.code else "failed"
         found[name] = {"result": how, "seconds": ended.seconds, "code": ended.code}
         codes.append(ended.code)
         say(f"{name}: {how} ({ended.seconds:.1f} s)")
-    if not names:
-        say(f"no stage with tests has changed since {changed_since}")
     if json:
         print(encoder.dumps(found))
     raise SystemExit(max(codes, default=0))
@@ -72,9 +86,7 @@ def test_stage(
         "timeout": "seconds after which it is stopped (0: never)",
     },
 )
-def shell(
-    stage: str, engine: str = "bubblewrap", network: bool = False, timeout: float = 0
-) -> None:
+def shell(stage: str, engine: str = "auto", network: bool = False, timeout: float = 0) -> None:
     """Open a Python prompt in a stage's image, or run what comes in by a pipe."""
     from builder.build.make import build
     from builder.build.workspace import Workspace

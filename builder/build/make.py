@@ -36,6 +36,14 @@ class Event:
     seconds: float = 0.0
 
 
+class PartError(BuilderError):
+    """Some targets could not be built; `built` are those that were, by name."""
+
+    def __init__(self, message: str, built: Mapping[str, Built]) -> None:
+        super().__init__(message)
+        self.built = built
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
     """A target's image, its action key and plan, and whether anything had to be made for it.
@@ -90,11 +98,17 @@ def build(
     What the store or `cache` has is not made again. With `need_layers` an image counts as had only
     where every layer is in the store; without, its documents do. With `trusted` what came from a
     cache without a signature of a key that the workspace trusts counts as not had: all its layers
-    are made here. Raises BuilderError, also where what a cache gave is not what the recipe makes.
+    are made here. Raises BuilderError, also where what a cache gave is not what the recipe makes;
+    PartError with what was built where that is not all.
     """
     with store.in_use():
         builder = Builder(workspace, store, jobs, progress, cache, need_layers, trusted=trusted)
         return builder.build(names)
+
+
+def plannable(workspace: Workspace, store: Store) -> dict[str, ImagePlan]:
+    """Return the plans of all targets that have one; those that cannot be built are left out."""
+    return Builder(workspace, store, 1, ignore, None, need_layers=True).plannable(())[0]
 
 
 def plans(workspace: Workspace, store: Store, names: Sequence[str] = ()) -> dict[str, ImagePlan]:
@@ -130,26 +144,44 @@ class Builder:
         self._images: dict[str, Built] = {}
 
     def plans(self, names: Sequence[str]) -> dict[str, ImagePlan]:
-        """Return the plans of the targets `names`, or of all."""
+        """Return the plans of the targets `names`, or of all.
+
+        Raises BuilderError with the failures of all that cannot be planned.
+        """
+        found, failures = self.plannable(names)
+        if failures:
+            raise _together(failures, {})
+        return found
+
+    def plannable(
+        self, names: Sequence[str]
+    ) -> tuple[dict[str, ImagePlan], dict[str, BuilderError]]:
+        """Return the plans of the targets `names`, or of all, and why others have none."""
         wheels.check_one_version(target.folder for target in self._targets)
-        return self._planner.targets(names)
+        found: dict[str, ImagePlan] = {}
+        failures: dict[str, BuilderError] = {}
+        for name in names or [target.name for target in self._targets]:
+            try:
+                found[name] = self._planner.target(name)
+            except BuilderError as error:
+                failures[name] = error
+        return found, failures
 
     def build(self, names: Sequence[str]) -> dict[str, Built]:
         """Build `names` in order, each after what it needs; a failure stops its dependents only.
 
-        Raises BuilderError with every failure once all others are built.
+        Raises PartError with every failure once all others are built.
         """
-        wheels.check_one_version(target.folder for target in self._targets)
+        planned, failures = self.plannable(names)
         built: dict[str, Built] = {}
-        failures: dict[str, BuilderError] = {}
-        for name in names or [target.name for target in self._targets]:
+        for name, plan in planned.items():
             try:
-                built[name] = self._image(self._planner.target(name))
+                built[name] = self._image(plan)
             except BuilderError as error:
                 failures[name] = error
         self._remember()
         if failures:
-            raise _together(failures, list(built))
+            raise _together(failures, built)
         return built
 
     def _remember(self) -> None:
@@ -335,7 +367,7 @@ class Builder:
         return made
 
 
-def _together(failures: Mapping[str, BuilderError], built: Sequence[str]) -> BuilderError:
+def _together(failures: Mapping[str, BuilderError], built: Mapping[str, Built]) -> BuilderError:
     """Return one error for all targets that failed: each reason once, with whom it stopped."""
     if len(failures) == 1 and not built:
         return next(iter(failures.values()))
@@ -343,7 +375,7 @@ def _together(failures: Mapping[str, BuilderError], built: Sequence[str]) -> Bui
     for name, error in failures.items():
         stopped.setdefault(str(error), []).append(name)
     lines = [f"{', '.join(names)} not built: {reason}" for reason, names in stopped.items()]
-    return BuilderError("\n".join([*lines, *([f"built: {', '.join(built)}"] if built else [])]))
+    return PartError("\n".join([*lines, *([f"built: {', '.join(built)}"] if built else [])]), built)
 
 
 def pins(built: Mapping[str, Built], prefix: str) -> dict[str, str]:

@@ -47,11 +47,6 @@ class Planner:
         self._hashes: dict[Path, str] = {}
         self._unpacking = threading.Lock()
 
-    def targets(self, names: Sequence[str] = ()) -> dict[str, ImagePlan]:
-        """Return the plans of the targets `names`, or of all."""
-        chosen = names or list(self.workspace.targets)
-        return {name: self.target(name) for name in chosen}
-
     def planned(self) -> dict[str, ImagePlan]:
         """Return the plans of the targets that were asked for, and of those they stand on."""
         return {n: plan for n, plan in self._plans.items() if n in self.workspace.targets}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -14,13 +15,36 @@ from builder.errors import BuilderError
 from builder.oci.entry import Entry
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target:
-    """One image the workspace can build: the folder that holds its Dockerfile gives the name."""
+    """One image the workspace can build: the folder that holds its Dockerfile gives the name.
+
+    `root` is the workspace's.
+    """
 
     name: str
     folder: Path
-    recipe: recipe.Recipe
+    root: Path
+
+    @property
+    def path(self) -> str:
+        """The recipe's path in the repository."""
+        return (self.folder / "Dockerfile").relative_to(self.root).as_posix()
+
+    @functools.cached_property
+    def recipe(self) -> recipe.Recipe:
+        """The recipe, read at first use, so that a bad one stops no other target.
+
+        Raises BuilderError for one that is refused.
+        """
+        dockerfile = self.folder / "Dockerfile"
+        _check_inside(dockerfile, self.path, self.root)
+        if (own := dockerfile.with_name("Dockerfile.dockerignore")).exists():
+            raise recipe.RefusedError(
+                f"{own.relative_to(self.root)}: a recipe has no rules of its own here; move them "
+                "to the repository's .dockerignore"
+            )
+        return recipe.load(dockerfile, self.path)
 
 
 @dataclass(frozen=True)
@@ -33,27 +57,16 @@ class Workspace:
 
     @staticmethod
     def load(root: Path) -> Workspace:
-        """Find and parse every `stages/**/Dockerfile`.
-
-        Raises BuilderError for a recipe that is refused, and for two targets of one name.
-        """
+        """Find every `stages/**/Dockerfile`; raises BuilderError for two targets of one name."""
         targets: dict[str, Target] = {}
         for dockerfile in sorted(root.glob("stages/**/Dockerfile")):
-            folder = dockerfile.parent
-            shown = dockerfile.relative_to(root).as_posix()
-            _check_inside(dockerfile, shown, root)
-            name = folder.name
-            if (own := dockerfile.with_name("Dockerfile.dockerignore")).exists():
+            target = Target(dockerfile.parent.name, dockerfile.parent, root)
+            if target.name in targets:
                 raise BuilderError(
-                    f"{own.relative_to(root)}: a recipe has no rules of its own here; move them to "
-                    "the repository's .dockerignore"
+                    f"{target.path}: the target {target.name} is in {targets[target.name].folder} "
+                    "already; rename one of the folders"
                 )
-            if name in targets:
-                raise BuilderError(
-                    f"{shown}: the target {name} is in {targets[name].folder} already; "
-                    "rename one of the folders"
-                )
-            targets[name] = Target(name, folder, recipe.load(dockerfile, shown))
+            targets[target.name] = target
         if not targets:
             raise BuilderError(f"{root} has no stages/*/Dockerfile; is it the repository's root?")
         _check_inside(root / ".dockerignore", ".dockerignore", root)
@@ -148,7 +161,7 @@ class Workspace:
 def _check_inside(path: Path, shown: str, root: Path) -> None:
     """Refuse a file that links lead out of the repository: messages quote lines of it."""
     if not path.resolve().is_relative_to(root.resolve()):
-        raise BuilderError(
+        raise recipe.RefusedError(
             f"{shown}: a link leads out of the repository, to {path.resolve()}; "
             "put the file itself there"
         )

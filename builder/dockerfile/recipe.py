@@ -76,7 +76,7 @@ class Recipe:
 
 
 class RefusedError(BuilderError):
-    """A problem with its place, `file:line: `."""
+    """A problem with its place, `file:line: ` or the file alone."""
 
 
 def refuse(path: str, line: int, problem: BuilderError | str) -> BuilderError:
@@ -156,7 +156,7 @@ def load(path: Path, shown: str) -> Recipe:
     try:
         return parse(path.read_text(encoding="utf-8-sig"), shown)
     except (OSError, UnicodeDecodeError) as error:
-        raise BuilderError(f"{shown}: the recipe cannot be read ({error})") from None
+        raise RefusedError(f"{shown}: the recipe cannot be read ({error})") from None
 
 
 def _instruction(name: str, value: str, line: int, path: str) -> Instruction:

@@ -17,8 +17,8 @@ def changed_since(workspace: Workspace, store: Store, revision: str) -> dict[str
 
     The revision's files are planned as those of the working tree are, and the action keys compared:
     a comment in a recipe touches nothing, a locked wheel every image that has it. What the builder
-    itself does is taken to be the same. Where the revision's recipes cannot be read, every target
-    counts as touched. Raises BuilderError where git does not know the revision.
+    itself does is taken to be the same. A target that cannot be planned, then or now, counts as
+    touched. Raises BuilderError where git does not know the revision.
     """
     with tempfile.TemporaryDirectory() as name:
         root = _export(workspace.root, revision, Path(name))
@@ -26,7 +26,8 @@ def changed_since(workspace: Workspace, store: Store, revision: str) -> dict[str
             before = keys(Workspace.load(root), store)
         except BuilderError:
             before = {}
-    return {name: before.get(name) != key for name, key in keys(workspace, store).items()}
+    now = keys(workspace, store)
+    return {n: n not in now or before.get(n) != now[n] for n in workspace.targets}
 
 
 def with_changed_tests(workspace: Workspace, revision: str) -> set[str]:
@@ -44,10 +45,10 @@ def with_changed_tests(workspace: Workspace, revision: str) -> set[str]:
 
 
 def keys(workspace: Workspace, store: Store) -> Mapping[str, str]:
-    """Return the action key of each target; nothing is built."""
-    from builder.build.make import plans
+    """Return the action key of each target that can be planned; nothing is built."""
+    from builder.build.make import plannable
 
-    return {name: plan.key for name, plan in plans(workspace, store).items()}
+    return {name: plan.key for name, plan in plannable(workspace, store).items()}
 
 
 def _export(root: Path, revision: str, folder: Path) -> Path:

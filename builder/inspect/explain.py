@@ -79,7 +79,7 @@ def explain(workspace: Workspace, store: Store, name: str) -> Explanation:
     builder = Builder(workspace, store, 1, ignore, None, need_layers=True)
     plan = builder.plans([name])[name]
     before = builds.record(store, workspace.root, name)
-    recipes = {target.name: target.recipe.path for target in workspace.targets.values()}
+    recipes = {target.name: target.path for target in workspace.targets.values()}
     found = changes(before, plan.record(), recipes) if before else ()
     known = builder.known(plan, whole=True) is not None
     source, signer = builder.source(plan)
@@ -102,7 +102,7 @@ def _line(workspace: Workspace, change: InputChange) -> str:
     lines = [
         instruction.line
         for target in workspace.targets.values()
-        if target.recipe.path == change.where and change.kind == "setting"
+        if target.path == change.where and change.kind == "setting"
         for stage in target.recipe.stages
         for instruction in stage.instructions
         if instruction.name == name and key in instruction.value

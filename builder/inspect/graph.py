@@ -15,11 +15,26 @@ Needs = Mapping[str, frozenset[str]]
 
 
 def needs(workspace: Workspace) -> Needs:
-    """Return what each target of the workspace stands on, directly."""
+    """Return what each target of the workspace stands on, directly.
+
+    A recipe that is refused (`unread`) is one that names nothing.
+    """
+    refused = unread(workspace)
     return {
-        name: _mentioned(target) & workspace.targets.keys()
+        name: frozenset() if name in refused else _mentioned(target) & workspace.targets.keys()
         for name, target in workspace.targets.items()
     }
+
+
+def unread(workspace: Workspace) -> dict[str, BuilderError]:
+    """Return the targets whose recipes are refused, and why."""
+    found = {}
+    for name, target in workspace.targets.items():
+        try:
+            _mentioned(target)
+        except BuilderError as error:
+            found[name] = error
+    return found
 
 
 def _mentioned(target: Target) -> frozenset[str]:

@@ -142,7 +142,11 @@ def _needed(names: Sequence[str]) -> str:
         if name in needed or name not in blocks:
             continue  # what is not in the lock is for other systems
         needed.add(name)
-        for line in metadata.requires(name) or ():
+        try:
+            requires = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # for another system or Python; pip reads the lock's own condition
+        for line in requires:
             asked = Requirement(line)
             if not (asked.marker and "extra" in str(asked.marker)):
                 waiting.append(asked.name)

@@ -251,7 +251,7 @@ def _seen(folder: str, jobs: int) -> dict[str, str]:
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "C library": " ".join(platform.libc_ver()),
         "bubblewrap": next(host.programs(), "none"),
-        "user": pwd.getpwuid(os.geteuid()).pw_name,
+        "user": _user(),
         "umask": f"{umask:04o}",
         "time zone": os.environ.get("TZ", time.tzname[0]),
         "locale": os.environ.get("LC_ALL") or os.environ.get("LANG") or "C",
@@ -260,6 +260,13 @@ def _seen(folder: str, jobs: int) -> dict[str, str]:
         "--jobs": str(jobs),
         **({"folder": folder} if folder else {}),
     }
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container's user often has no name
+        return str(os.geteuid())
 
 
 def _sentence(seen: Mapping[str, str]) -> str:

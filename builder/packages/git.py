@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +31,13 @@ _OPTIONS = [
     *("-c", "protocol.http.allow=always", "-c", "protocol.file.allow=always"),
     *("-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60"),
 ]
+
+
+# What git, or its other side, says of an object that is not there or is not what its name says.
+_DAMAGED = re.compile(
+    r"(unable|not) .*(read|unpack|parse)\b.*[0-9a-f]{40}|[0-9a-f]{40}.*(is corrupt|missing)"
+    r"|(missing|bad|corrupt)\w* .*[0-9a-f]{40}|repository corruption"
+)
 
 
 def entries(url: str, commit: str, folder: str, cache: Path) -> list[Entry]:
@@ -65,15 +73,8 @@ def fetch(url: str, commit: str, cache: Path) -> Path:
         if alone:
             # Some servers give branches and tags only.
             whole = _git([*where, "fetch", "--quiet", url, "+refs/*:refs/*"])
-            if whole:
-                raise BuilderError(
-                    f"fetching {url} failed ({whole}); check the address and the network"
-                )
-            if _git([*where, "cat-file", "-e", f"{commit}^{{commit}}"]):
-                raise BuilderError(
-                    f"{url} has no commit {commit} ({alone}); `git ls-remote {url}` lists what "
-                    "its branches and tags point at"
-                )
+            if whole or _git([*where, "cat-file", "-e", f"{commit}^{{commit}}"]):
+                raise _lacking(url, commit, alone, whole)
         temporary.chmod(0o755)
         try:
             temporary.rename(path)
@@ -85,6 +86,37 @@ def fetch(url: str, commit: str, cache: Path) -> Path:
     return path
 
 
+def _lacking(url: str, commit: str, alone: str, whole: str) -> BuilderError:
+    """Return why `commit` cannot be had, from what git said of it alone and of all branches."""
+    said = [line.strip() for line in f"{alone}\n{whole}".splitlines()]
+    if damaged := next(filter(_DAMAGED.search, said), ""):
+        return BuilderError(
+            f"the repository {url} lacks an object of the commit {commit}, or has a damaged one "
+            f"({damaged}); `git fsck` there names all of them, and `git fetch --refetch` there "
+            "brings them again from where it was cloned"
+        )
+    if "not our ref" in alone:
+        return BuilderError(
+            f"{url} has no commit {commit} ({_first(alone)}); `git ls-remote {url}` lists what its "
+            "branches and tags point at. If it is a shallow clone, `git fetch --unshallow` there "
+            "brings older commits"
+        )
+    if whole:
+        return BuilderError(
+            f"fetching {url} failed ({_first(whole)}); check the address and the network"
+        )
+    return BuilderError(
+        f"{url} has no commit {commit} ({_first(alone)}); `git ls-remote {url}` lists what its "
+        "branches and tags point at"
+    )
+
+
+def _first(complaint: str) -> str:
+    """Return the line of git's complaint that says what is wrong."""
+    lines = complaint.splitlines()
+    return next((line for line in lines if line.startswith(("fatal: ", "error: "))), lines[0])
+
+
 def _environment() -> dict[str, str]:
     """Return the host's environment without what points git at another repository."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_DIR")}
@@ -94,7 +126,7 @@ def _environment() -> dict[str, str]:
 
 
 def _git(arguments: Sequence[str]) -> str:
-    """Run git and return what it complained about: nothing where it succeeded."""
+    """Run git and return what it complained about, a line each: nothing where it succeeded."""
     try:
         done = subprocess.run(
             ["git", *_OPTIONS, *arguments],
@@ -107,9 +139,7 @@ def _git(arguments: Sequence[str]) -> str:
         raise BuilderError("git is not installed; ADD of a repository needs it") from None
     if done.returncode == 0:
         return ""
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    said = [line for line in lines if line.startswith(("fatal: ", "error: "))] or lines
-    return said[0] if said else f"exit code {done.returncode}"
+    return done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
 
 
 class _DamagedError(BuilderError):

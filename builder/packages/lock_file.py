@@ -47,9 +47,12 @@ def read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # a name may have a NUL
+        missing = isinstance(error, FileNotFoundError)
         why = error.strerror if isinstance(error, OSError) else error
         way = f"run `{lock_command(path.parent)}`" if path.suffix == ".lock" else "write it anew"
-        raise BuilderError(f"{path} cannot be read ({why}); {way}") from None
+        raise BuilderError(
+            f"{path} {'is not there' if missing else f'cannot be read ({why})'}; {way}"
+        ) from None
 
 
 def lock_command(folder: Path) -> str:

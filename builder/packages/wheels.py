@@ -55,7 +55,7 @@ def read_lock(folder: Path) -> list[Wheel]:
 def pinned(folder: Path) -> list[Wheel]:
     """Return the wheels of a lock even where it is stale; none where it cannot be read."""
     path = folder / LOCK
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     matches = [LINE.fullmatch(line) for line in text.splitlines()]
     return [Wheel(m[1], m[2], m[3], int(m[4])) for m in matches if m]
 

@@ -16,7 +16,7 @@ from kfp import dsl, kubernetes
 
 from pipeline.definition.claims import IMAGES_CLAIM, SECRET, SOCKET_CLAIM, WORKDIR_CLAIM
 from pipeline.definition.settings import Settings
-from pipeline.definition.stages import STAGES
+from pipeline.definition.stages import row
 from pipeline.spec.kubernetes import NETWORK_LABEL
 
 NAME = "plateline"
@@ -24,7 +24,7 @@ _NONROOT = 65532
 
 
 def _container(images: Mapping[str, str], step: str) -> dsl.ContainerSpec:
-    stage = STAGES[step]
+    stage = row(step)
     return dsl.ContainerSpec(
         image=images[stage.image],
         command=["python3", "-m", stage.module],
@@ -341,7 +341,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
 
 def _finish(task: dsl.PipelineTask, images: Mapping[str, str], step: str) -> None:
     """Give a task its resources, limits, user and name of its image."""
-    stage = STAGES[step]
+    stage = row(step)
     task.set_cpu_request(stage.cpu[0]).set_cpu_limit(stage.cpu[1])
     task.set_memory_request(stage.memory[0]).set_memory_limit(stage.memory[1])
     if stage.retries:

@@ -5,9 +5,13 @@ A new stage is declared here, and gets its inputs, outputs and place in plate_to
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from pipeline.errors import PipelineError
 from pipeline.spec.retries import Retries
+
+_HERE = "pipeline/definition/stages.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +49,30 @@ STAGES = {
 }
 # Every image of the pipeline; the function's is not run by it, but packaged.
 TARGETS = (*dict.fromkeys(stage.image for stage in STAGES.values()), "function")
+
+
+def row(step: str) -> Stage:
+    """Return the row of a step; raises PipelineError with the row to add where there is none."""
+    if step not in STAGES:
+        raise PipelineError(
+            f"the step {step!r} has no row in STAGES of {_HERE}; add one there, for example\n"
+            f'    "{step}": Stage("{step}", "{step}", ("1", "2"), ("1Gi", "2Gi"), _HOUR),\n'
+            f"(image, module, CPU and memory as request and limit, time limit); it has "
+            f"{', '.join(STAGES)}"
+        )
+    return STAGES[step]
+
+
+def targets(known: Collection[str]) -> tuple[str, ...]:
+    """Return the targets of the pipeline's images.
+
+    Raises PipelineError for a row whose image is not among the targets `known`.
+    """
+    for step, named in STAGES.items():
+        if named.image not in known:
+            raise PipelineError(
+                f"the row {step!r} in STAGES of {_HERE} names the image {named.image!r}, and there "
+                f"is no stages/{named.image}/Dockerfile; name one of {', '.join(sorted(known))} "
+                f"there, or write the stage with `invoke new-stage {named.image}`"
+            )
+    return TARGETS

@@ -121,3 +121,22 @@ def test_ctrl_c_in_a_build_leaves_nothing_half_written(checkout: Path, tmp_path:
     clean = invoke(checkout, "build-images", "--targets", "prepare")
     digest = re.compile(r"sha256:[0-9a-f]{64}")
     assert digest.findall(done.stdout) == digest.findall(clean.stdout)
+
+
+def test_what_a_bad_recipe_does_not_stop_is_pushed_and_the_rest_is_named(
+    checkout: Path, tmp_path: Path, registry_host: str
+) -> None:
+    with (checkout / "stages/train/Dockerfile").open("a") as file:
+        file.write("RUN make\n")
+    (checkout / "stages/prepare/requirements.linux-amd64.lock").unlink()
+    prefix = f"{registry_host}/plateline"
+    done = invoke(checkout, "push-images", "--registry", prefix, "--targets", "base,train")
+    refused(done, "train not built: stages/train/Dockerfile:", f"pushed to {prefix}: base")
+    for words in (["compile", "--registry", prefix], ["compile", "--allow-local"]):
+        done = invoke(checkout, *words)
+        refused(done, "train not built: stages/train/Dockerfile:", "prepare not built: ")
+        assert "lock --targets prepare" in done.stderr
+    assert invoke(checkout, "explain", "base").returncode == 0
+    drawn = invoke(checkout, "graph")
+    assert drawn.returncode == 0
+    assert "what train stands on is not known: stages/train/Dockerfile:" in drawn.stderr

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from builder.build.lock import LockedVersion, lock
-from builder.build.make import build, plans
+from builder.build.make import PartError, build, plannable, plans
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
+from builder.inspect import graph
+from builder.inspect.explain import explain
 from builder.packages import wheels
 from builder.store import Store
 from tests.builder.conftest import Make
@@ -255,3 +257,52 @@ def test_a_stage_without_a_lock_stops_only_itself_and_its_dependents(
     )):  # fmt: skip
         build(workspace, store)
     assert all(b.cached for b in build(workspace, store, ["c", "d"]).values())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        (b"FROM scratch\nRUN make\n", r"stages/a/Dockerfile:2: .*RUN"),
+        (b"FROM scratch\nENV a=\xff\n", r"stages/a/Dockerfile: the recipe cannot be read"),
+        (b"FROM scratch\nCOPY --from=debian / /\n", r"debian\.lock is not there; run `invoke lock"),
+        (b"FROM nobody\n", r"stages/a/Dockerfile:1: 'nobody' is no target"),
+    ],
+)
+def test_a_stage_that_cannot_be_planned_stops_only_itself_and_its_dependents(
+    make: Make, store: Store, recipe: bytes, says: str
+) -> None:
+    plain = "FROM scratch\nENV a=1\n"
+    root = make(
+        plain,
+        **{"stages/b/Dockerfile": "FROM a\nENV b=1\n", "stages/c/Dockerfile": plain,
+           "stages/d/Dockerfile": "FROM c\nENV d=1\n"},
+    ).root  # fmt: skip
+    (root / "stages/a/Dockerfile").write_bytes(recipe)
+    workspace = Workspace.load(root)
+    with pytest.raises(PartError, match=rf"^a, b not built: .*{says}") as failed:
+        build(workspace, store)
+    others = build(workspace, store, ["c", "d"])
+    assert {n: b.image for n, b in failed.value.built.items()} == {
+        n: b.image for n, b in others.items()
+    }
+    with pytest.raises(BuilderError, match=rf"^a, b not built: .*{says}"):
+        plans(workspace, store)
+    assert {n: p.key for n, p in plannable(workspace, store).items()} == {
+        n: b.key for n, b in others.items()
+    }
+    assert explain(workspace, store, "d").known
+    assert graph.needs(workspace)["d"] == {"c"}
+    with pytest.raises(BuilderError, match=says):
+        explain(workspace, store, "b")
+
+
+def test_each_stage_that_cannot_be_planned_is_named_at_once(make: Make, store: Store) -> None:
+    workspace = make(
+        "FROM scratch\nCOPY nothing /\n",
+        **{"stages/b/Dockerfile": "FROM scratch\nCOPY --from=debian / /\n"},
+    )
+    with pytest.raises(BuilderError) as failed:
+        build(workspace, store, ["a", "b"])
+    said = str(failed.value)
+    assert "a not built: stages/a/Dockerfile:2: " in said
+    assert "b not built: stages/b/Dockerfile:2: " in said

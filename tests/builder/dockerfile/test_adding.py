@@ -236,6 +236,38 @@ def test_a_damaged_copy_of_a_repository_is_noticed_and_fetched_again(
     assert again.digest == first.digest
 
 
+@pytest.mark.parametrize("object_of", ["{}:src/deep/data.txt", "{}^{{tree}}"])
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_an_object_that_the_repository_lacks_is_named_and_not_the_network(
+    make: Make, store: Store, repository: tuple[str, str], object_of: str, how: str
+) -> None:
+    url, commit = repository
+    folder = Path(url.removeprefix("file://"))
+    name = git(folder, "rev-parse", object_of.format(commit))
+    path = folder / "objects" / name[:2] / name[2:]
+    path.chmod(0o644)
+    path.write_text("spoilt")
+    if how == "missing":
+        path.unlink()
+    with pytest.raises(BuilderError, match=rf":2: .*{url} lacks an object of .*{commit}") as found:
+        built(make, store, f"ADD {url}#{commit} /r/")
+    said = str(found.value)
+    assert name in said
+    assert "git fsck" in said
+    assert "network" not in said
+
+
+def test_a_commit_before_a_shallow_clone_is_told_how_to_get(
+    make: Make, store: Store, repository: tuple[str, str], tmp_path: Path
+) -> None:
+    url, commit = repository
+    git(tmp_path, "clone", "-q", "--depth=1", url, "shallow")
+    shallow = f"file://{tmp_path}/shallow/.git"
+    with pytest.raises(BuilderError, match=rf"{shallow} has no commit {commit} ") as found:
+        built(make, store, f"ADD {shallow}#{commit} /r/")
+    assert "git fetch --unshallow" in str(found.value)
+
+
 def test_a_commit_or_repository_that_is_not_there_is_named(
     make: Make, store: Store, repository: tuple[str, str], tmp_path: Path
 ) -> None:
