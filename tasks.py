@@ -6,6 +6,7 @@ from cli import (
     attacks,
     audit,
     cluster,
+    conformance,
     demo,
     housekeeping,
     images,
@@ -36,7 +37,7 @@ GROUPS = {
         inspection.bake,
     ),
     "run the pipeline": (pipeline.check_plate, pipeline.compile, pipeline.run, cluster.lint),
-    "use a cluster": (cluster.preflight, cluster.submit),
+    "use a cluster": (cluster.preflight, conformance.conformance, cluster.submit),
     "release": (
         releases.release,
         releases.releases,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,26 +46,30 @@ def pipeline_targets() -> str:
     return ",".join(targets(Workspace.load(ROOT).targets))
 
 
-def pin_local(jobs: int) -> Pinned:
-    """Build all that the pipeline runs into the store, and name it as of this machine."""
+def pin_local(jobs: int, targets: Sequence[str] = ()) -> Pinned:
+    """Build all that the pipeline runs, or `targets`, and name it as of this machine's store."""
     from builder.build.make import pins
 
-    workspace, store, built = build(pipeline_targets(), jobs)
+    workspace, store, built = build(",".join(targets) or pipeline_targets(), jobs)
     return Pinned(store, workspace, built, pins(built, "localhost/plateline"))
 
 
-def pin_in_registry(registry: str, jobs: int, *, insecure: bool = False) -> Pinned:
+def pin_in_registry(
+    registry: str, jobs: int, *, insecure: bool = False, targets: Sequence[str] = ()
+) -> Pinned:
     """Name the images that `registry` holds for this source; raises PipelineError for one it lacks.
 
-    What was pushed for the same action keys is taken without a layer of it.
+    What was pushed for the same action keys is taken without a layer of it. Without `targets` it is
+    what the pipeline runs.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     from builder.build.make import pins
     from pipeline.errors import PipelineError
 
+    wanted = ",".join(targets) or pipeline_targets()
     with in_registry(registry, insecure=insecure) as cache:
-        workspace, store, built = build(pipeline_targets(), jobs, cache=cache, need_layers=False)
+        workspace, store, built = build(wanted, jobs, cache=cache, need_layers=False)
         named = pins(built, registry.rstrip("/"))
         with ThreadPoolExecutor(len(named)) as pool:
             there = pool.map(
@@ -161,6 +165,18 @@ def pairs(values: list[str], option: str) -> dict[str, str]:
     return found
 
 
+def pulled(image: str, store: Any, registries: Any, jobs: int) -> Any:
+    """Return an image from its registry; None for one that only this machine's store can have."""
+    from builder.oci.reference import Reference
+    from builder.registry.pull import pull
+
+    reference = Reference.parse(image)
+    if reference.local:
+        return None
+    say(f"pulling {image}")
+    return pull(store, registries.at(reference.host), reference, jobs=jobs)
+
+
 def execute(
     package: Path,
     store: Any,
@@ -181,9 +197,7 @@ def execute(
 
     One that this checkout did not compile runs only where it is trusted or the user agrees.
     """
-    from builder.oci.reference import Reference
     from builder.registry.client import Registries
-    from builder.registry.pull import pull
     from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
     from pipeline.definition.plates import layout_value
     from pipeline.errors import PipelineError
@@ -193,14 +207,6 @@ def execute(
     from pipeline.spec.package import arguments
 
     registries = Registries(insecure=insecure, notice=say)
-
-    def fetch(image: str) -> Any:
-        reference = Reference.parse(image)
-        if reference.local:
-            return None
-        say(f"pulling {image}")
-        return pull(store, registries.at(reference.host), reference, jobs=jobs)
-
     loaded = load(package)
     folders = {
         name: Volume(folder, writable=name == WORKDIR_CLAIM)
@@ -240,7 +246,8 @@ def execute(
     with registries, store.in_use(), live(sys.stderr) as progress:
         return run(
             loaded, store, parameters=given, volumes=folders, secrets=secrets or {},
-            runs=place, engine=engine, jobs=jobs, find_image=fetch, progress=progress,
+            runs=place, engine=engine, jobs=jobs, progress=progress,
+            find_image=lambda image: pulled(image, store, registries, jobs),
             use_cache=use_cache, network=network, publish=publish,
         )  # fmt: skip
 

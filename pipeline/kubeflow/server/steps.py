@@ -67,7 +67,7 @@ def of_run(
     if state in runs.ENDED:
         made = replace(made, steps={n: _settled(step, state) for n, step in made.steps.items()})
         if spec:
-            omitted = {n: Step(n, state="skipped") for n in _omitted(spec, set(made.steps))}
+            omitted = _begun_by_no_driver(run, _omitted(spec, set(made.steps)))
             made = replace(made, steps={**made.steps, **omitted})
     if spec:
         steps = {n: replace(step, after=waited(spec, n)) for n, step in made.steps.items()}
@@ -92,6 +92,21 @@ def _omitted(spec: Mapping[str, Any], names: set[str]) -> list[str]:
                 yield from below(inner, f"{name}.{each}." if each else f"{name}.")
 
     return list(below(spec["root"], ""))
+
+
+def _begun_by_no_driver(run: Mapping[str, Any], names: list[str]) -> dict[str, Step]:
+    """Return tasks that the store never heard of: skipped, or failed in the backend's own driver.
+
+    The API lists nodes by their own names only, so a driver is that of every task of its name.
+    """
+    details = (run.get("run_details") or {}).get("task_details") or []
+    failed = {str(one.get("display_name")) for one in details if one.get("state") == "FAILED"}
+    return {
+        name: Step(name, state="failed", error="the backend could not hand it what it needs")
+        if f"{name.rpartition('.')[2]}-driver" in failed
+        else Step(name, state="skipped")
+        for name in names
+    }
 
 
 def _loop(task: Mapping[str, Any]) -> bool:

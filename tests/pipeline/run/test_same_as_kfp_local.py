@@ -17,13 +17,14 @@ from kfp import compiler, components, local
 from builder.registry.client import Registry
 from builder.registry.push import push
 from builder.store import Store
+from pipeline.kubeflow.conformance.suite.case import Case
+from pipeline.kubeflow.conformance.suite.packages import language
 from pipeline.run import runner
 from tests import registries
-from tests.pipeline.packages import Case, cases
 from tests.pipeline.run.conftest import busybox
 
 DOCS = Path(__file__).parents[3] / "docs" / "run.md"
-CASES = sorted(cases("localhost/none@sha256:" + "0" * 64))
+CASES = sorted(language("localhost/none@sha256:" + "0" * 64))
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ DIFFERENCES: dict[str, Seen] = {
     "strings with parameters": Seen("succeeded", {"Output": "<x|4.0>"}, {}),
     "exit handler after success": Seen("succeeded", {}, {}),
     "no output": Seen("succeeded", {}, {}),
+    "outputs of every type": FAILED,
+    "parameters with null inside": FAILED,
 }
 
 
@@ -132,13 +135,13 @@ def check(case: Case, seen: Seen) -> None:
     assert (seen.state, seen.outputs) == (case.state, case.outputs)
     for step, words in case.said.items():
         assert words in seen.said[step]
-    assert not set(case.not_run) & set(seen.said)
+    assert not set(case.states) & set(seen.said)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_package_gives_what_a_cluster_gives(name, peers, tmp_path):
     store, image = peers
-    case = cases(image)[name]
+    case = language(image)[name]
     check(case, ours(case, image, store, tmp_path, "bubblewrap"))
 
 
@@ -146,7 +149,7 @@ def test_every_package_gives_what_a_cluster_gives(name, peers, tmp_path):
 @pytest.mark.parametrize("name", CASES)
 def test_so_it_does_by_docker_and_kfp_local_differs_only_as_listed(name, peers, tmp_path):
     store, image = peers
-    case = cases(image)[name]
+    case = language(image)[name]
     check(case, ours(case, image, store, tmp_path, "docker"))
     expected = DIFFERENCES.get(name)
     for attempt in range(20):

@@ -1,0 +1,1 @@
+"""Whether a cluster does what this machine does: small packages, run here and there, compared."""
