@@ -192,6 +192,8 @@ def execute(
     network: bool = False,
     runs: str = "",
     trust: bool = False,
+    driver: str = "",
+    launcher: str = "",
 ) -> Any:
     """Run a package on this machine and return its Result; images it lacks come from registries.
 
@@ -207,6 +209,12 @@ def execute(
     from pipeline.spec.package import arguments
 
     registries = Registries(insecure=insecure, notice=say)
+    if engine != "kfp" and (driver or launcher):
+        raise PipelineError("--driver and --launcher are of --engine kfp; give that as well")
+
+    def find(image: str) -> Any:
+        return pulled(image, store, registries, jobs)
+
     loaded = load(package)
     folders = {
         name: Volume(folder, writable=name == WORKDIR_CLAIM)
@@ -229,7 +237,7 @@ def execute(
             from builder.signing.keys import trusted  # cryptography costs time
 
             listed = consent.grants(
-                loaded, values, folders, secrets or {}, network=network,
+                loaded, values, folders, secrets or {}, network=network or engine == "kfp",
                 signed=consent.signers(loaded, registries, trusted(ROOT)),
             )  # fmt: skip
             consent.ask(package, listed, _terminal())
@@ -244,10 +252,18 @@ def execute(
             f"making {place / 'workspace'} failed ({error.strerror}); {places.advice(error)}"
         ) from None
     with registries, store.in_use(), live(sys.stderr) as progress:
+        if engine == "kfp":
+            from pipeline.backend import programs, runner
+
+            return runner.run(
+                loaded, store, programs.bring(driver, launcher, store, lambda name: find(str(name))),
+                parameters=given, volumes=folders, secrets=secrets or {}, runs=place, jobs=jobs,
+                publish=publish, use_cache=use_cache, find_image=find, progress=progress, say=say,
+            )  # fmt: skip
         return run(
             loaded, store, parameters=given, volumes=folders, secrets=secrets or {},
             runs=place, engine=engine, jobs=jobs, progress=progress,
-            find_image=lambda image: pulled(image, store, registries, jobs),
+            find_image=find,
             use_cache=use_cache, network=network, publish=publish,
         )  # fmt: skip
 
@@ -273,7 +289,9 @@ def _terminal() -> Callable[[str], str] | None:
         "plate": "the folder of a plate's images",
         "secret": "name=DIR with a file for each key; once for each",
         "volume": "claim=DIR; once for each",
-        "engine": ENGINE_HELP,
+        "engine": f"{ENGINE_HELP}; or kfp: KFP's own two programs run the steps by bubblewrap",
+        "driver": "for --engine kfp: KFP's driver, a file or KFP's image by digest",
+        "launcher": "for --engine kfp: KFP's launcher, a file or KFP's image by digest",
         "jobs": "how many steps to run at the same time",
         "no-cache": "run every step again",
         "trust": "run a package of somebody else, with all that it asks for, without a question",
@@ -296,6 +314,8 @@ def run(
     network: bool = False,
     runs: str = "",
     insecure: bool = False,
+    driver: str = "",
+    launcher: str = "",
     json: bool = False,
 ) -> None:
     """Run a compiled package on this machine, in the very images whose digests it holds."""
@@ -307,7 +327,7 @@ def run(
         volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
         secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
         jobs=jobs, insecure=insecure, use_cache=not no_cache, trust=trust,
-        network=network, runs=runs,
+        network=network, runs=runs, driver=driver, launcher=launcher,
     )  # fmt: skip
     facts(document(result), run_rows(result), as_json=json)
     finish(result)

@@ -61,10 +61,10 @@ def run(
     given = arguments(package, parameters)
     for fault in (*check_names(package), *check_wiring(package), *check_inputs(package, given)):
         raise PipelineError(f"the package cannot run: {fault}")
-    images = _images(package, store, find_image)
-    notes = _notes(package, given, volumes, secrets)
+    images = find_images(package, store, find_image)
+    notes = check_lent(package, given, volumes, secrets)
     began, name = time.time(), time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    folder = _folder(runs, f"{name}-{package.digest.removeprefix('sha256:')[:12]}")
+    folder = new_folder(runs, f"{name}-{package.digest.removeprefix('sha256:')[:12]}")
     record = Record(progress)
     around = RunContext(
         folder=folder, sandbox=choose(engine, store), store=store, images=images,
@@ -81,19 +81,9 @@ def run(
         slots=threading.Semaphore(jobs), record=record,
     )  # fmt: skip
     ends: list[Outcome] = []
-    over = threading.Event()
-
-    def work() -> None:
-        try:
-            ends.append(Graph(package.spec, around).root(given))
-        finally:
-            over.set()
-
-    with _noticed() as signals:
-        threading.Thread(target=work).start()
-        while not over.wait(0.05):
-            if signals and not around.stop.is_set():
-                around.stop_all()
+    interrupted = to_the_end(
+        lambda: ends.append(Graph(package.spec, around).root(given)), around.stop_all
+    )
     end = ends[0] if ends else Outcome("failed", error="the run ended by a defect; see above")
     try:
         _settle(around, began)
@@ -106,17 +96,42 @@ def run(
         artifacts=end.artifacts, parameters=given, notes=notes, seconds=time.time() - began,
         error=end.error,
     )  # fmt: skip
-    try:
-        result.page.write_text(page.render(package.name, result))
-        (folder / "run.json").write_text(json.dumps(page.document(result), indent=1))
-    except OSError as error:
-        raise PipelineError(
-            f"the run ended ({result.state}), but writing its page to {folder} failed "
-            f"({error.strerror}); {places.advice(error)}"
-        ) from None
-    if signals:
+    write(package.name, result)
+    if interrupted:
         raise KeyboardInterrupt
     return result
+
+
+def write(name: str, result: Result) -> None:
+    """Write a run's page and facts into its folder; raises PipelineError where that fails."""
+    try:
+        result.page.write_text(page.render(name, result))
+        (result.folder / "run.json").write_text(json.dumps(page.document(result), indent=1))
+    except OSError as error:
+        raise PipelineError(
+            f"the run ended ({result.state}), but writing its page to {result.folder} failed "
+            f"({error.strerror}); {places.advice(error)}"
+        ) from None
+
+
+def to_the_end(work: Callable[[], object], stop: Callable[[], object]) -> bool:
+    """Do `work` in a thread; at Ctrl-C `stop`, which must end it. Tell whether that was so."""
+    over = threading.Event()
+
+    def working() -> None:
+        try:
+            work()
+        finally:
+            over.set()
+
+    with _noticed() as signals:
+        threading.Thread(target=working).start()
+        stopped = False
+        while not over.wait(0.05):
+            if signals and not stopped:
+                stopped = True
+                stop()
+    return bool(signals)
 
 
 def _settle(around: RunContext, began: float) -> None:
@@ -152,7 +167,7 @@ def _noticed() -> Iterator[list[int]]:
             signal.signal(number, earlier)
 
 
-def _folder(runs: Path, name: str) -> Path:
+def new_folder(runs: Path, name: str) -> Path:
     """Make the folder of a run, which only its owner may read, and `runs` where that is missing."""
     for number in range(1, 1000):
         folder = runs / (name if number == 1 else f"{name}-{number}")
@@ -169,7 +184,7 @@ def _folder(runs: Path, name: str) -> Path:
     raise PipelineError(f"{runs} has too many runs called {name}")
 
 
-def _images(
+def find_images(
     package: Package, store: Store, find_image: Callable[[str], oci.Image | None]
 ) -> dict[str, oci.Image]:
     images = {}
@@ -192,7 +207,7 @@ def _images(
     return images
 
 
-def _notes(
+def check_lent(
     package: Package,
     given: Mapping[str, Any],
     volumes: Mapping[str, Volume],
