@@ -256,7 +256,7 @@ def execute(
             from pipeline.backend import programs, runner
 
             return runner.run(
-                loaded, store, programs.bring(driver, launcher, store, lambda name: find(str(name))),
+                loaded, store, programs.bring(driver, launcher, store, find),
                 parameters=given, volumes=folders, secrets=secrets or {}, runs=place, jobs=jobs,
                 publish=publish, use_cache=use_cache, find_image=find, progress=progress, say=say,
             )  # fmt: skip

@@ -13,7 +13,7 @@ from builder.store import Store
 from tests import registries
 
 # A plate that cannot be handed on; KFP's own programs, which only a person can bring; and one that
-# takes Go minutes to compile: on the two busy cores where that was tried, three quarters of an hour.
+# takes Go minutes to compile: three quarters of an hour on the two busy cores where it was tried.
 MAY_LACK = ("BBBC013", "cosign is missing", "PLATELINE_KFP_DRIVER")
 
 

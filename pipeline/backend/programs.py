@@ -27,7 +27,7 @@ class Programs:
 
 
 def bring(
-    driver: str, launcher: str, store: Store, pull: Callable[[Reference], oci.Image]
+    driver: str, launcher: str, store: Store, pull: Callable[[str], oci.Image]
 ) -> Programs:
     """Return the programs that the options `--driver` and `--launcher` name.
 
@@ -51,13 +51,13 @@ def bring(
     return Programs(**found)
 
 
-def _from_image(given: str, store: Store, pull: Callable[[Reference], oci.Image]) -> Path:
+def _from_image(given: str, store: Store, pull: Callable[[str], oci.Image]) -> Path:
     reference = Reference.parse(given)
     try:
         image = store.image(reference.digest)
         folder = unpack.whole(store, image)
     except BuilderError:
-        image = pull(reference)
+        image = pull(given)
         folder = unpack.whole(store, image)
     words = image.config.get("config", {}).get("Entrypoint") or []
     path = str(words[0]).strip("/") if words else ""
