@@ -11,6 +11,8 @@ _DIGITS = VERSION.replace(".", "")
 TAG = f"cp{_DIGITS}"
 # What names a file of byte-code: PEP 3147.
 CACHE_TAG = f"cpython-{_DIGITS}"
+# What a file of a module may end with: importlib.machinery.all_suffixes() on linux-amd64.
+SUFFIXES = (f".cpython-{_DIGITS}-x86_64-linux-gnu.so", ".abi3.so", ".so", ".py", ".pyc")
 # Where wheels go, below the prefix of an environment.
 SITE = f"lib/python{VERSION}/site-packages"
 # The Debian package of the program, and where it and its loader are in it.

@@ -13,6 +13,7 @@ import io
 import lzma
 import os
 import posixpath
+import re
 import stat
 import struct
 import zipfile
@@ -40,6 +41,8 @@ from builder.packages import bytecode, python
 if TYPE_CHECKING:
     from installer.scripts import ScriptSection
 
+# A folder, or a file that some Python imports: `name/…`, name.py, name.so, name.<tag>.so.
+_MODULE = re.compile(r"([^\W\d]\w*)(?:/.+|\.py|(?:\.[\w-]+)?\.so)")
 _NOT_A_WHEEL = (
     zipfile.BadZipFile, KeyError, ValueError, AssertionError, NotImplementedError, InstallerError,
     InvalidRecordEntry, configparser.Error, struct.error, OSError, EOFError, zlib.error,
@@ -112,7 +115,34 @@ def _installed(path: Path, prefix: str) -> LayerDestination:
             f"{path.name}: not a wheel that can be installed "
             f"({type(error).__name__}: {error}); ask its publisher, or pin another version"
         ) from None
+    site = posixpath.join(prefix, python.SITE) + "/"
+    there = {p.removeprefix(site) for p in destination.entries if p.startswith(site)}
+    archive = [p for p in source.modules() if ".dist-info/RECORD" not in p]
+    if lost := [*lost_modules(archive, there), *sorted({*archive} - there)]:
+        raise BuilderError(
+            f"{path.name}: Python {python.VERSION} would not find {', '.join(lost[:5])} in the "
+            "image, though the wheel has it; pin a version whose wheel is made for this Python"
+        )
     return destination
+
+
+def lost_modules(archive: Iterable[str], installed: Iterable[str]) -> list[str]:
+    """Return the top-level modules among `archive` that the images' Python finds not `installed`.
+
+    Both are paths from site-packages; a module is a folder, or a file that any Python could take
+    for one. Source: https://docs.python.org/3/reference/import.html#the-path-based-finder.
+
+    >>> lost_modules(["a/__init__.py", "b.cpython-27-x86_64-linux-gnu.so"], ["a/__init__.py"])
+    ['b']
+    """
+    wanted = {match[1] for path in archive if (match := _MODULE.fullmatch(path))}
+    found = set()
+    for path in installed:
+        first, slash, _ = path.partition("/")
+        name = first.partition(".")[0]
+        if slash or first.removeprefix(name) in python.SUFFIXES:
+            found.add(name if not slash else first)
+    return sorted(wanted - found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +195,17 @@ class _Source(WheelFile):
             name, _, encoded = value.partition("=")
             if name == "sha256":
                 yield path, urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+
+    def modules(self) -> Iterator[str]:
+        """Yield the files of the archive that belong into site-packages, from there on."""
+        for info in self.archive.infolist():
+            first, _, rest = info.filename.partition("/")
+            scheme, _, below = rest.partition("/")
+            if first.endswith(".data"):
+                if scheme in ("purelib", "platlib") and not info.is_dir():
+                    yield below
+            elif not info.is_dir() and "__pycache__" not in info.filename.split("/"):
+                yield info.filename
 
     def get_contents(self) -> Iterator[tuple[tuple[str, str, str], BinaryIO, bool]]:
         """Yield each file, a `.data` folder under the name that the wheel's own name asks for.

@@ -24,7 +24,7 @@ from builder.oci import layer
 from builder.oci.entry import Entry
 from builder.packages import bytecode, wheels
 from builder.packages.python import SITE
-from builder.packages.wheel_layout import unpack
+from builder.packages.wheel_layout import LayerDestination, lost_modules, unpack
 from tests.builder import locks
 
 NOBODY = bytecode.Interpreter(key="none", run=lambda _script, _records: b"")
@@ -151,6 +151,58 @@ def test_folders_of_tests_stay_whole(tmp_path: Path) -> None:
     names = {"p/tests/__init__.py", "p/tests/helpers.py", "p/data/tests/cases.json", "tests/a.py"}
     found = installed(wheel(tmp_path, dict.fromkeys(names, b"1")))
     assert {f"{SITE}/{name}" for name in names} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("archive", "lost"),
+    [
+        (["a.py", "b/__init__.py", "space/inner/x.py", "c.abi3.so", "d.so"], []),
+        (["a-1.0.dist-info/METADATA", "a-stubs/__init__.pyi", "a.pth", "README"], []),
+        ([f"a.cpython-{v}-x86_64-linux-gnu.so" for v in (312, 313)], []),
+        (["a.cpython-312-x86_64-linux-gnu.so", "b.py"], ["a"]),
+        (["a.cpython-313-aarch64-linux-gnu.so"], ["a"]),
+        (["a.pypy310-pp73-x86_64-linux-gnu.so", "a/__init__.py"], []),
+    ],
+)
+def test_a_module_that_the_images_python_would_not_find_is_lost(
+    archive: list[str], lost: list[str]
+) -> None:
+    assert lost_modules(archive, archive) == lost
+
+
+@given(
+    st.lists(st.sampled_from(["a.py", "b/__init__.py", "c/x.so", "d.abi3.so"]), unique=True),
+    st.data(),
+)
+def test_what_is_not_installed_is_lost(archive: list[str], data: st.DataObject) -> None:
+    kept = data.draw(st.lists(st.sampled_from(archive), unique=True)) if archive else []
+    gone = {path.partition("/")[0].partition(".")[0] for path in {*archive} - {*kept}}
+    assert lost_modules(archive, kept) == sorted(gone)
+
+
+def test_a_wheel_for_another_python_stops_the_build(tmp_path: Path) -> None:
+    path = wheel(tmp_path, {"p/__init__.py": b"", "_p.cpython-312-x86_64-linux-gnu.so": b""})
+    with pytest.raises(BuilderError, match=r"^p-1.0-py3-none-any.whl: Python .* not find _p in"):
+        list(unpack(path, "opt", NOBODY))
+
+
+@pytest.mark.parametrize("name", ["p/tests/__init__.py", "p-1.0.data/purelib/q.py"])
+def test_a_file_of_a_wheel_that_does_not_arrive_stops_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    add = LayerDestination._add
+
+    def forget(self: LayerDestination, entry: Entry, path: str, sha256: bytes = b"") -> object:
+        found = add(self, entry, path, sha256)
+        if entry.path.endswith(("tests/__init__.py", "q.py")):
+            del self.entries[entry.path]
+        return found
+
+    path = wheel(tmp_path, {"p/__init__.py": b"", name: b""})
+    assert any(e.path.endswith(name.rpartition("/")[2]) for e in unpack(path, "opt", NOBODY))
+    monkeypatch.setattr(LayerDestination, "_add", forget)
+    with pytest.raises(BuilderError, match="would not find "):
+        list(unpack(path, "opt", NOBODY))
 
 
 def test_the_record_is_true(tmp_path: Path) -> None:
