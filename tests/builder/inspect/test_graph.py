@@ -100,14 +100,17 @@ def test_a_file_that_is_gone_touches_what_copied_it(repository: Workspace, store
     assert found == {"a": False, "b": True, "c": True}
 
 
-def test_recipes_that_could_not_be_read_then_count_as_touched(
-    repository: Workspace, store: Store
+@pytest.mark.parametrize("again", [True, False], ids=["mended since", "still bad"])
+def test_a_recipe_that_could_not_be_read_counts_as_touched_and_no_other(
+    repository: Workspace, store: Store, again: bool
 ) -> None:
-    (repository.root / "stages/c/Dockerfile").write_text("RUN no\n")
+    (repository.root / "stages/c/Dockerfile").write_text("FROM scratch\nRUN no\n")
     command = "-c user.name=n -c user.email=e commit -q -a -m second"
     subprocess.run(["git", *command.split()], cwd=repository.root, check=True)
-    (repository.root / "stages/c/Dockerfile").write_text(RECIPES["stages/c/Dockerfile"])
-    assert all(changed_since(Workspace.load(repository.root), store, "HEAD").values())
+    if again:
+        (repository.root / "stages/c/Dockerfile").write_text(RECIPES["stages/c/Dockerfile"])
+    found = changed_since(Workspace.load(repository.root), store, "HEAD")
+    assert found == {"a": False, "b": False, "c": True}
 
 
 def test_the_working_tree_and_the_index_stay_as_they_are(
