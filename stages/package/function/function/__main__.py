@@ -9,7 +9,7 @@ import sys
 import uvloop
 from common.errors import StageError
 
-from .server import Server
+from .server import MetricsServer, Server, listen
 from .service import Service
 from .settings import Settings
 
@@ -18,14 +18,14 @@ async def serve(settings: Settings) -> None:
     """Listen, load the models, and serve until told to end; raises StageError."""
     service = Service(settings)
     try:
-        service.metrics.serve(settings.host, settings.metrics_port)
+        listening = listen(settings.host, settings.metrics_port)
     except OSError as error:
         raise StageError(
             f"cannot listen on {settings.host}:{settings.metrics_port} ({error.strerror}); "
             "set METRICS_PORT"
         ) from None
     server = Server(service)
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(MetricsServer(service).while_serving(listening, server.serve()))
     try:
         await asyncio.to_thread(service.load)
         print(f"ready: {len(service.models.models)} models on port {settings.port}", flush=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_asgi_app
 from prometheus_client.process_collector import ProcessCollector
 
 # One process serves, its threads share these, so that nothing needs to be summed.
@@ -38,6 +40,6 @@ class Metrics:
         self.requests.labels(*labels).inc()
         self.duration.labels(*labels).observe(seconds)
 
-    def serve(self, host: str, port: int) -> None:
-        """Answer on `port` from a thread of its own; raises OSError where it is taken."""
-        start_http_server(port, host, self.registry)
+    def app(self) -> Any:
+        """Return the ASGI application that tells them, whatever the path."""
+        return make_asgi_app(self.registry, disable_compression=True)

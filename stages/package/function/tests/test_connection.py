@@ -334,6 +334,37 @@ def test_many_requests_sent_at_once_are_no_long_head(function):
     assert found.count(b"HTTP/1.1 ") == 8_001
 
 
+# --- the port of the metrics ---
+
+
+def test_the_port_of_the_metrics_has_the_same_limits(function):
+    def ask(data):
+        with socket.create_connection(("127.0.0.1", function.metrics_port), timeout=60) as sending:
+            sending.sendall(data)
+            return b"".join(iter(lambda: sending.recv(65536), b""))
+
+    good = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    assert b"http_requests_in_flight" in ask(good + b"\r\n")
+    assert statuses(ask(b"GET /metrics HTTP/1.1\r\n\r\n")) == [400]
+    assert statuses(ask(good + b"X: " + b"y" * 70_000 + b"\r\n\r\n")) == [431]
+    assert statuses(ask(good + b"X: y\r\n" * 200 + b"\r\n")) == [431]
+
+
+def test_peers_that_send_no_head_to_the_port_of_the_metrics_are_dropped(function):
+    """A thread waited for each of them, for ever."""
+    with ExitStack() as stack:
+        peers = [
+            stack.enter_context(
+                socket.create_connection(("127.0.0.1", function.metrics_port), timeout=60)
+            )
+            for _ in range(50)
+        ]
+        for peer in peers:
+            peer.sendall(b"GET /metrics HTTP/1.1\r\n")
+        assert function.metrics()["http_requests_in_flight"] >= 0
+        assert [peer.recv(1) for peer in peers] == [b""] * 50
+
+
 def test_the_function_still_answers_after_all_that(function):
     until(lambda: function.metrics()["http_requests_in_flight"] == 0)
     assert function.ask(body=PICTURE).status == 200
