@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.spec import names
-from pipeline.spec.kubernetes import constant_name
+from pipeline.spec.kubernetes import constant_name, source
 from pipeline.spec.package import PINNED, Package, dags
 from pipeline.spec.rules.finding import Finding, Found, declared, texts
 
@@ -32,10 +32,14 @@ def check_names(package: Package) -> Found:
             "no control characters",
         )  # fmt: skip
     yield from _keys(package)
+    defaults = {
+        name: found.get("defaultValue", "")
+        for name, found in declared(package.spec["root"], "inputs", "parameters").items()
+    }
     for label, executor in package.spec["deploymentSpec"].get("executors", {}).items():
         yield from _executor(label, executor)
     for label, settings in package.kubernetes.items():
-        yield from _kubernetes(f"platforms.kubernetes.{label}", settings)
+        yield from _kubernetes(f"platforms.kubernetes.{label}", settings, defaults)
     yield from _store(package)
     for where, text in texts({**package.spec, "platforms.kubernetes": package.kubernetes}):
         if "\0" in text:
@@ -82,7 +86,7 @@ def _executor(label: str, executor: Mapping[str, Any]) -> Found:
         )  # fmt: skip
 
 
-def _kubernetes(where: str, settings: Mapping[str, Any]) -> Found:
+def _kubernetes(where: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Found:
     mounted: list[str] = []
     for setting, kind in _VOLUMES.items():
         for place, entry in _entries(where, settings, setting):
@@ -91,7 +95,7 @@ def _kubernetes(where: str, settings: Mapping[str, Any]) -> Found:
             yield from _refused(
                 f"{place}.subPath", "bad-path", names.sub_path, entry.get("subPath", "")
             )
-            if name := constant_name(entry, kind):
+            if name := _name(entry, kind, defaults):
                 yield from _refused(f"{place}.{kind}", "bad-name", names.label, f"the {kind}", name)
             if path.rstrip("/") in mounted:
                 yield Finding(
@@ -122,6 +126,17 @@ def _kubernetes(where: str, settings: Mapping[str, Any]) -> Found:
         yield from _refused(f"{place}.name", "bad-name", names.variable, entry.get("name", ""))
 
 
+def _name(entry: Mapping[str, Any], kind: str, defaults: Mapping[str, Any]) -> str:
+    """Return the name in `entry`, where a parameter holds it that of a run which leaves it out.
+
+    The compiler calls what it hands down to a loop or a condition pipelinechannel--<parameter>.
+    """
+    handed = str(source(entry, kind).get("componentInputParameter", ""))
+    return constant_name(entry, kind) or str(
+        defaults.get(handed.removeprefix("pipelinechannel--"), "")
+    )
+
+
 def _entries(
     where: str, settings: Mapping[str, Any], setting: str
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -145,7 +160,7 @@ def _store(package: Package) -> Found:
             yield from opens(f"{name}.{key}", definition.get("defaultValue"))
     for name, component in dags(package):
         for task, found in component["dag"].get("tasks", {}).items():
-            for key, source in found.get("inputs", {}).get("parameters", {}).items():
+            for key, given in found.get("inputs", {}).get("parameters", {}).items():
                 yield from opens(
-                    f"{name}.{task}.{key}", source.get("runtimeValue", {}).get("constant")
+                    f"{name}.{task}.{key}", given.get("runtimeValue", {}).get("constant")
                 )

@@ -44,7 +44,8 @@ def _labels(places: list[str]) -> str:
 
 def _pulls(package: Package) -> Found:
     hosts: dict[str, str] = {}
-    for label, image in package.images().items():
+    for label, executor in package.spec["deploymentSpec"].get("executors", {}).items():
+        image = executor.get("container", {}).get("image", "localhost/")
         host = image.partition("/")[0] if "/" in image else "docker.io"
         if image in STUBS or package.kubernetes.get(label, {}).get("imagePullSecret"):
             continue

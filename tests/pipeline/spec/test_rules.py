@@ -264,3 +264,13 @@ def test_the_task_lists_the_rules_and_refuses_an_unknown_backend():
     found = json.loads(task(str(GOOD)).stdout)
     assert (found["backend"], found["findings"]) == ("2.17", [])
     assert all(note["line"] > 1 and note["reason"] for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("claim", "found"),
+    [("plates.2026", {"bad-name"}), ("c" * 64, {"bad-name"}), ("c" * 63, set()), ("", set())],
+)
+def test_a_claims_name_that_a_parameter_holds_is_one_that_a_volume_may_have(claim, found, tmp_path):
+    """The backend names the pod's volume after the claim, and a volume's name is a label."""
+    path = written(tmp_path, {"0/root/inputDefinitions/parameters/claim/defaultValue": claim})
+    assert rules_of(path)[0] == found
