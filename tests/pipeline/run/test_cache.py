@@ -193,3 +193,21 @@ def test_a_cache_that_cannot_be_written_fails_no_step(tmp_path):
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
         Cache(root).put("a" * 64, tmp_path / "out", {"parameters": {}, "artifacts": {}})
         assert Cache(root).get("a" * 64, tmp_path / "out", {}) is None
+
+
+def test_another_pipeline_with_the_same_step_takes_its_result(execute, image):
+    """Unlike the backend, whose key holds the pipeline's name; what is taken is the same."""
+
+    @dsl.container_component
+    def say():
+        return dsl.ContainerSpec(image, ["echo"], ["shared by two pipelines"])
+
+    states = []
+    for name in ("one", "other"):
+
+        @dsl.pipeline(name=name)
+        def pipeline():
+            say()
+
+        states.append(execute(pipeline, cache=True).steps["say"].state)
+    assert states == ["succeeded", "cached"]
