@@ -10,7 +10,7 @@ from typing import Any
 
 from cli.command import command
 from cli.output import INSECURE_HELP, JSON_HELP, facts, say
-from cli.pipeline import PACKAGE, pairs
+from cli.pipeline import PACKAGE, SETTINGS_HELP, cluster_settings, pairs
 from cli.server import SERVER_HELP, reached
 
 FILE_HELP = f"a compiled package, for example {PACKAGE}"
@@ -62,7 +62,8 @@ def lint(
         "param": "a parameter, name=value; once for each",
         "experiment": "the experiment that the run belongs to",
         "run-name": "the run's name; one of that name that is there is followed, not started again",
-        "service-account": "what the pods run as (the server's default)",
+        "service-account": "what the pods run as (that of the settings, or the server's default)",
+        "settings": SETTINGS_HELP,
         "wait": "follow the run to its end; exit with 1 where it did not succeed",
         "fetch": "a new folder for artifacts, logs and the page of the run (waits for its end)",
         "cancel-on-interrupt": "end the run on the server on Ctrl-C (without it, it goes on)",
@@ -87,6 +88,7 @@ def submit(
     cron: str = "",
     at_once: int = 1,
     service_account: str = "",
+    settings: str = "",
     namespace: str = "",
     kfp_namespace: str = "kubeflow",
     kubeconfig: str = "",
@@ -113,7 +115,8 @@ def submit(
     ) as access:  # fmt: skip
         done = submission.submit(
             Path(file), access, parameters=pairs(param, "param"), experiment=experiment,
-            run_name=run_name, service_account=service_account,
+            run_name=run_name,
+            service_account=service_account or cluster_settings(settings).service_account,
             schedule=submission.Schedule(cron, at_once) if cron else None,
             check_registry=not skip_registry, insecure=insecure, said=say,
         )  # fmt: skip

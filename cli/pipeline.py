@@ -89,7 +89,19 @@ def pin_in_registry(
     return Pinned(store, workspace, built, named)
 
 
-def make_package(pinned: Pinned, gpus: int, builder: str, output: str) -> Any:
+SETTINGS_HELP = "the settings file with the table [cluster] (plateline.toml, where it is there)"
+
+
+def cluster_settings(path: str) -> Any:
+    """Return the table [cluster] of a settings file; without a name, of plateline.toml if any."""
+    from pipeline.definition.cluster import FILE, Cluster, read
+
+    if not path and not (ROOT / FILE).exists():
+        return Cluster()
+    return read(Path(path) if path else ROOT / FILE)
+
+
+def make_package(pinned: Pinned, gpus: int, builder: str, output: str, settings: str = "") -> Any:
     """Compile with the pinned images and write the package to `output`."""
     from pipeline.definition.pipelines import definition
     from pipeline.definition.settings import Settings
@@ -98,7 +110,7 @@ def make_package(pinned: Pinned, gpus: int, builder: str, output: str) -> Any:
     from pipeline.spec.compile import compile_package, write
 
     made_from = materials.collect(pinned.workspace, pinned.built)
-    chosen = definition(Settings(gpus, builder))
+    chosen = definition(Settings(gpus, builder, cluster_settings(settings)))
     compiled = compile_package(chosen, pinned.pins, made_from, pinned.store)
     write(compiled.data, Path(output))
     remember(pinned.store, ROOT, compiled.digest)
@@ -112,6 +124,7 @@ def make_package(pinned: Pinned, gpus: int, builder: str, output: str) -> Any:
         "allow-local": "pin the images of this machine's store, for a run on this machine",
         "gpus": "GPUs a train step",
         "builder": "who builds the servable image: registry (no daemon) or docker (its socket)",
+        "settings": SETTINGS_HELP,
         "insecure": INSECURE_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
@@ -123,6 +136,7 @@ def compile(  # noqa: A001 - the task's name
     allow_local: bool = False,
     gpus: int = 0,
     builder: str = "registry",
+    settings: str = "",
     insecure: bool = False,
     jobs: int = 2,
     json: bool = False,
@@ -138,7 +152,7 @@ def compile(  # noqa: A001 - the task's name
             "give --registry HOST/PREFIX, or --allow-local for `invoke run` on this machine"
         )
     pinned = pin_in_registry(registry, jobs, insecure=insecure) if registry else pin_local(jobs)
-    compiled = make_package(pinned, gpus, builder, output)
+    compiled = make_package(pinned, gpus, builder, output, settings)
     found = {
         "package": output,
         "digest": compiled.digest,

@@ -15,6 +15,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from pipeline.definition.claims import IMAGES_CLAIM, SECRET, SOCKET_CLAIM, WORKDIR_CLAIM
+from pipeline.definition.cluster import Cluster, config, declared, put
 from pipeline.definition.settings import Settings
 from pipeline.definition.stages import row
 from pipeline.spec.kubernetes import NETWORK_LABEL
@@ -34,6 +35,9 @@ def _container(images: Mapping[str, str], step: str) -> dsl.ContainerSpec:
 
 def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
     """Return the pipeline whose steps run `images`: target -> repository@sha256:…"""
+
+    def finish(task: dsl.PipelineTask, step: str) -> None:
+        _finish(task, step, images, settings.cluster)
 
     @dsl.container_component
     def scan(
@@ -183,7 +187,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 metrics=metrics,
                 report=report,
             )
-            _finish(packaged, images, "package")
+            finish(packaged, "package")
             kubernetes.use_secret_as_volume(
                 packaged, SECRET, f"/var/run/secrets/{SECRET}", optional=True
             )
@@ -192,9 +196,12 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 kubernetes.mount_pvc(packaged, SOCKET_CLAIM, "/var/run/docker.sock")
         with dsl.Elif(on_reject == "fail", name="rejected"):
             rejected = reject(f1_threshold=f1_threshold)
-            _finish(rejected, images, "reject")
+            finish(rejected, "reject")
 
-    @dsl.pipeline(name=NAME, description="From a microscopy plate to a validated, packaged model.")
+    @dsl.pipeline(
+        name=NAME, description="From a microscopy plate to a validated, packaged model.",
+        pipeline_config=config(settings.cluster),
+    )  # fmt: skip
     def plateline(
         plate_path: str = "bbbc/BBBC014/BBBC014_v1_images",
         plate_layout: str = "bbbc014",
@@ -256,7 +263,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
             model_repo=model_repo,
             package_digest=package_digest,
         )
-        _finish(ending, images, "summary")
+        finish(ending, "summary")
         # Taken from the cache it would tell how another run ended.
         ending.set_caching_options(False)
         with dsl.ExitHandler(ending, name="plate-to-model"):
@@ -269,7 +276,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 checkpoint_train=checkpoint_train,
                 checkpoint_validate=checkpoint_validate,
             )
-            _finish(scanned, images, "scan")
+            finish(scanned, "scan")
             # It says what lies in the claims now, which is not in the cache key.
             scanned.set_caching_options(False)
             kubernetes.mount_pvc(scanned, IMAGES_CLAIM, "/mnt/images")
@@ -284,7 +291,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 checkpoints_digest=scanned.outputs["checkpoints"],
                 fresh=fresh,
             )
-            _finish(prepared, images, "prepare")
+            finish(prepared, "prepare")
             kubernetes.mount_pvc(prepared, IMAGES_CLAIM, "/mnt/images")
             kubernetes.mount_pvc(prepared, WORKDIR_CLAIM, "/mnt/workspace")
             with dsl.ParallelFor(prepared.outputs["folds"], name="folds") as fold:
@@ -304,7 +311,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                     tiles_digest=prepared.outputs["digest"],
                     tiles=prepared.outputs["tiles"],
                 )
-                _finish(trained, images, "train")
+                finish(trained, "train")
                 kubernetes.mount_pvc(trained, WORKDIR_CLAIM, "/mnt/workspace")
                 if settings.gpus:
                     trained.set_accelerator_type("nvidia.com/gpu")
@@ -320,7 +327,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 tiles=prepared.outputs["tiles"],
                 models=dsl.Collected(trained.outputs["model"]),
             )
-            _finish(judged, images, "validate")
+            finish(judged, "validate")
             kubernetes.mount_pvc(judged, WORKDIR_CLAIM, "/mnt/workspace")
             gate(
                 passed=judged.outputs["passed"],
@@ -339,9 +346,9 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
     return plateline
 
 
-def _finish(task: dsl.PipelineTask, images: Mapping[str, str], step: str) -> None:
-    """Give a task its resources, limits, user and name of its image."""
-    stage = row(step)
+def _finish(task: dsl.PipelineTask, step: str, images: Mapping[str, str], cluster: Cluster) -> None:
+    """Give a task its resources, limits, user, name of its image, and place in the cluster."""
+    stage = declared(cluster, step)
     task.set_cpu_request(stage.cpu[0]).set_cpu_limit(stage.cpu[1])
     task.set_memory_request(stage.memory[0]).set_memory_limit(stage.memory[1])
     if stage.retries:
@@ -358,3 +365,4 @@ def _finish(task: dsl.PipelineTask, images: Mapping[str, str], step: str) -> Non
     kubernetes.set_security_context(
         task, run_as_user=_NONROOT, run_as_group=_NONROOT, run_as_non_root=True
     )
+    put(task, cluster, step)

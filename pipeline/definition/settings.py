@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pipeline.definition.cluster import Cluster
 from pipeline.errors import PipelineError
 
 BUILDERS = ("registry", "docker")
@@ -11,10 +12,14 @@ BUILDERS = ("registry", "docker")
 
 @dataclass(frozen=True)
 class Settings:
-    """What is fixed when the pipeline is compiled: GPUs a train step, and who builds the image."""
+    """What is fixed when the pipeline is compiled.
+
+    GPUs a train step, who builds the image, and what the cluster wants.
+    """
 
     gpus: int = 0
     builder: str = "registry"
+    cluster: Cluster = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
         if self.gpus < 0:
