@@ -175,6 +175,7 @@ def _followed(
         "service-account": "what the pods run as",
         "kubeconfig": "the kubeconfig ($KUBECONFIG, or ~/.kube/config)",
         "skip-pull": "start no pod to try whether the nodes can pull the images",
+        "skip-claims": "start no pod to try whether the package's user can write to each claim",
         "json": JSON_HELP,
     },
 )
@@ -187,6 +188,7 @@ def preflight(
     service_account: str = "pipeline-runner",
     kubeconfig: str = "",
     skip_pull: bool = False,
+    skip_claims: bool = False,
     json: bool = False,
 ) -> None:
     """Ask a cluster for all that a package needs: claims, secret, GPU, images, the API."""
@@ -202,7 +204,7 @@ def preflight(
     if local:
         checks = _folders(package, local)
     else:
-        checks = ask(package, cluster, pull=not skip_pull, said=say)
+        checks = ask(package, cluster, pull=not skip_pull, write=not skip_claims, said=say)
     rows = [("", "what", "found", "to do")]
     rows += [(check.state, check.what, check.found, check.remedy) for check in checks]
     facts({"checks": [asdict(check) for check in checks]}, rows, as_json=json)

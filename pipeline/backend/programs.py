@@ -26,9 +26,7 @@ class Programs:
     launcher: Path
 
 
-def bring(
-    driver: str, launcher: str, store: Store, pull: Callable[[str], oci.Image]
-) -> Programs:
+def bring(driver: str, launcher: str, store: Store, pull: Callable[[str], oci.Image]) -> Programs:
     """Return the programs that the options `--driver` and `--launcher` name.
 
     An image is pulled, its blobs checked, and its entry point is the program, as in KFP's images.

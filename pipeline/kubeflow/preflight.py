@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.definition.claims import SECRET, SOCKET_CLAIM
+from pipeline.definition.claims import IMAGES_CLAIM, SECRET, SOCKET_CLAIM
+from pipeline.kubeflow.claim_pod import Mounted, try_claim
 from pipeline.kubeflow.cluster import MISSING, NOTE, OK, Check, Cluster, connect, speaking
 from pipeline.kubeflow.trial_pod import pull_images
 from pipeline.spec.kubernetes import NAMED, known_name
@@ -17,28 +20,40 @@ _KEYS = {SECRET: "config.json"}  # what the package stage reads
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a package asks for: secret -> whether it may lack, resource -> how many a pod."""
+    """What a package asks for: secret -> whether it may lack, resource -> how many a pod.
 
-    claims: tuple[str, ...]
+    `pull_secrets` are those that its pods show to registries.
+    """
+
+    claims: tuple[Mounted, ...]
     secrets: Mapping[str, bool]
     accelerators: Mapping[str, int]
     images: tuple[str, ...]
+    pull_secrets: tuple[str, ...] = ()
 
 
 def needs(package: Package) -> Needs:
     """Read what the package asks for; names that only a run knows are left out."""
     declared = package.spec["root"].get("inputDefinitions", {}).get("parameters", {})
     defaults = {name: found.get("defaultValue", "") for name, found in declared.items()}
-    claims: set[str] = set()
+    claims: dict[tuple[str, str], Mounted] = {}
     secrets: dict[str, bool] = {}
-    for settings in package.kubernetes.values():
+    pulls: set[str] = set()
+    for label, settings in sorted(package.kubernetes.items()):
+        user = settings.get("securityContext", {})
         for key, kind in NAMED.items():
             for entry in settings.get(key, []):
                 name = known_name(entry, kind, defaults)
                 if name and kind == "pvcName":
-                    claims.add(name)
+                    mounted = Mounted(
+                        name, package.images().get(label, ""), _number(user, "runAsUser"),
+                        _number(user, "runAsGroup"), writes=name != IMAGES_CLAIM,
+                    )  # fmt: skip
+                    claims.setdefault((name, mounted.who), mounted)
                 elif name:
                     secrets[name] = secrets.get(name, True) and bool(entry.get("optional"))
+        found = (known_name(e, "secretName", defaults) for e in settings.get("imagePullSecret", []))
+        pulls |= set(filter(None, found))
     accelerators: dict[str, int] = {}
     for executor in package.spec["deploymentSpec"].get("executors", {}).values():
         asked = executor.get("container", {}).get("resources", {}).get("accelerator", {})
@@ -47,7 +62,12 @@ def needs(package: Package) -> Needs:
         if kind and count.isdigit():
             accelerators[kind] = max(int(count), accelerators.get(kind, 0))
     images = tuple(sorted({*package.images().values()} - STUBS))
-    return Needs(tuple(sorted(claims)), secrets, accelerators, images)
+    mounts = tuple(claims[key] for key in sorted(claims))
+    return Needs(mounts, secrets, accelerators, images, tuple(sorted(pulls)))
+
+
+def _number(found: Mapping[str, Any], key: str) -> int | None:
+    return int(found[key]) if key in found else None
 
 
 def preflight(
@@ -55,11 +75,14 @@ def preflight(
     cluster: Cluster,
     *,
     pull: bool = True,
+    write: bool = True,
     pull_seconds: float = 600.0,
     pause: float = 2.0,
     said: Callable[[str], None] = lambda _: None,
 ) -> list[Check]:
-    """Ask the cluster for all that `package` needs; `pull` starts one pod to try its images.
+    """Ask the cluster for all that `package` needs.
+
+    `pull` starts one pod to try its images, `write` then one for each claim to try its folder.
 
     Raises PipelineError where the cluster does not answer, or does not let in.
     """
@@ -73,12 +96,21 @@ def preflight(
         checks = [Check("Kubernetes", OK, f"{version.git_version} answers")]
         checks.append(_namespace(core, cluster))
         checks.append(_kubeflow(core, cluster))
-        checks += [_claim(core, cluster, name) for name in wanted.claims]
+        claims = {one.name: _claim(core, cluster, one.name) for one in wanted.claims}
+        checks += claims.values()
         checks += [_secret(core, cluster, *found) for found in wanted.secrets.items()]
+        checks += [_pull_secret(core, cluster, name) for name in wanted.pull_secrets]
         checks += [_accelerator(core, *found) for found in wanted.accelerators.items()]
-        if pull and all(check.state != MISSING for check in checks[:2]):
+        usable = all(check.state != MISSING for check in checks[:2])
+        secrets = wanted.pull_secrets
+        if pull and usable:
             said(f"pulling {len(wanted.images)} images on a node; the first time takes minutes")
-            checks += pull_images(core, cluster, wanted.images, pull_seconds, pause)
+            checks += pull_images(core, cluster, wanted.images, pull_seconds, pause, secrets)
+        for one in wanted.claims:
+            socket = one.name == SOCKET_CLAIM
+            if write and usable and claims[one.name].state != MISSING and one.image and not socket:
+                said(f"trying the claim {one.name} as {one.who}")
+                checks.append(try_claim(core, cluster, one, secrets, pull_seconds, pause))
     return checks
 
 
@@ -154,6 +186,30 @@ def _secret(core: Any, cluster: Cluster, name: str, optional: bool) -> Check:
             f"kubectl delete secret {name} -n {cluster.namespace}, then {make}",
         )  # fmt: skip
     return Check(what, OK, f"there, with {key}" if key else "there")
+
+
+def _pull_secret(core: Any, cluster: Cluster, name: str) -> Check:
+    """Check a secret with which a kubelet pulls images: its type, and that it is JSON with logins.
+
+    https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets.
+    """
+    what, key = f"pull secret {name}", ".dockerconfigjson"
+    make = (
+        f"kubectl create secret docker-registry {name} -n {cluster.namespace} "
+        "--docker-server=HOST --docker-username=USER --docker-password=PASSWORD"
+    )
+    found = _read(core.read_namespaced_secret, name, cluster.namespace)
+    if found is None:
+        return Check(what, MISSING, "not there", make)
+    again = f"kubectl delete secret {name} -n {cluster.namespace}, then {make}"
+    if found.type != "kubernetes.io/dockerconfigjson" or key not in (found.data or {}):
+        return Check(what, MISSING, f"it is of type {found.type}, which no kubelet reads", again)
+    try:
+        hosts = json.loads(base64.b64decode(found.data[key]))["auths"]
+        named = ", ".join(sorted(hosts)) or "no registry"
+    except (ValueError, KeyError, TypeError):
+        return Check(what, MISSING, f"its {key} is not a Docker config with `auths`", again)
+    return Check(what, OK, f"there, for {named}")
 
 
 def _accelerator(core: Any, kind: str, count: int) -> Check:

@@ -15,13 +15,16 @@ _NOT_PULLED = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImage
 
 
 def pull_images(
-    core: Any, cluster: Cluster, images: tuple[str, ...], seconds: float, pause: float
-) -> list[Check]:
+    core: Any, cluster: Cluster, images: tuple[str, ...], seconds: float, pause: float,
+    secrets: tuple[str, ...] = (),
+) -> list[Check]:  # fmt: skip
     """Start a pod of `images`, wait up to `seconds` for each one's fate, and delete the pod."""
     from kubernetes.client import ApiException
 
     try:
-        name = core.create_namespaced_pod(cluster.namespace, _pod(cluster, images)).metadata.name
+        name = core.create_namespaced_pod(
+            cluster.namespace, _pod(cluster, images, secrets)
+        ).metadata.name
     except ApiException as error:
         if error.status not in (403, 404, 422):
             raise
@@ -63,8 +66,8 @@ def _pulled(image: str, state: Any) -> Check | None:
     if state.waiting is not None and state.waiting.reason in _NOT_PULLED:
         return Check(
             what, MISSING, f"{state.waiting.reason}: {(state.waiting.message or '')[:200]}",
-            "push it (`invoke push-images`), let the nodes reach the registry, or give the "
-            "service account an imagePullSecret",
+            "push it (`invoke push-images`), let the nodes reach the registry, or name an "
+            "imagePullSecret (image-pull-secrets in plateline.toml)",
         )  # fmt: skip
     # The command does not exist, so a container that failed to start had its image.
     started = state.terminated is not None or state.running is not None
@@ -84,7 +87,7 @@ def _unschedulable(pod: Any) -> Check | None:
     return None
 
 
-def _pod(cluster: Cluster, images: tuple[str, ...]) -> dict[str, Any]:
+def _pod(cluster: Cluster, images: tuple[str, ...], secrets: tuple[str, ...]) -> dict[str, Any]:
     """Return a pod that pulls `images` and ends; the `restricted` security standard allows it."""
     return {
         "metadata": {"generateName": "plateline-preflight-", "labels": {"app": "plateline"}},
@@ -92,6 +95,7 @@ def _pod(cluster: Cluster, images: tuple[str, ...]) -> dict[str, Any]:
             "restartPolicy": "Never",
             "serviceAccountName": cluster.service_account,
             "automountServiceAccountToken": False,
+            "imagePullSecrets": [{"name": name} for name in secrets],
             "securityContext": {
                 "runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER,
                 "seccompProfile": {"type": "RuntimeDefault"},

@@ -12,6 +12,7 @@ from tests.pipeline.fake_server import Answer, FakeServer
 PULLED = {"terminated": {"exitCode": 128, "reason": "StartError"}}
 STARTING = {"waiting": {"reason": "ContainerCreating"}}
 REFUSED = {"waiting": {"reason": "ImagePullBackOff", "message": "pull access denied"}}
+WRITABLE = {"uid": 65532, "gid": 65532, "mode": "0o755", "lists": True, "writes": True}
 
 
 class FakeKubernetes(FakeServer):
@@ -28,6 +29,8 @@ class FakeKubernetes(FakeServer):
         }
         self.pulls: dict[str, list[dict[str, Any]]] = {}
         self.conditions: list[dict[str, Any]] = []
+        # What the pod that tries a claim says: its termination message, None while it goes on.
+        self.claims: dict[str, str | None] = {}
         self.pods: dict[str, dict[str, Any]] = {}
         self.made: list[dict[str, Any]] = []
 
@@ -61,6 +64,16 @@ class FakeKubernetes(FakeServer):
                 return 200, self._running(self.pods[name])
             case "DELETE", ["api", "v1", "namespaces", _, "pods", name]:
                 return 200, self.pods.pop(name)
+            case "POST", ["api", "v1", "namespaces", _, collection]:
+                key = f"{collection}/{json.loads(body)['metadata']['name']}"
+                if key in self.objects:
+                    return 409, self.fault(409)
+                self.objects[key] = json.loads(body)
+                return 201, self.objects[key]
+            case "DELETE", ["api", "v1", "namespaces", _, collection, name] if (
+                f"{collection}/{name}" in self.objects
+            ):
+                return 200, self.objects.pop(f"{collection}/{name}")
             case "GET", ["api", "v1", "namespaces", _, collection, name]:
                 return self._found(f"{collection}/{name}")
             case "GET", ["api", "v1", "namespaces", name]:
@@ -71,7 +84,19 @@ class FakeKubernetes(FakeServer):
         found = self.objects.get(key)
         return (404, self.fault(404)) if found is None else (200, found)
 
+    def _tried(self, pod: dict[str, Any], claim: str) -> dict[str, Any]:
+        """Return the pod that tries a claim as it ended."""
+        message = self.claims.get(claim, json.dumps(WRITABLE))
+        if message is None:
+            return {**pod, "status": {"phase": "Pending"}}
+        ended = {"exitCode": 0, "reason": "Completed", "message": message}
+        status = {"name": "claim", "image": "", "imageID": "", "ready": False, "restartCount": 0,
+                  "state": {"terminated": ended}}  # fmt: skip
+        return {**pod, "status": {"phase": "Succeeded", "containerStatuses": [status]}}
+
     def _running(self, pod: dict[str, Any]) -> dict[str, Any]:
+        for volume in pod["spec"].get("volumes", []):
+            return self._tried(pod, volume["persistentVolumeClaim"]["claimName"])
         statuses = []
         for container in pod["spec"]["containers"]:
             states = self.pulls.get(container["image"], [PULLED])

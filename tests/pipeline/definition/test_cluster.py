@@ -139,7 +139,7 @@ def test_a_wrong_key_or_value_is_named_with_its_line(settings, text, number, wor
 @pytest.mark.parametrize("data", [b"[cluster", b"\xff", b"a = 1\na = 2", b"x" * (2 << 20)])
 def test_what_is_no_toml_is_said(tmp_path, data):
     (tmp_path / "plateline.toml").write_bytes(data)
-    with pytest.raises(PipelineError, match="plateline.toml"):
+    with pytest.raises(PipelineError, match=r"plateline\.toml"):
         read(tmp_path / "plateline.toml")
     with pytest.raises(PipelineError, match="--settings"):
         read(tmp_path / "none.toml")

@@ -19,7 +19,7 @@ def cases(c: SimpleNamespace, claim: str, secret: str, mark: str) -> dict[str, C
     @dsl.pipeline(name="variable")
     def variable() -> str:
         task = c.variable()
-        task.set_env_variable("PLATELINE_CONFORMANCE", "a b")
+        task.set_env_variable("TOLD", "a b")
         return task.output
 
     @dsl.pipeline(name="cache")
@@ -56,7 +56,7 @@ def cases(c: SimpleNamespace, claim: str, secret: str, mark: str) -> dict[str, C
     @dsl.pipeline(name="secret-variable")
     def secret_variable() -> str:
         task = c.variable()
-        kubernetes.use_secret_as_env(task, secret, {KEY: "PLATELINE_CONFORMANCE"})
+        kubernetes.use_secret_as_env(task, secret, {KEY: "TOLD"})
         return task.output
 
     return {

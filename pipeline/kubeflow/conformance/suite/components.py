@@ -150,7 +150,7 @@ def components(image: str) -> SimpleNamespace:
 
     @dsl.container_component
     def variable(said: dsl.OutputPath(str)):
-        return shell('mkdir -p "${0%/*}"; echo -n "$PLATELINE_CONFORMANCE" > "$0"', said)
+        return shell('mkdir -p "${0%/*}"; echo -n "$TOLD" > "$0"', said)
 
     @dsl.container_component
     def show(file: str, said: dsl.OutputPath(str)):
