@@ -17,6 +17,7 @@ from cli import (
     serving,
     signing,
     testing,
+    verification,
 )
 from cli.invocation import collection
 
@@ -42,7 +43,7 @@ GROUPS = {
         releases.release,
         releases.releases,
         releases.pull_release,
-        releases.verify_release,
+        verification.verify_release,
         releases.diff,
         signing.keygen,
     ),

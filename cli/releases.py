@@ -1,4 +1,4 @@
-"""The tasks about releases: publish, list, verify, get back, say what changed."""
+"""The tasks about releases: publish one, list them, get one back, say what changed."""
 
 from __future__ import annotations
 
@@ -175,63 +175,6 @@ def pull_release(
         [("package", "digest"), (output, digest)],
         as_json=json,
     )
-
-
-@command(
-    repeated=["key"],
-    help={
-        "release": "the package's digest, the release's, or a tag",
-        "key": "a public key that may have signed it; once for each (keys/*.pub of this workspace)",
-        "registry": REGISTRY_HELP,
-        "insecure": INSECURE_HELP,
-        "json": JSON_HELP,
-    },
-)
-def verify_release(
-    release: str,
-    key: list[str] = [],  # noqa: B006 - invoke reads it as a list
-    registry: str = "",
-    insecure: bool = False,
-    json: bool = False,
-) -> None:
-    """Say who signed a release and each image it reaches; exit with 1 where one is not signed."""
-    from builder.errors import BuilderError
-    from builder.signing.keys import FOLDER, read_public, trusted
-    from pipeline.release.verify import verify
-
-    keys = [read_public(Path(path)) for path in key] or [*trusted(ROOT)]
-    if not keys:
-        raise BuilderError(
-            f"no key was named, and the workspace trusts none; give --key FILE.pub, or put the "
-            f"public keys that you trust into {ROOT / FOLDER}"
-        )
-    prefix = named_registry(registry)
-    with opened(prefix, insecure=insecure) as (client, path):
-        checked = verify(client, path, release, keys)
-    rows = [("what", "digest", "signed by", "form")]
-    rows += [
-        (c.name, c.digest, ", ".join(map(str, c.signers)) or "NOT SIGNED", ", ".join(c.forms))
-        for c in checked
-    ]
-    unsigned = [c for c in checked if not c.signers]
-    found = {
-        "checked": [
-            {
-                "name": c.name, "digest": c.digest, "forms": c.forms, "problems": c.problems,
-                "signers": [{"name": key.name, "id": key.id} for key in c.signers],
-            }
-            for c in checked
-        ],
-        "unsigned": [c.name for c in unsigned],
-    }  # fmt: skip
-    facts(found, rows, as_json=json)
-    for each in checked:
-        for problem in each.problems:
-            say(f"{each.name}: a signature does not count ({problem})")
-    if unsigned:
-        names = ", ".join(c.name for c in unsigned)
-        say(f"error: not signed by {' or '.join(map(str, keys))}: {names}")
-        raise SystemExit(1)
 
 
 def _package(which: str, prefix: str, *, insecure: bool) -> bytes:

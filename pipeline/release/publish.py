@@ -33,7 +33,7 @@ from pipeline.spec import provenance
 
 RELEASE = "application/vnd.plateline.release.v1"
 PACKAGE = "application/vnd.plateline.package.v1"
-TITLE = "org.opencontainers.image.title"
+_TITLE = "org.opencontainers.image.title"
 _REVISION = "org.opencontainers.image.revision"
 _DIRTY = "plateline.dirty"
 
@@ -92,12 +92,12 @@ def publish(
             bills.append(attached)
     made = provenance.read(package)
     notes = {_REVISION: made["commit"], _DIRTY: "true" if made["dirty"] else "false"}
-    layer = oci.describe("application/yaml", package, annotations={TITLE: "plateline.yaml"})
+    layer = oci.describe("application/yaml", package, annotations={_TITLE: "plateline.yaml"})
     entry, _ = artifacts.put(registry, home, PACKAGE, layer, package)
     entries = [
         entry,
         *(
-            replace(image.manifest, annotations={TITLE: title})
+            replace(image.manifest, annotations={_TITLE: title})
             for title, image in sorted(images.items())
         ),
         *bills,
@@ -175,7 +175,7 @@ def _release(digest: str, index: Mapping[str, Any], tags: list[str]) -> Release:
         commit=notes.get(_REVISION, ""),
         dirty=notes.get(_DIRTY) != "false",
         images={
-            entry["annotations"][TITLE]: entry["digest"]
+            entry["annotations"][_TITLE]: entry["digest"]
             for entry in index["manifests"]
             if not entry.get("artifactType")
         },
@@ -220,6 +220,18 @@ def find(registry: Registry, path: str, which: str) -> tuple[str, list[oci.Descr
             "find out who may push there"
         )
     return digest, entries
+
+
+def named_images(entries: Sequence[oci.Descriptor]) -> dict[str, str]:
+    """Return the images of a release, name -> digest, from what it names (`find`).
+
+    Raises PipelineError where two have one name: one of them would be overlooked.
+    """
+    images = [entry for entry in entries if not entry.artifact_type]
+    found = {image.annotations.get(_TITLE, ""): image.digest for image in images}
+    if len(found) != len(images):
+        raise PipelineError("the release has two images of one name; do not use it")
+    return found
 
 
 def _package(registry: Registry, home: str, entries: Sequence[oci.Descriptor]) -> oci.Descriptor:

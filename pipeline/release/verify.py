@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from builder.registry.client import Registry
 from builder.registry.http import shown
-from builder.signing.keys import PublicKey
-from builder.signing.signatures import signatures
-from pipeline.release.publish import TITLE, find, repository
+from builder.signing.keys import PublicKey, SigningKey
+from builder.signing.signatures import sign, signatures
+from pipeline.errors import PipelineError
+from pipeline.release.publish import find, named_images, repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,25 @@ def verify(
     release, and BuilderError where it does not answer.
     """
     digest, entries = find(registry, path, which)
-    images = [entry for entry in entries if not entry.artifact_type]
     subjects = [("release", digest)]
-    subjects += [(f"image {shown(e.annotations.get(TITLE, ''), 80)}", e.digest) for e in images]
+    images = named_images(entries)
+    subjects += [(f"image {shown(name, 80)}", image) for name, image in images.items()]
     return tuple(_check(registry, repository(path), *subject, keys) for subject in subjects)
+
+
+def countersign(registry: Registry, path: str, digest: str, key: SigningKey) -> list[str]:
+    """Sign the release `digest` and each image it reaches with `key` too; return their names.
+
+    Raises PipelineError and BuilderError as `verify` does.
+    """
+    home = repository(path)
+    checked = verify(registry, path, digest, [])
+    for each in checked:
+        found = registry.get_manifest(home, each.digest)
+        if found is None:
+            raise PipelineError(f"{registry.host}/{home} lost the {each.name}; publish it again")
+        sign(registry, home, found[0], key)
+    return [each.name for each in checked]
 
 
 def _check(

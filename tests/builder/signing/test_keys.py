@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.errors import BuilderError
@@ -176,6 +176,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
     return key_pair(tmp_path_factory.mktemp("keys"))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_signature_verify_nothing(key: SigningKey, data: bytes) -> None:
     assert signer([key.public], data, b"data") is None

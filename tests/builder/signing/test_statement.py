@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.errors import BuilderError
@@ -176,6 +176,7 @@ def test_a_simple_payload_that_is_signed_must_still_be_one(
         read_simple(payload, encoded(key.sign(payload)), DIGEST, [key.public])
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_change_of_a_bit_is_a_signature_of_something_else(
     key: SigningKey, data: st.DataObject
@@ -191,6 +192,7 @@ def test_no_change_of_a_bit_is_a_signature_of_something_else(
     assert (said.key, said.predicate_type, said.predicate) == (key.public, SIGNED, {"a": 1})
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(

@@ -1,0 +1,116 @@
+"""The task that checks a release: who signed it, and whether its commit makes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cli.command import command
+from cli.images import named_registry, opened
+from cli.output import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
+from cli.signing import signing_key
+
+
+@command(
+    repeated=["key"],
+    help={
+        "release": "the package's digest, the release's, or a tag",
+        "key": "a public key that may have signed it; once for each (keys/*.pub of this workspace)",
+        "rebuild": "make the images and the package again from the commit, and compare each bit",
+        "countersign": "sign it with this private key as well, once it was made again the same",
+        "registry": REGISTRY_HELP,
+        "insecure": INSECURE_HELP,
+        "json": JSON_HELP,
+    },
+)
+def verify_release(
+    release: str,
+    key: list[str] = [],  # noqa: B006 - invoke reads it as a list
+    rebuild: bool = False,
+    countersign: str = "",
+    registry: str = "",
+    insecure: bool = False,
+    json: bool = False,
+) -> None:
+    """Say who signed a release and each image it reaches; exit with 1 where one is not signed."""
+    from builder.errors import BuilderError
+    from builder.signing.keys import FOLDER, read_public, trusted
+    from pipeline.release import verify
+
+    rebuild = rebuild or bool(countersign)
+    own = signing_key(countersign) if countersign else None
+    keys = [read_public(Path(path)) for path in key] or [*trusted(ROOT)]
+    if not keys and not rebuild:
+        raise BuilderError(
+            f"no key was named, and the workspace trusts none; give --key FILE.pub, or put the "
+            f"public keys that you trust into {ROOT / FOLDER}"
+        )
+    prefix = named_registry(registry)
+    with opened(prefix, insecure=insecure) as (client, path):
+        checked = verify.verify(client, path, release, keys)
+        unsigned = [c.name for c in checked if not c.signers] if keys else []
+        # The code of the commit runs, so nothing is made again of what the wrong people signed.
+        differing = (
+            _made_again(client, path, checked[0].digest, prefix, insecure=insecure)
+            if rebuild and not unsigned
+            else []
+        )
+        if own and not unsigned and not differing:
+            names = verify.countersign(client, path, checked[0].digest, own)
+            say(f"signed with {own.public}: {', '.join(names)}")
+    found = {**_facts(checked), "unsigned": unsigned, "differences": differing}
+    facts(found, _rows(checked), as_json=json)
+    for each in checked:
+        for problem in each.problems if keys else ():
+            say(f"{each.name}: a signature does not count ({problem})")
+    if unsigned:
+        say(f"error: not signed by {' or '.join(map(str, keys))}: {', '.join(unsigned)}")
+    for sentence in differing:
+        say(f"error: {sentence}")
+    if unsigned or differing:
+        raise SystemExit(1)
+    if rebuild:
+        say(f"the commit makes this release again, to the bit: {checked[0].digest}")
+
+
+def _made_again(
+    client: Any, path: str, digest: str, prefix: str, *, insecure: bool
+) -> Sequence[str]:
+    """Make a release again from its commit and return what differs."""
+    from pipeline.errors import PipelineError
+    from pipeline.release.publish import fetch, find, named_images, repository
+    from pipeline.release.rebuild import differences, rebuilt
+    from pipeline.spec import provenance
+
+    package = fetch(client, path, digest)
+    made = provenance.read(package)
+    if made["dirty"] or not made["commit"]:
+        raise PipelineError(
+            "the release was made of a tree with changes that no commit holds, so it cannot be "
+            "made again"
+        )
+    images = named_images(find(client, path, digest)[1])
+    say(f"making {len(images)} images and the package again from {made['commit'][:12]}")
+    with rebuilt(ROOT, made["commit"], list(images), prefix, insecure=insecure) as again:
+        return differences(again, client, repository(path), images, package)
+
+
+def _rows(checked: Sequence[Any]) -> list[tuple[str, ...]]:
+    rows = [("what", "digest", "signed by", "form")]
+    return rows + [
+        (c.name, c.digest, ", ".join(map(str, c.signers)) or "NOT SIGNED", ", ".join(c.forms))
+        for c in checked
+    ]
+
+
+def _facts(checked: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "checked": [
+            {
+                "name": c.name, "digest": c.digest, "forms": c.forms, "problems": c.problems,
+                "signers": [{"name": key.name, "id": key.id} for key in c.signers],
+            }
+            for c in checked
+        ]
+    }  # fmt: skip

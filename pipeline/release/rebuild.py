@@ -1,0 +1,113 @@
+"""A release made again from its commit, by that commit's own code, to be compared with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import BuilderError
+from builder.inspect import checkout
+from builder.inspect.compare import difference
+from builder.oci.reference import Reference
+from builder.packages.download import downloads_folder
+from builder.registry.client import Registry
+from builder.registry.pull import pull
+from builder.store import Store
+from pipeline.errors import PipelineError
+from pipeline.release.difference import compare
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was made: digests of images by name, the package, and the store that has the images."""
+
+    images: Mapping[str, str]
+    package: bytes
+    store: Store
+
+
+@contextmanager
+def rebuilt(
+    root: Path, commit: str, images: Sequence[str], prefix: str, *, insecure: bool = False
+) -> Iterator[Rebuilt]:
+    """Yield the images and the package that `commit` makes for the registry at `prefix`.
+
+    They are made by the code of the commit, in a temporary clone of the checkout at `root`, with an
+    empty store; downloads are shared, since they are checked by hash. That code runs with all
+    rights of this user, so the commit must be one that the checkout stands on. Raises PipelineError
+    where it is not, and where a command of it fails.
+    """
+    try:
+        checkout.git(root, "merge-base", "--is-ancestor", commit, "HEAD")
+    except BuilderError:
+        raise PipelineError(
+            f"the commit {commit[:12]} is not in the history that {root} stands on; fetch it, and "
+            "check out a branch that has it, if you trust it: its code would run here"
+        ) from None
+    with tempfile.TemporaryDirectory(prefix="plateline-rebuild-") as name:
+        folder = Path(name)
+        source = folder / "source"
+        checkout.git(root, "clone", "--quiet", "--shared", "--no-checkout", ".", str(source))
+        checkout.git(source, "checkout", "--quiet", "--detach", commit)
+        (folder / "downloads").symlink_to(downloads_folder())
+        _share_python(source)
+        words = [",".join(images), "--json"]
+        built = json.loads(_invoke(source, folder, "build-images", *words))
+        package = folder / "package.yaml"
+        words = ["--registry", prefix, "--output", str(package)]
+        _invoke(source, folder, "compile", *words, *(["--insecure"] if insecure else []))
+        digests = {image: built[image]["digest"] for image in images}
+        yield Rebuilt(digests, package.read_bytes(), Store(folder / "store"))
+
+
+def differences(
+    made: Rebuilt, registry: Registry, home: str, images: Mapping[str, str], package: bytes
+) -> list[str]:
+    """Return in sentences what of a release differs from what was made again.
+
+    `images` has the digests of the release, whose repository is `home`: of an image that differs
+    the first file is said. Raises BuilderError where the registry lacks that image.
+    """
+    found = []
+    for name, digest in images.items():
+        if made.images[name] != digest:
+            reference = Reference(registry.host, home, digest=digest)
+            released = pull(made.store, registry, reference)
+            mine = made.store.image(made.images[name])
+            said = difference(name, (made.store, released), (made.store, mine))
+            found.append(f"{said.sentence()} (released, made again)")
+    if made.package != package:
+        changes = compare(package, made.package)
+        said_of = [f"{c.kind} {c.name}: {c.old or 'none'} and {c.new or 'none'}" for c in changes]
+        found.append(f"the package differs: {'; '.join(said_of) or 'no part that has a name'}")
+    return found
+
+
+def _share_python(source: Path) -> None:
+    """Let the clone use this Python's packages, where its lock asks for the same."""
+    lock, stamp = source / "requirements.lock", Path(sys.prefix) / "requirements.lock"
+    if lock.exists() and stamp.exists() and lock.read_bytes() == stamp.read_bytes():
+        (source / ".venv").symlink_to(sys.prefix)
+
+
+def _invoke(source: Path, folder: Path, *words: str) -> bytes:
+    """Run a task of the clone with a store of its own; its progress goes to our stderr."""
+    environment = {**os.environ, "PLATELINE_STORE": str(folder / "store")}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [source / "invoke", *words], cwd=source, env=environment, stdout=subprocess.PIPE,
+        check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise PipelineError(
+            f"`invoke {words[0]}` of the release's commit ended with exit code {done.returncode}; "
+            "see its message above"
+        )
+    return done.stdout
