@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,8 @@ def rebuilt(
     where it is not, and where a command of it fails.
     """
     try:
+        if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", commit):
+            raise BuilderError("no commit's name")
         checkout.git(root, "merge-base", "--is-ancestor", commit, "HEAD")
     except BuilderError:
         raise PipelineError(
@@ -59,11 +62,10 @@ def rebuilt(
         (folder / "downloads").symlink_to(downloads_folder())
         _share_python(source)
         words = [",".join(images), "--json"]
-        built = json.loads(_invoke(source, folder, "build-images", *words))
+        digests = _digests(_invoke(source, folder, "build-images", *words), images)
         package = folder / "package.yaml"
         words = ["--registry", prefix, "--output", str(package)]
         _invoke(source, folder, "compile", *words, *(["--insecure"] if insecure else []))
-        digests = {image: built[image]["digest"] for image in images}
         yield Rebuilt(digests, package.read_bytes(), Store(folder / "store"))
 
 
@@ -88,6 +90,16 @@ def differences(
         said_of = [f"{c.kind} {c.name}: {c.old or 'none'} and {c.new or 'none'}" for c in changes]
         found.append(f"the package differs: {'; '.join(said_of) or 'no part that has a name'}")
     return found
+
+
+def _digests(said: bytes, images: Sequence[str]) -> dict[str, str]:
+    try:
+        built = json.loads(said)
+        return {image: str(built[image]["digest"]) for image in images}
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise PipelineError(
+            "`invoke build-images` of the release's commit said no digests of its images"
+        ) from None
 
 
 def _share_python(source: Path) -> None:
