@@ -107,6 +107,9 @@ def _share_python(source: Path) -> None:
     lock, stamp = source / "requirements.lock", Path(sys.prefix) / "requirements.lock"
     if lock.exists() and stamp.exists() and lock.read_bytes() == stamp.read_bytes():
         (source / ".venv").symlink_to(sys.prefix)
+        # Git takes a link for no folder, which .gitignore hides, and the tree for a changed one.
+        with (source / ".git/info/exclude").open("a", encoding="utf-8") as stream:
+            stream.write("/.venv\n")
 
 
 def _invoke(source: Path, folder: Path, *words: str) -> bytes:

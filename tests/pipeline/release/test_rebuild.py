@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from pipeline.release.rebuild import Rebuilt, differences, rebuilt
 from tests.pipeline.release.parts import image, package
 
 DIGEST = "sha256:" + "a" * 64
-# What a checkout's `invoke` does here: it says with which store and words it was called.
+# What a checkout's `invoke` does here: it says in which tree, with which store and words.
 INVOKE = f"""#!/bin/sh
-echo "$1 $PLATELINE_STORE $*" >> "${{PLATELINE_STORE%/store}}/called"
+echo "$1 $(git status --porcelain) $*" >> "${{PLATELINE_STORE%/store}}/called"
 case $1 in
 build-images) echo '{{"train": {{"digest": "{DIGEST}"}}}}' ;;
 compile) while [ "$1" != --output ]; do shift; done; echo "made of $(cat source)" > "$2" ;;
@@ -44,6 +45,9 @@ def commit(root: Path, source: str, invoke: str = INVOKE) -> str:
     (root / "invoke").write_text(invoke)
     (root / "invoke").chmod(0o755)
     (root / "source").write_text(source)
+    (root / ".gitignore").write_text(".venv/\n")
+    stamp = Path(sys.prefix) / "requirements.lock"
+    (root / "requirements.lock").write_bytes(stamp.read_bytes() if stamp.exists() else b"")
     git(root, "add", "-A")
     git(root, "commit", "-q", "--allow-empty", "-m", source)
     return git(root, "rev-parse", "HEAD")
@@ -59,8 +63,8 @@ def test_the_code_and_the_files_of_the_commit_are_used_with_an_empty_store(check
         assert not made.store.root.exists()
         folder = made.store.root.parent
         calls = (folder / "called").read_text().splitlines()
-    assert [call.split()[0] for call in calls] == ["build-images", "compile"]
-    assert calls[0].endswith("build-images train --json")
+    assert calls[0] == "build-images  build-images train --json", "the tree has no changes"
+    assert calls[1].startswith("compile  compile ")
     assert "--registry registry.test/p" in calls[1]
     assert calls[1].endswith("--insecure")
     assert not folder.exists()
