@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from builder.build.make import build
@@ -43,10 +44,10 @@ def user_land(engine: Docker, folder: Path, suite: str, *packages: str) -> str:
     return engine.load(build(Workspace.load(folder), engine.store)["host"].image)
 
 
-def libraries(store: Store, version: str) -> Path:
-    """Return what a build imports, as the lock pins it, for a Python 3.N."""
+def libraries(store: Store, version: str, more: Sequence[str] = ()) -> Path:
+    """Return what a build imports, and `more` packages, as the lock pins them, for a Python 3.N."""
     other = pythons.Python(version, version, Path("/usr/bin/python"), Path("/usr/lib"))
-    (folder,) = pythons.libraries(other, store, isolating=False)
+    (folder,) = pythons.libraries(other, store, isolating=False, more=more)
     return folder
 
 

@@ -42,7 +42,7 @@ def parts(workspace: Workspace, plan: ImagePlan) -> list[Part]:
     the layers are them.
     """
     found = {*_parts(workspace, plan)}
-    return sorted(found, key=lambda p: (p.kind, p.name, p.version, p.sha256))
+    return sorted(found, key=lambda p: (p.kind, p.name, p.version, p.sha256, p.qualifiers))
 
 
 def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:

