@@ -34,7 +34,7 @@ def refused(
         began = time.monotonic()
         with pytest.raises(RegistryError, match=match) as caught:
             act(registry)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 40  # seconds, on a machine that has other work
         said = str(caught.value)
         assert said.isprintable()
         assert len(said) < 800
