@@ -181,7 +181,7 @@ def _elsewhere(
     for part in ("store", "home", "programs"):
         (folder / part).mkdir()
     # The other process looks for them beside its store.
-    pythons.link(downloads_folder(), folder / "downloads")
+    _share(downloads_folder(), folder / "downloads", by_all=user is not None)
     code, sites = pythons.CODE, list(by.sites)
     words, variables = pythons.started(by.python, folder, by_all=user is not None)
     if user and not pythons.open_to_all(code):
@@ -221,6 +221,17 @@ def _elsewhere(
         )
     digests, seen = json.loads(done.stdout)
     return digests, seen
+
+
+def _share(downloads: Path, folder: Path, *, by_all: bool) -> None:
+    """Let `folder` be what was downloaded: the same for the same user, for another one links."""
+    if not by_all:
+        folder.symlink_to(downloads.absolute())
+        return
+    folder.mkdir()
+    # What is being downloaded has another name yet, and goes away meanwhile.
+    for path in (*downloads.glob("[0-9a-f]" * 64), *downloads.glob("git/" + "[0-9a-f]" * 40)):
+        pythons.link(path, folder / path.relative_to(downloads))
 
 
 def _copy(workspace: Workspace, root: Path) -> None:

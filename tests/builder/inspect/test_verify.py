@@ -21,7 +21,7 @@ from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.inspect import pythons
 from builder.inspect.compare import Difference, difference
-from builder.inspect.verify import ROUNDS, verify
+from builder.inspect.verify import ROUNDS, _share, verify
 from builder.oci import layer
 from builder.oci.entry import Entry
 from builder.packages import python
@@ -209,6 +209,19 @@ def test_what_add_brings_is_the_same_elsewhere(
     commit = found.stdout.decode().strip()
     workspace = make(f"FROM scratch\nADD file://{source}/.git#{commit} /code/\n")
     assert verify(workspace, store) == []
+
+
+@pytest.mark.parametrize("by_all", [True, False])
+def test_downloads_are_shared_but_not_those_in_progress(tmp_path: Path, by_all: bool) -> None:
+    one, other = tmp_path / "downloads", tmp_path / "there"
+    for name in ("ab" * 32, "git/" + "cd" * 20, "tmpx1y2", "git/tmpz"):
+        (one / name).mkdir(parents=True)
+        (one / name / "file").write_text(name)
+    os.mkfifo(one / "tmpx1y2" / "pipe")  # nobody may copy it
+    _share(one, other, by_all=by_all)
+    for name in ("ab" * 32, "git/" + "cd" * 20):
+        assert (other / name / "file").read_text() == name
+    assert (other / "tmpx1y2").exists() == (other / "git/tmpz").exists() == (not by_all)
 
 
 def test_what_differs_elsewhere_is_named(
