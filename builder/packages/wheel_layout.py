@@ -33,6 +33,7 @@ from installer.records import Hash, InvalidRecordEntry, RecordEntry, parse_recor
 from installer.scripts import Script
 from installer.sources import WheelFile
 from installer.utils import Scheme, fix_shebang
+from packaging.utils import canonicalize_name
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry, check_path
@@ -238,7 +239,7 @@ class LayerDestination(WheelDestination):
 
     def place(self, scheme: str, path: str) -> str:
         """Return where a file of a scheme goes in the image."""
-        distribution = self.source.partition("-")[0]
+        distribution = canonicalize_name(self.source.partition("-")[0])
         folders = {
             "purelib": python.SITE, "platlib": python.SITE, "scripts": "bin", "data": "",
             "headers": f"include/site/python{python.VERSION}/{distribution}",

@@ -16,7 +16,7 @@ from builder.packages import bytecode, lock_file, pip
 LOCK = "requirements.linux-amd64.lock"
 # A wheel of this many bytes or more is a layer of its own; the others of a recipe share one.
 OWN_LAYER = 1 << 20
-FORMAT = "wheels-3"
+FORMAT = "wheels-4"
 LINE = re.compile(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})  # ([0-9]{1,15}) bytes")
 
 

@@ -51,6 +51,7 @@ KINDS: dict[str, dict[str, bytes]] = {
     "letters": {**PLAIN, "{}/\u00fcn\u00efcode \u4f60.py": b"", "{}/e\u0301.txt": b"1"},
     "signs": {**PLAIN, "{}/a,b.py": b"", '{}/q"uote\'s.txt': b"", "{}/#!$&;()[]*?~.txt": b""},
     "native": {"_{}.abi3.so": b"\x7fELF", "{}.libs/libz-1a2b.so.1": b"\x7fELF"},
+    "two_words": {**PLAIN, "{}-1.0.data/headers/{}.h": b"h"},
     "single": {"{}.py": b"", "other_{}.py": b""},
     "points": {**PLAIN, "{}-1.0.dist-info/entry_points.txt": POINTS},
     "bytecode": {**PLAIN, "{}/__pycache__/__init__.cpython-313.pyc": b"x", "{}/old.pyc": b"y"},
