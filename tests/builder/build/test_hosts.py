@@ -81,7 +81,8 @@ def compiling() -> list[str]:
     """Return the packages besides PURE that compiling and bills of materials import."""
     lines = [line for name in PURE for line in metadata.requires(name) or ()]
     needed = {Requirement(line).name for line in lines if "extra ==" not in line}
-    return ["cyclonedx-python-lib", *sorted(needed - {*PURE})]
+    own = ["cryptography", "cyclonedx-python-lib", "securesystemslib"]
+    return [*own, *sorted(needed - {*PURE})]
 
 
 def pure(folder: Path) -> Path:
