@@ -293,8 +293,11 @@ class BubblewrapProcess:
 
     def _kill(self) -> None:
         self._peak = memory.peak(self._process.pid)  # the kernel does not add up what it kills
-        with suppress(ProcessLookupError):
-            os.kill(self._process.pid, signal.SIGKILL)
+        # The first inside too: just started, it does not yet die with its parent.
+        first = [pid for pid in memory.children(self._process.pid) if pid == self._first]
+        for pid in (self._process.pid, *first):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to what runs inside."""

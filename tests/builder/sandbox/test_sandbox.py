@@ -186,6 +186,13 @@ def test_one_thread_may_stop_what_another_waits_for(sandbox, image):
     assert ends[0].signal == 9
 
 
+@pytest.mark.timeout(40)
+def test_what_is_stopped_as_soon_as_it_started_ends(sandbox, image):
+    for _ in range(3):
+        running = sandbox.start(Process(image=image, command=("sleep", "600")))
+        assert running.stop(grace=0).code != 0
+
+
 def test_the_command_replaces_the_entry_point(image):
     config = {**image.config, "config": {"Entrypoint": ["a"], "Cmd": ["b"]}}
     other = oci.Image(
