@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class Execution:
     given: pod.Given
     slots: threading.Semaphore
     record: Record
+    writing: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
     running: dict[Running, str] = field(default_factory=dict)
     executions: dict[str, str] = field(default_factory=dict)
@@ -142,7 +144,7 @@ class Execution:
         (home / "input.json").write_text(json.dumps(message, indent=1))
         publication = self._publication(home, parameters)
         retries, started, attempt = Retries.of(node.task.get("retryPolicy", {})), 0.0, 0
-        with self.slots:
+        with self.slots, self._claims(driven.patch):
             self.record.update(node.name, state="running", parameters=parameters)
             started = time.monotonic()
             while True:
@@ -185,6 +187,21 @@ class Execution:
         finally:
             self.record.update(node.name, attempts=attempt)
             beneath.empty(scratch)  # what counts is in the object store
+
+    def _claims(self, patch: Mapping[str, Any]) -> AbstractContextManager[object]:
+        """Let no other step write to a claim meanwhile, where a package has sub-paths.
+
+        Otherwise one could put a link in the place of a sub-path before it is mounted.
+        """
+        claims = [volume.get("persistentVolumeClaim", {}) for volume in patch.get("volumes", [])]
+        lent = [self.given.volumes.get(claim.get("claimName", "")) for claim in claims]
+        sub_paths = any(
+            mount.get("subPath")
+            for settings in self.package.kubernetes.values()
+            for mount in settings.get("pvcMount", [])
+        )
+        writes = any(volume and volume.writable for volume in lent)
+        return self.writing if writes and sub_paths else nullcontext()
 
     def _publication(self, home: Path, parameters: Mapping[str, Any]) -> Publication | None:
         wanted = targets(parameters)

@@ -88,6 +88,9 @@ def run(
                 phases[0] = str(error)
 
         interrupted = to_the_end(work, backend.stop_all)
+        for step in list(record.steps.values()):
+            if step.state in ("waiting", "running"):
+                record.update(step.name, state="stopped")
         _tell_outputs(record, backend.executions, served.executions(folder.name))
         notes += tuple(f"KFP asked Kubernetes for what is not here: {m}" for m in api.missing)
     for volume in volumes.values():

@@ -1,9 +1,8 @@
 """Steps are run by the two programs: here scripts that play them, and KFP's own where they are."""
 
-from __future__ import annotations
-
 import json
 import os
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,7 +55,12 @@ def play(image, package, store, tmp_path, monkeypatch):
 
     monkeypatch.setattr(services, "serve", serve)
 
-    def do(*words, drives="printf '%s' \"$PATCH\" > /tmp/outputs/pod-spec-patch", **step):
+    def do(
+        *words,
+        progress=lambda _: None,
+        drives="printf '%s' \"$PATCH\" > /tmp/outputs/pod-spec-patch",
+        **step,
+    ):
         launched = ["/kfp-launcher/launch", "--executor_input", "{}", "--"]
         container = {"name": "main", "image": image, "command": launched, "args": list(words)}
         patch = json.dumps({"containers": [container]})
@@ -66,7 +70,7 @@ def play(image, package, store, tmp_path, monkeypatch):
         )
         return runner.run(
             package({"one": {"script": "true", **step}}), store, programs,
-            parameters={}, volumes={}, secrets={}, runs=tmp_path / "runs",
+            parameters={}, volumes={}, secrets={}, runs=tmp_path / "runs", progress=progress,
         )  # fmt: skip
 
     return do
@@ -100,6 +104,21 @@ def test_a_failed_driver_fails_the_run_with_its_own_reason(play):
     result = play("true", drives="exit 1")
     assert result.state == "failed"
     assert "one: no input" in result.error
+
+
+def test_ctrl_c_ends_the_step_and_leaves_a_page(play, tmp_path):
+    heard = []
+
+    def progress(step):
+        heard.append(step.state)
+        if step.state == "running":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        play("sleep", "600", progress=progress)
+    assert heard[-1] == "stopped"
+    (page,) = tmp_path.glob("runs/*/run.json")
+    assert json.loads(page.read_text())["state"] == "stopped"
 
 
 @pytest.fixture
@@ -152,7 +171,7 @@ def test_kfps_own_programs_run_a_pipeline_and_take_it_from_the_cache(
     states = {name.split(".", 1)[1]: s.state for name, s in first.steps.items() if "." in name}
     assert states == {
         "make": "succeeded", "read": "succeeded", "condition-2": "skipped",
-        "for-loop-3.0.show-3": "succeeded", "for-loop-3.1.show-3": "succeeded",
+        "for-loop-4.0.show-3": "succeeded", "for-loop-4.1.show-3": "succeeded",
     }  # fmt: skip
     made = first.steps["exit-handler-1.make"]
     assert made.outputs == {"made": "a!"}
