@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -61,6 +62,8 @@ def run(
     folder = new_folder(runs, name)
     record, phases = Record(progress), ["the run ended by a defect; see above"]
     with ExitStack() as stack:
+        for lent in ("account", "launcher"):  # of use while it runs only
+            stack.callback(shutil.rmtree, folder / lent, ignore_errors=True)
         served = stack.enter_context(services.serve(store.root.parent / "kfp", say))
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         objects = cluster.contents(
