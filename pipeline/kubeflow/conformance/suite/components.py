@@ -9,6 +9,7 @@ from typing import Any
 from kfp import dsl
 
 # Reads outputs.outputFile, where the executor output is to be written, out of the `{{$}}` in $0.
+# Only for steps without output parameters: each of those has an outputFile as well, in any order.
 _OUTPUT_FILE = (
     "out=${0#*'\"outputFile\":'}; out=${out#*'\"'}; out=${out%%'\"'*}; mkdir -p \"${out%/*}\"; "
 )
@@ -89,13 +90,13 @@ def components(image: str) -> SimpleNamespace:
         )  # fmt: skip
 
     @dsl.container_component
-    def describe(score: dsl.Output[dsl.Metrics], said: dsl.OutputPath(str)):
+    def describe(score: dsl.Output[dsl.Metrics]):
         return shell(
-            _OUTPUT_FILE + 'mkdir -p "${1%/*}"; echo -n told > "$1"; '
-            'echo "{\\"artifacts\\": {\\"score\\": {\\"artifacts\\": [{\\"name\\": \\"score\\", '
-            '\\"uri\\": \\"$2\\", \\"metadata\\": {\\"f1\\": 0.5, \\"n\\": 3}}]}}}" '
+            _OUTPUT_FILE + 'echo "{\\"artifacts\\": {\\"score\\": {\\"artifacts\\": '
+            '[{\\"name\\": \\"score\\", '
+            '\\"uri\\": \\"$1\\", \\"metadata\\": {\\"f1\\": 0.5, \\"n\\": 3}}]}}}" '
             '> "$out"',
-            "{{$}}", said, score.uri,
+            "{{$}}", score.uri,
         )  # fmt: skip
 
     @dsl.container_component
