@@ -8,17 +8,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import string
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import digest, spelling, tiling
+from . import digest, draft, kinds, pictures, spelling
 from . import layout as layouts
 from . import plate as plates
 from .errors import StageError
-from .layout import Layout, well_name
+from .kinds.inventory import Folder, Plane
+from .layout import Layout
+from .wells import row_name, well_name
 
 _SIGN = {"positive": "+", "negative": "-", "empty": "o", "sample": "s"}
 _MOST_PROBLEMS = 20
@@ -83,16 +85,24 @@ def _with_layout(folder: Path, known: Layout, notes: tuple[str, ...]) -> Check:
 
 
 def _without_layout(folder: Path) -> Check:
-    """Say of each layout there is how it fits, and check the only one that knows the names."""
-    lines, fitting, whole = ["No layout was given. Of those there are:"], [], []
+    """Say what kind of folder it is and how each layout fits; check the only one that does.
+
+    Where none fits a folder of a known kind, the beginning of a layout for it is shown.
+    """
+    seen = kinds.recognised(Folder(folder, plates.files_below(folder)))
+    lines = [
+        f"{kinds.KINDS[kind].title}, files.kind = {kind!r}: {why}" for kind, why in seen.items()
+    ]
+    lines += ["No layout was given. Of those there are:"]
+    fitting, whole = [], []
     for name in (*layouts.names(), *layouts.files_beside(folder)):
         shown = spelling.shown(name)
         try:
             known = layouts.load(name, folder)
+            plate = plates.match(folder, known)
         except StageError as error:
             lines.append(f"{shown} cannot be used: {error}")
             continue
-        plate = plates.match(folder, known)
         most = len(known.wells) * known.fields * len(layouts.MEANINGS)
         verdict = (
             "fits" if not plate.problems else "fits in part" if plate.images else "does not fit"
@@ -103,10 +113,15 @@ def _without_layout(folder: Path) -> Check:
     for found in (whole, fitting):
         if len(found) == 1:
             shown, known = found[0]
-            return _with_layout(folder, known, (f"no layout was given; {shown} is taken",))
+            return _with_layout(
+                folder, known, (f"no layout was given; {shown} is taken", *_why(seen))
+            )
     if fitting:
         named = " or ".join(f"--layout {shown}" for shown, _ in whole or fitting)
         problem = f"more than one layout fits this folder; give {named}"
+    elif seen:
+        begun, problem = draft.begin(folder, next(iter(seen)))
+        lines += ["", begun] if begun else []
     else:
         problem = (
             "no known layout fits the names in this folder; write one (docs/layouts.md has whole "
@@ -115,21 +130,33 @@ def _without_layout(folder: Path) -> Check:
     return Check("\n".join(lines), (problem,), (), "", "")
 
 
-def _read(plate: plates.Plate, layout: Layout) -> tuple[list[str], dict[str, str]]:
-    """Return what is wrong with the plate's images, and relative name -> sha256 of the others."""
+def _why(seen: Mapping[str, str]) -> list[str]:
+    return [f"{kinds.KINDS[kind].title}: {why}" for kind, why in seen.items()]
 
-    def read(path: Path) -> str | StageError:
+
+def _read(plate: plates.Plate, layout: Layout) -> tuple[list[str], dict[str, str]]:
+    """Return what is wrong with the plate's pictures, and relative name -> sha256 of its files."""
+
+    def read(planes: tuple[Plane, ...]) -> Mapping[Path, str] | StageError:
         try:
-            return tiling.read_image(path, plate.shown(path), layout.size, layout.bits)[1]
+            return pictures.read_picture(plate, planes, layout.size, layout.bits)[1]
         except StageError as error:
             return error
 
-    paths = list(plate.images.values())
+    def hashed(path: Path) -> Mapping[Path, str] | StageError:
+        try:
+            return {path: digest.file_sha256(path)}
+        except StageError as error:
+            return error
+
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = dict(zip(paths, pool.map(read, paths), strict=True))
-    problems = [str(error) for error in found.values() if isinstance(error, StageError)]
-    hashes = {plate.relative(p): value for p, value in found.items() if isinstance(value, str)}
-    return problems, hashes
+        found = [
+            *pool.map(read, plate.images.values()),
+            *pool.map(hashed, pictures.shared_files(plate)),
+        ]
+    problems = list(dict.fromkeys(str(one) for one in found if isinstance(one, StageError)))
+    hashes = [one for one in found if not isinstance(one, StageError)]
+    return problems, {plate.relative(p): value for one in hashes for p, value in one.items()}
 
 
 def _folds(layout: Layout) -> tuple[list[str], list[str]]:
@@ -157,8 +184,8 @@ def _folds(layout: Layout) -> tuple[list[str], list[str]]:
 
 def _picture(layout: Layout, plate: plates.Plate) -> list[str]:
     lines = ["   " + "".join(f"{column:>8}" for column in range(1, layout.columns + 1))]
-    for row in string.ascii_uppercase[: layout.rows]:
-        upper, lower = f" {row} ", "   "
+    for row in map(row_name, range(1, layout.rows + 1)):
+        upper, lower = f"{row:>2} ", "   "
         for column in range(1, layout.columns + 1):
             well = layout.wells.get(well_name(row, column))
             if well is None:

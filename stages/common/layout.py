@@ -1,14 +1,13 @@
-"""Plate layouts: which file is which well and channel, and what was done to each well.
+"""Plate layouts: which picture is which well and channel, and what was done to each well.
 
-A layout is a TOML file (format: docs/layouts.md). This module needs the standard library only.
+A layout is a TOML file (format: docs/layouts.md). The standard library is enough to read one, but
+for a plate map in a workbook.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-import string
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,19 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from . import spelling
+from .digest import file_sha256
 from .errors import StageError
+from .kinds import KINDS, NAMES, WITH_PATTERN
+from .platemap import MEANINGS as MEANINGS_OF_COLUMNS
+from .platemap import MapKeys, read_map
+from .treatment import Well, from_groups, from_map
+from .wells import MOST_COLUMNS, MOST_ROWS, column_range, row_name, row_range, well_name
 
 FORMAT = 1
 MOST_PIXELS = 64_000_000  # of one image
-ROLES = ("positive", "negative", "sample", "empty")
 MEANINGS = ("signal", "dna")
 _FOLDER = Path(__file__).parent / "layouts"
 _FOLD_NAME = re.compile(r"[A-Za-z0-9._-]+")
 # Every key that a layout may have, by its table; another one is a slip, or of a later format.
 _KEYS = {
     "": {"format", "name", "title", "source", "files", "channels", "plate", "tiling", "wells"}
-    | {"folds"},
-    "files": {"pattern", "size", "bits", "fields"},
+    | {"folds", "map"},
+    "files": {"kind", "pattern", "size", "bits", "fields", "time", "plane", "projection"}
+    | {"missing_chunks"},
+    "map": {"file", "sheet", "compounds", "key", "plate", "unit", "columns", "roles"},
     "plate": {"rows", "columns"},
     "tiling": {"target"},
     "folds": {"rows", "columns"},
@@ -37,28 +43,23 @@ _KEYS = {
 
 
 @dataclass(frozen=True)
-class Well:
-    """One well and what was done to it; `dose` in `unit`, `label` 1, 0 or None (not labelled)."""
-
-    name: str
-    row: str
-    column: int
-    compound: str
-    dose: float | None
-    unit: str
-    role: str
-    label: int | None
-    fold: str
-
-
-@dataclass(frozen=True)
 class Layout:
-    """A plate's layout. `size` and `target` are (width, height) in pixels."""
+    """A plate's layout. `size` and `target` are (width, height) in pixels.
+
+    `kind` is one of `kinds.KINDS`; `pattern` is empty for those that take none. `time` and `plane`
+    pick one where the plate has several; `projection` is `maximum` or empty. `fill_missing` takes a
+    Zarr chunk that is not there for its fill value. `documents` are the plate map's files.
+    """
 
     name: str
     title: str
     source: str
+    kind: str
     pattern: str
+    time: int | None
+    plane: int | None
+    projection: str
+    fill_missing: bool
     size: tuple[int, int]
     bits: int
     fields: int
@@ -68,6 +69,7 @@ class Layout:
     target: tuple[int, int] | None
     wells: Mapping[str, Well]
     folds: tuple[str, ...]
+    documents: tuple[Path, ...]
     digest: str
 
 
@@ -84,7 +86,7 @@ def load(layout: str | Path, plate: Path | None = None) -> Layout:
     """
     text = str(layout)
     if "\n" in text:
-        return parse(text, "the layout")
+        return parse(text, "the layout", plate)
     if text.casefold() in names():
         text = text.casefold()
         return parse((_FOLDER / f"{text}.toml").read_text(encoding="utf-8"), f"layout {text}")
@@ -92,7 +94,7 @@ def load(layout: str | Path, plate: Path | None = None) -> Layout:
         if text.endswith(".toml") and path.is_file():
             origin = f"the layout {spelling.shown(path.name)}"
             try:
-                return parse(path.read_text(encoding="utf-8-sig"), origin)
+                return parse(path.read_text(encoding="utf-8-sig"), origin, plate)
             except OSError as error:
                 raise StageError(f"cannot read {origin}: {error.strerror or error}") from None
             except UnicodeDecodeError:
@@ -111,23 +113,21 @@ def files_beside(plate: Path) -> list[str]:
     return sorted(path.name for path in plate.glob("*.toml") if path.is_file())
 
 
-def parse(text: str, origin: str) -> Layout:
-    """Return the layout that the TOML `text` describes; `origin` names it in messages."""
+def parse(text: str, origin: str, plate: Path | None = None) -> Layout:
+    """Return the layout that the TOML `text` describes; `origin` names it in messages.
+
+    A plate map is looked for in the folder `plate`. Raises StageError.
+    """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StageError(f"{origin} is not TOML: {error}") from None
     try:
-        return _layout(document, text)
+        return _layout(document, text, plate)
     except KeyError as error:
         raise StageError(f"{origin}: the key {error} is missing (docs/layouts.md)") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise StageError(f"{origin}: {error} (docs/layouts.md)") from None
-
-
-def well_name(row: str, column: int) -> str:
-    """Return a well's name: A01."""
-    return f"{row}{column:02d}"
 
 
 def _check_keys(table: Mapping[str, Any], name: str) -> None:
@@ -146,7 +146,7 @@ def _whole(table: Mapping[str, Any], key: str, name: str, default: int | None = 
     return value
 
 
-def _layout(document: dict[str, Any], text: str) -> Layout:
+def _layout(document: dict[str, Any], text: str, folder: Path | None) -> Layout:
     if document.get("format") != FORMAT:
         raise ValueError(f"format is {document.get('format')!r}, this version reads {FORMAT}")
     _check_keys(document, "")
@@ -154,43 +154,128 @@ def _layout(document: dict[str, Any], text: str) -> Layout:
     for table, key in ((files, "files"), (plate, "plate"), (tiling, "tiling")):
         _check_keys(table, key)
     rows, columns = _whole(plate, "rows", "plate.rows"), _whole(plate, "columns", "plate.columns")
-    if not (1 <= rows <= 26 and 1 <= columns <= 99):
+    if not (1 <= rows <= MOST_ROWS and 1 <= columns <= MOST_COLUMNS):
         raise ValueError(f"a plate of {rows} x {columns} wells is not supported")
     target = tiling.get("target")
     if target is not None and (len(target) != 2 or any(n <= 0 or n % 256 for n in target)):
         raise ValueError(f"tiling.target {target} is not two multiples of 256")
+    kind, pattern = _kind(files)
+    fields = _whole(files, "fields", "files.fields", 1)
+    if fields < 1:
+        raise ValueError("files.fields is less than 1")
+    if kind == NAMES and fields > 1 and "field" not in re.compile(pattern).groupindex:
+        raise ValueError(f"files.fields is {fields}, and files.pattern has no group (?P<field>…)")
+    plane, projection = _stack(files)
+    folds = _folds(document["folds"], rows, columns)
+    wells, documents, content = _wells(document, folds, rows, columns, folder)
+    return Layout(
+        name=str(document["name"]),
+        title=str(document.get("title", document["name"])),
+        source=str(document.get("source", "")),
+        kind=kind,
+        pattern=pattern,
+        time=_whole(files, "time", "files.time") if "time" in files else None,
+        plane=plane,
+        projection=projection,
+        fill_missing=_fill_missing(files, kind),
+        size=_size(files),
+        bits=_bits(files),
+        fields=fields,
+        channels=_channels(document["channels"]),
+        rows=rows,
+        columns=columns,
+        target=None if target is None else (int(target[0]), int(target[1])),
+        wells=wells,
+        folds=tuple(document["folds"]),
+        documents=documents,
+        digest="sha256:" + hashlib.sha256(text.encode() + content).hexdigest(),
+    )
+
+
+def _size(files: Mapping[str, Any]) -> tuple[int, int]:
     size = tuple(files["size"])
     if len(size) != 2 or any(not isinstance(n, int) or not 0 < n <= 16384 for n in size):
         raise ValueError(f"files.size {list(size)} is not [width, height] in pixels")
     if size[0] * size[1] > MOST_PIXELS:
         raise ValueError(f"files.size {list(size)} is more than {MOST_PIXELS:,} pixels")
+    return size[0], size[1]
+
+
+def _bits(files: Mapping[str, Any]) -> int:
     bits = _whole(files, "bits", "files.bits", 8)
     if not 8 <= bits <= 16:
         raise ValueError(f"files.bits is {bits}, not 8 to 16")
-    fields = _whole(files, "fields", "files.fields", 1)
-    if fields < 1:
-        raise ValueError("files.fields is less than 1")
-    pattern = _pattern(files["pattern"])
-    if fields > 1 and "field" not in re.compile(pattern).groupindex:
-        raise ValueError(f"files.fields is {fields}, and files.pattern has no group (?P<field>…)")
-    channels = _channels(document["channels"])
-    folds = _folds(document["folds"], rows, columns)
-    return Layout(
-        name=str(document["name"]),
-        title=str(document.get("title", document["name"])),
-        source=str(document.get("source", "")),
-        pattern=pattern,
-        size=(size[0], size[1]),
-        bits=bits,
-        fields=fields,
-        channels=channels,
-        rows=rows,
-        columns=columns,
-        target=None if target is None else (int(target[0]), int(target[1])),
-        wells=_wells(document["wells"], folds, rows, columns),
-        folds=tuple(document["folds"]),
-        digest="sha256:" + hashlib.sha256(text.encode()).hexdigest(),
-    )
+    return bits
+
+
+def _kind(files: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the kind of folder, and the pattern, empty where the kind needs none."""
+    kind = files.get("kind", NAMES)
+    if kind not in KINDS:
+        raise ValueError(f"files.kind is {kind!r}, not one of {', '.join(KINDS)}")
+    if kind == NAMES:
+        return kind, _pattern(files["pattern"], ("channel", "row", "column"))
+    if "pattern" not in files:
+        return kind, ""
+    if kind not in WITH_PATTERN:
+        raise ValueError(f"files.pattern is not used with files.kind = {kind!r}; take it out")
+    return kind, _pattern(files["pattern"], ("row", "column"))
+
+
+def _stack(files: Mapping[str, Any]) -> tuple[int | None, str]:
+    """Return which plane is read, or how the planes of a stack are put together."""
+    projection = files.get("projection", "")
+    if projection not in {"", "maximum"}:
+        raise ValueError(f"files.projection is {projection!r}; there is 'maximum'")
+    if "plane" not in files:
+        return None, projection
+    if projection:
+        raise ValueError("files.plane and files.projection exclude each other; take one out")
+    return _whole(files, "plane", "files.plane"), ""
+
+
+def _fill_missing(files: Mapping[str, Any], kind: str) -> bool:
+    given = files.get("missing_chunks", "refuse")
+    if given not in {"refuse", "fill"} or (given == "fill" and kind != "ome-zarr"):
+        raise ValueError(
+            f"files.missing_chunks is {given!r}; there are 'refuse' and, for ome-zarr, 'fill'"
+        )
+    return bool(given == "fill")
+
+
+def _wells(
+    document: Mapping[str, Any],
+    folds: Mapping[tuple[str, int], str],
+    rows: int,
+    columns: int,
+    folder: Path | None,
+) -> tuple[dict[str, Well], tuple[Path, ...], bytes]:
+    """Return the wells, the plate map's files, and their content; both empty without a map."""
+    if "map" not in document:
+        groups = document["wells"]
+        for group in groups:
+            _check_keys(group, "wells")
+        return from_groups(groups, folds, rows, columns), (), b""
+    if "wells" in document:
+        raise ValueError("[map] and [[wells]] both say what was done to the wells; take one out")
+    given = document["map"]
+    _check_keys(given, "map")
+    for key in ("columns", "roles"):
+        if not all(isinstance(value, str) for value in given.get(key, {}).values()):
+            raise TypeError(f"map.{key} holds something else than text")
+    if not all(isinstance(v, str) for k, v in given.items() if k not in {"columns", "roles"}):
+        raise TypeError("[map] holds something else than text")
+    unknown = sorted(set(given.get("columns", {})) - MEANINGS_OF_COLUMNS)
+    if unknown:
+        raise ValueError(
+            f"there is no map.columns.{unknown[0]}; there are "
+            f"{', '.join(sorted(MEANINGS_OF_COLUMNS))}"
+        )
+    if folder is None:
+        raise ValueError("a plate map lies in the plate's folder; say with which plate it is read")
+    entries, documents = read_map(folder, MapKeys(**{"file": given["file"], **given}))
+    content = b"".join(b"\0" + file_sha256(path).encode() for path in documents)
+    return from_map(entries, folds, rows, columns), tuple(documents), content
 
 
 def _channels(document: Mapping[str, Any]) -> dict[str, str]:
@@ -202,35 +287,16 @@ def _channels(document: Mapping[str, Any]) -> dict[str, str]:
     return channels
 
 
-def _pattern(pattern: str) -> str:
+def _pattern(pattern: str, needed: tuple[str, ...]) -> str:
     pattern = spelling.composed(pattern)  # as the files' names are when they are compared
     try:
         groups = re.compile(pattern).groupindex
     except re.error as error:
         raise ValueError(f"files.pattern is not a regular expression: {error}") from None
-    for group in ("channel", "row", "column"):
+    for group in needed:
         if group not in groups:
             raise ValueError(f"files.pattern has no group (?P<{group}>…)")
     return pattern
-
-
-def _row_range(text: str, rows: int) -> list[str]:
-    first, _, last = str(text).partition("-")
-    letters = string.ascii_uppercase[:rows]
-    if first not in letters or (last or first) not in letters or not first:
-        raise ValueError(f"rows {text!r} are not within A-{letters[-1]}")
-    picked = letters[letters.index(first) : letters.index(last or first) + 1]
-    if not picked:
-        raise ValueError(f"rows {text!r} run backwards")
-    return list(picked)
-
-
-def _column_range(text: str | int, columns: int) -> list[int]:
-    first, _, last = str(text).partition("-")
-    picked = list(range(int(first), int(last or first) + 1))
-    if not picked or picked[0] < 1 or picked[-1] > columns:
-        raise ValueError(f"columns {text!r} are not within 1-{columns}")
-    return picked
 
 
 def _folds(document: Mapping[str, Any], rows: int, columns: int) -> dict[tuple[str, int], str]:
@@ -243,62 +309,9 @@ def _folds(document: Mapping[str, Any], rows: int, columns: int) -> dict[tuple[s
             raise ValueError(f"the fold name {name!r} has other signs than A-Z a-z 0-9 . _ -")
         given = {"rows": place} if isinstance(place, str) else place
         _check_keys(given, "folds")
-        for row in _row_range(given.get("rows", f"A-{string.ascii_uppercase[rows - 1]}"), rows):
-            for column in _column_range(given.get("columns", f"1-{columns}"), columns):
+        for row in row_range(given.get("rows", f"A-{row_name(rows)}"), rows):
+            for column in column_range(given.get("columns", f"1-{columns}"), columns):
                 if (row, column) in found:
                     raise ValueError(f"well {well_name(row, column)} is in two folds")
                 found[row, column] = name
     return found
-
-
-def _doses(given: Any, count: int) -> list[float | None]:
-    if given is None:
-        return [None] * count
-    if isinstance(given, Mapping):
-        first, last = float(given["first"]), float(given["last"])
-        if first <= 0 or last <= 0 or count < 2:
-            raise ValueError("doses from first to last need positive ends and two columns")
-        step = (math.log10(last) - math.log10(first)) / (count - 1)
-        return [float(f"{10 ** (math.log10(first) + step * i):.6g}") for i in range(count)]
-    doses = [float(dose) for dose in given]
-    if len(doses) != count or any(not math.isfinite(dose) or dose < 0 for dose in doses):
-        raise ValueError(f"doses {given} are not {count} finite numbers, one a column")
-    return list(doses)
-
-
-def _wells(
-    groups: list[Mapping[str, Any]], folds: Mapping[tuple[str, int], str], rows: int, columns: int
-) -> dict[str, Well]:
-    wells: dict[str, Well] = {}
-    for group in groups:
-        _check_keys(group, "wells")
-        across = _column_range(group["columns"], columns)
-        roles = [str(role).casefold() for role in group.get("roles") or ()]
-        roles = roles or [str(group["role"]).casefold()] * len(across)
-        if len(roles) != len(across):
-            raise ValueError(f"{len(roles)} roles are given for {len(across)} columns")
-        doses = _doses(group.get("doses"), len(across))
-        for row in _row_range(group["rows"], rows):
-            for column, role, dose in zip(across, roles, doses, strict=True):
-                name = well_name(row, column)
-                if role not in ROLES:
-                    raise ValueError(f"the role {role!r} of {name} is not one of {ROLES}")
-                if name in wells:
-                    raise ValueError(f"well {name} is described twice")
-                if (row, column) not in folds:
-                    raise ValueError(f"well {name} is in no fold")
-                label = group.get("label", {"positive": 1, "negative": 0}.get(role))
-                if label not in {0, 1, None}:
-                    raise ValueError(f"the label {label!r} of {name} is not 0 or 1")
-                wells[name] = Well(
-                    name=name,
-                    row=row,
-                    column=column,
-                    compound=str(group.get("compound", "")),
-                    dose=dose,
-                    unit=str(group.get("unit", "")),
-                    role=role,
-                    label=label,
-                    fold=folds[row, column],
-                )
-    return dict(sorted(wells.items()))

@@ -1,4 +1,4 @@
-"""Reads the one grey picture of a TIFF file, and refuses by name whatever would be lost or guessed.
+"""Reads a grey picture of a TIFF file, and refuses by name whatever would be lost or guessed.
 
 tifffile and imagecodecs: for prepare, which reads what microscopes write (BigTIFF, OME-TIFF, JPEG
 2000, JPEG XR, ...). Formats: TIFF 6.0 (Adobe, 1992), section 8, and its registered tags.
@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -37,6 +42,8 @@ _MIRRORED = {2, 4, 5, 7}
 _QUARTER_TURNS = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}  # to the left, after mirroring
 _GREY = "save it as one grey sample a pixel, black as 0, unsigned, 8 or 16 bits"
 
+_ONE_AT_A_TIME = Lock()  # threads of a check share the opened files
+
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it has to say is said here
 
 
@@ -46,19 +53,60 @@ def grey_samples(data: bytes, name: str, most_pixels: int) -> tuple[NDArray[Any]
     A palette is applied, and a colour picture of three equal samples is grey. The number of pixels
     is checked before anything is decoded. Raises StageError, naming `name`.
     """
+    with _decoding(name), tifffile.TiffFile(io.BytesIO(data)) as file:
+        return _samples(_only_page(file, name), name, len(data), most_pixels)
+
+
+def grey_samples_of(
+    path: Path, number: int, name: str, most_pixels: int
+) -> tuple[NDArray[Any], int]:
+    """Return picture `number`, from 0, of a TIFF file of several, as `grey_samples` does."""
+    with _decoding(name), _ONE_AT_A_TIME:
+        file = _opened(path)
+        try:
+            page = file.pages.get(number).aspage()
+        except IndexError:
+            raise StageError(
+                f"{name} has {len(file.pages)} pictures, and its OME-XML names more; copy it again"
+            ) from None
+        return _samples(page, f"{name}, picture {number + 1}", file.filehandle.size, most_pixels)
+
+
+def description(path: Path, name: str) -> str:
+    """Return the text that describes a TIFF file: its first picture's tag ImageDescription.
+
+    Raises StageError, naming `name`, for a file that is damaged or has no picture.
+    """
+    with _decoding(name), tifffile.TiffFile(path) as file:
+        return str(file.pages.first.description)
+
+
+@lru_cache(maxsize=2)  # a worker reads many pictures of one file, and finding them takes a while
+def _opened(path: Path) -> tifffile.TiffFile:
+    return tifffile.TiffFile(path)
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            page = _only_page(file, name)
-            _check_samples(page, name)
-            _check_size(page, name, len(data), most_pixels)
-            values = page.asarray(maxworkers=1)
-            return _upright(_grey(page, values, name), page, name), _depth(page)
+        yield
     except StageError:
         raise
+    except OSError as error:
+        raise StageError(f"cannot read {name}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001 - decoders raise whatever their input provokes
         raise StageError(
             f"{name} is damaged or truncated ({error or type(error).__name__}); copy it again"
         ) from None
+
+
+def _samples(
+    page: tifffile.TiffPage, name: str, length: int, most_pixels: int
+) -> tuple[NDArray[Any], int]:
+    _check_samples(page, name)
+    _check_size(page, name, length, most_pixels)
+    values = page.asarray(maxworkers=1)
+    return _upright(_grey(page, values, name), page, name), _depth(page)
 
 
 def _only_page(file: tifffile.TiffFile, name: str) -> tifffile.TiffPage:

@@ -7,10 +7,8 @@ Pillow, numpy and isal; `grey` reads a TIFF file with tifffile, which only prepa
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,6 +134,11 @@ def grey(data: bytes, name: str, bits: int = 8, most_pixels: int = MOST_PIXELS) 
         values, depth = tiff.grey_samples(data, name, most_pixels)
     else:
         values, depth = _grey_samples(open_image(data, name, most_pixels, ("PNG", "BMP")), name)
+    return to_grey(values, depth, name, bits)
+
+
+def to_grey(values: NDArray[Any], depth: int, name: str, bits: int) -> Image.Image:
+    """Return samples [height, width] of `depth` bits as 8-bit grey, as `grey` does."""
     if depth not in {bits, 8 if bits == 8 else 16}:
         raise StageError(
             f"{name} has {depth}-bit values where the layout says {bits}; "
@@ -172,25 +175,6 @@ def _grey_samples(image: Image.Image, name: str) -> tuple[NDArray[Any], int]:
     if (colour[..., 0] != colour[..., 1]).any() or (colour[..., 0] != colour[..., 2]).any():
         raise StageError(f"{name} is a colour image; each channel must be a grey image of its own")
     return np.ascontiguousarray(colour[..., 0]), 8
-
-
-def read_image(path: Path, name: str, size: tuple[int, int], bits: int) -> tuple[Image.Image, str]:
-    """Return the image in the file `path`, 8-bit grey, and the file's sha256 as 64 hex digits.
-
-    `size` (width, height) and `bits` are what the layout declares. Raises StageError, naming
-    `name`, for a file that cannot be read or is something else.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StageError(f"cannot read {name}: {error.strerror or error}") from None
-    image = grey(data, name, bits)
-    if image.size != size:
-        raise StageError(
-            f"{name} is {image.width} x {image.height} pixels, the layout says "
-            f"{size[0]} x {size[1]}; check the file, or files.size in the layout"
-        )
-    return image, hashlib.sha256(data).hexdigest()
 
 
 def default_target(width: int, height: int) -> tuple[int, int]:

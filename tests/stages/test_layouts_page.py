@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-
-from stages.common import layout, plate
+from common import layout, plate
 
 PAGE = (Path(__file__).parents[2] / "docs/layouts.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```text\n(.*?)^```\n\n```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -34,7 +33,9 @@ def test_the_names_of_an_example_are_the_pictures_beside_them(
                 r"(?<=_s)\d|(?<=f)\d\d(?=p)", lambda m, n=number: f"{n:0{len(m[0])}}", name
             )
             (tmp_path / every).touch()
-    found = {path.name: place for place, path in plate.match(tmp_path, known).images.items()}
+    found = {
+        planes[0].path.name: place for place, planes in plate.match(tmp_path, known).images.items()
+    }
     for name, meaning in lines:
         well, field, channel = meaning.split(", ")
         place = plate.Place(well, int(field.removeprefix("field ")) - 1, channel)

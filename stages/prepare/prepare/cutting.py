@@ -13,9 +13,11 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from common import tiling
+from common import digest, tiling
 from common.errors import StageError
+from common.kinds.inventory import Plane
 from common.layout import Layout
+from common.pictures import read_picture, shared_files
 from common.plate import Place, Plate
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,11 +29,12 @@ THUMBNAIL = 64  # pixels, the longer side
 
 @dataclass(frozen=True)
 class Job:
-    """One field of a well: two files and where its tiles go."""
+    """One field of a well: what its two pictures are made of, and where its tiles go."""
 
     well: str
     field: int
-    files: Mapping[str, tuple[str, str, str]]  # meaning -> path, name within the plate, as shown
+    plate: Plate  # its folder; the images of the whole plate are not handed to every worker
+    planes: Mapping[str, tuple[Plane, ...]]  # meaning -> what its picture is made of
     size: tuple[int, int]
     bits: int
     target: tuple[int, int]
@@ -52,9 +55,11 @@ class Field:
 
 def cut_field(job: Job) -> Field:
     """Read, check and measure one field; write its tiles at their place in tiles.npy."""
-    images, hashes = {}, {}
-    for meaning, (path, name, shown) in job.files.items():
-        images[meaning], hashes[name] = tiling.read_image(Path(path), shown, job.size, job.bits)
+    images: dict[str, Image.Image] = {}
+    hashes: dict[str, str] = {}
+    for meaning, planes in job.planes.items():
+        images[meaning], found = read_picture(job.plate, planes, job.size, job.bits)
+        hashes |= {job.plate.relative(path): sha256 for path, sha256 in found.items()}
     signal, dna = images["signal"], images["dna"]
     tiles = tiling.tile_well(signal, dna, job.target)
     scale = THUMBNAIL / max(job.size)
@@ -80,9 +85,10 @@ def cut_plate(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Field], str]:
-    """Write `output` (tiles.npy) and return its fields, in the order of its tiles, and its sha256.
+) -> tuple[list[Field], str, str]:
+    """Write `output` (tiles.npy); return its fields, in the order of its tiles, and two digests.
 
+    The digests are the sha256 of `output` and the plate's (see `common.plate.digest_of`).
     Memory: one field a worker. Raises StageError for the first image that cannot be used.
     """
     target = layout.target or tiling.default_target(*layout.size)
@@ -94,10 +100,9 @@ def cut_plate(
         Job(
             well=name,
             field=number,
-            files={
-                meaning: (str(path), plate.relative(path), plate.shown(path))
-                for meaning in ("signal", "dna")
-                for path in [plate.images[Place(name, number, meaning)]]
+            plate=Plate(plate.folder, fill_missing=plate.fill_missing),
+            planes={
+                meaning: plate.images[Place(name, number, meaning)] for meaning in ("signal", "dna")
             },
             size=layout.size,
             bits=layout.bits,
@@ -124,6 +129,10 @@ def cut_plate(
                     total.update(file.read(size // count))
                 if progress is not None:
                     progress(len(fields), len(jobs))
+        shared = shared_files(plate)
+        hashes = dict(
+            zip(map(plate.relative, shared), pool.map(digest.file_sha256, shared), strict=True)
+        )
     except BrokenProcessPool:
         raise StageError(
             f"a worker was killed after {len(fields)} of {len(jobs)} fields, most likely for want "
@@ -131,7 +140,9 @@ def cut_plate(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return fields, total.hexdigest()
+    for field in fields:
+        hashes |= field.hashes
+    return fields, total.hexdigest(), digest.of_hashes(hashes)
 
 
 def _header(tiles: int) -> bytes:

@@ -71,11 +71,8 @@ def prepare_plate(
         print(f"prepare: {note}", flush=True)
     try:
         tiles.mkdir(parents=True, exist_ok=True)
-        fields, sha256 = cut_plate(
+        fields, sha256, plate_digest = cut_plate(
             found, layout, tiles / "tiles.npy", workers=workers, progress=progress
-        )
-        plate_digest = digest.of_hashes(
-            {name: value for field in fields for name, value in field.hashes.items()}
         )
         check_plate(plate_digest, expected)
         document = _write(tiles, layout, fields, sha256, plate_digest)

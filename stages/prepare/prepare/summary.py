@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import io
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from common.layout import Layout
+from common.wells import row_name
 from PIL import Image
 
 from prepare.cutting import Field
@@ -33,9 +33,10 @@ def montage(layout: Layout, fields: Sequence[Field]) -> Image.Image:
     low = np.percentile(stack, 1, axis=(0, 1, 2))
     high = np.maximum(np.percentile(stack, 99.8, axis=(0, 1, 2)), low + 1)
     sheet = np.zeros((layout.rows * (height + 2), layout.columns * (width + 2), 3), np.uint8)
+    rows = [row_name(number) for number in range(1, layout.rows + 1)]
     for name, thumbnail in first.items():
         well = layout.wells[name]
-        y = string.ascii_uppercase.index(well.row) * (height + 2)
+        y = rows.index(well.row) * (height + 2)
         x = (well.column - 1) * (width + 2)
         shown = np.clip((thumbnail - low) / (high - low), 0, 1) * 255
         sheet[y : y + height, x : x + width] = shown[..., [1, 0, 1]].astype(np.uint8)

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from common import layout as layouts
 from common.errors import StageError
-from common.layout import Layout, Well
+from common.layout import Layout
+from common.treatment import Well
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from common.wells import row_name
+
 from . import numbers
 
 # matplotlib's viridis at nine even places: even in lightness, the same to every kind of eye.
@@ -73,7 +75,7 @@ def plate_map(cells: Sequence[Cell], rows: int, columns: int) -> str:
     ]
     for r in range(rows):
         y = edge + r * _CELL
-        parts.append(f"<text class='axis' x='12' y='{y + _CELL / 2 + 5}'>{chr(65 + r)}</text>")
+        parts.append(f"<text class='axis' x='12' y='{y + _CELL / 2 + 5}'>{row_name(r + 1)}</text>")
         parts += [
             f"<rect x='{edge + c * _CELL + 2}' y='{y + 2}' width='{_CELL - 4}' "
             f"height='{_CELL - 4}' rx='6' class='absent'/>"

@@ -5,13 +5,13 @@ The page is the template `report.html.jinja`; this module says what stands in it
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common.tiles import Tile, Tiles
+from common.wells import row_number
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -91,7 +91,7 @@ def _plate(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
         note = f"{well}: {of.score(well):.3f}, {tile.role}, {_treatment(tile)}"
         note += f", flagged {flag.replace('_', ' ')}" if flag else ""
         note += ", wrongly called" if wrong else ""
-        row = string.ascii_uppercase.index(tile.row)
+        row = (row_number(tile.row) or 1) - 1
         cells.append(
             plots.Cell(row, tile.column - 1, of.score(well), signs, note, tile.label is not None)
         )

@@ -117,7 +117,7 @@ def test_every_file_is_the_picture_that_its_name_says(
     found = plate.match(folder, known)
     assert found.problems == []
     assert found.notes == []
-    assert {place: path.name for place, path in found.images.items()} == expected
+    assert {place: planes[0].path.name for place, planes in found.images.items()} == expected
 
 
 def small(fields, channels='1 = "signal"\n2 = "dna"'):
@@ -139,7 +139,7 @@ def written(folder, sites, wells=("A1", "A2", "B1", "B2")):
 def test_fields_are_counted_in_the_order_of_their_numbers(tmp_path):
     found = plate.match(written(tmp_path, [2, 10]), small(2))
     assert found.problems == []
-    assert found.images[plate.Place("A01", 1, "dna")].name == "A1_10_2.png"
+    assert found.images[plate.Place("A01", 1, "dna")][0].path.name == "A1_10_2.png"
 
 
 @pytest.mark.parametrize(("sites", "said"), [([2, 5, 7], 2), ([5], 2), ([1, 2], 1)])
