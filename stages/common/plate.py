@@ -304,9 +304,14 @@ def _nothing(plate: Plate, inventory: Inventory, layout: Layout) -> str:
             f"({fitting}); its channels are {' and '.join(layout.channels)}: correct [channels] or "
             "[[wells]]"
         )
-    looked = layout.pattern or layout.kind
+    if layout.kind != kinds.NAMES:
+        said = f" ({'; '.join(inventory.notes)})" if inventory.notes else ""
+        return (
+            f"the folder holds no image that its documents ({layout.kind}) name as whole{said}; "
+            "check the folder, or files.kind of the layout"
+        )
     return (
-        f"the folder holds no image whose name fits the layout {layout.name} ({looked}); "
+        f"the folder holds no image whose name fits the layout {layout.name} ({layout.pattern}); "
         "check the folder and the layout's name. `invoke check-plate FOLDER` says which known "
         "layouts fit"
     )

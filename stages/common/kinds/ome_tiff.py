@@ -88,7 +88,7 @@ def read(folder: Folder) -> Inventory:
         if path in described:
             continue
         text = _xml(path, folder.shown(path), path in companions)
-        if not text:
+        if not text and path not in companions:
             unused.append(path)
             continue
         document = _read(folder, path, text)
