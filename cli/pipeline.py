@@ -372,7 +372,11 @@ def finish(result: Any) -> None:
     },
 )
 def check_plate(folder: str, layout: str = "", engine: str = "auto", json: bool = False) -> None:
-    """Print what a layout understands of a plate's folder: each well, its role and its dose."""
+    """Print what a layout understands of a plate's folder: each well, its role and its dose.
+
+    Without a layout it says which microscope wrote the folder and how it knows, and which layouts
+    fit; where none does, it prints the beginning of one.
+    """
     from builder.sandbox.engines import choose
     from pipeline.definition import plates
 

@@ -6,19 +6,32 @@ import re
 from pathlib import Path
 
 import pytest
-from common import layout, plate
+from common import kinds, layout, plate
 
 PAGE = (Path(__file__).parents[2] / "docs/layouts.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```text\n(.*?)^```\n\n```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-PARSED = [(names, layout.parse(text, "the example")) for names, text in EXAMPLES]
+NAMED = re.findall(r"^```text\n(.*?)^```\n\n```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PARSED = [(names, layout.parse(text, "the example")) for names, text in NAMED]
+WHOLE = re.findall(r"^## ([^\n]*)\n(?:(?!^## ).)*?^```toml\n(.*?)^```", PAGE, re.M | re.S)
+MAP = re.search(r"^```csv\n(.*?)^```", PAGE, re.M | re.S)
 
 
-def test_the_page_has_an_example_of_each_kind_of_microscope():
-    titles = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
-    assert [title for title in titles if title not in {"Names", "Images"}] == [
+@pytest.fixture(scope="module", params=WHOLE, ids=[title for title, _ in WHOLE])
+def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """A whole example of the page, with the plate map that the page shows beside it."""
+    assert MAP is not None
+    folder = tmp_path_factory.mktemp("plate")
+    (folder / "map.csv").write_text(MAP[1], encoding="utf-8")
+    return layout.parse(request.param[1], "the example", folder)
+
+
+def test_the_page_has_a_whole_example_of_each_kind():
+    assert [title for title, _ in WHOLE] == [
         "BBBC", "ImageXpress (Molecular Devices)", "Operetta and Opera Phenix (Harmony)",
+        "CellVoyager (Yokogawa)", "OME-TIFF", "OME-Zarr", "Plate maps",
     ]  # fmt: skip
-    assert len(PARSED) == 3
+    kinds_shown = {line.split('"')[1] for line in re.findall(r'^kind = ".*"$', PAGE, re.M)}
+    assert kinds_shown | {kinds.NAMES} == set(kinds.KINDS)
+    assert len(NAMED) == 1
 
 
 @pytest.mark.parametrize(("names", "known"), PARSED, ids=[known.name for _, known in PARSED])
@@ -42,11 +55,20 @@ def test_the_names_of_an_example_are_the_pictures_beside_them(
         assert found[name] == place
 
 
-@pytest.mark.parametrize("known", [*(k for _, k in PARSED), *map(layout.load, layout.names())])
-def test_every_layout_can_be_trained_and_judged(known: layout.Layout):
-    for fold in known.folds:
-        wells = known.wells.values()
-        inside = [well.label for well in wells if well.fold == fold]
-        outside = [well.label for well in wells if well.fold != fold]
-        assert {0, 1} <= set(inside)
-        assert min(outside.count(0), outside.count(1)) >= 2
+def can_be_trained_and_judged(known: layout.Layout) -> bool:
+    wells = known.wells.values()
+    return all(
+        {0, 1} <= {well.label for well in wells if well.fold == fold}
+        and min(sum(well.label == label for well in wells if well.fold != fold) for label in (0, 1))
+        >= 2
+        for fold in known.folds
+    )
+
+
+def test_an_example_can_be_trained_and_judged(example: layout.Layout):
+    assert can_be_trained_and_judged(example)
+
+
+@pytest.mark.parametrize("name", layout.names())
+def test_a_known_layout_can_be_trained_and_judged(name: str):
+    assert can_be_trained_and_judged(layout.load(name))
