@@ -53,7 +53,8 @@ def grey_samples(data: bytes, name: str, most_pixels: int) -> tuple[NDArray[Any]
     A palette is applied, and a colour picture of three equal samples is grey. The number of pixels
     is checked before anything is decoded. Raises StageError, naming `name`.
     """
-    with _decoding(name), tifffile.TiffFile(io.BytesIO(data)) as file:
+    # The opened file is part of a circle, and would keep its bytes until the next collection.
+    with _decoding(name), io.BytesIO(data) as stream, tifffile.TiffFile(stream) as file:
         return _samples(_only_page(file, name), name, len(data), most_pixels)
 
 
