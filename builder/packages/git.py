@@ -38,6 +38,7 @@ _DAMAGED = re.compile(
     r"(unable|not) .*(read|unpack|parse)\b.*[0-9a-f]{40}|[0-9a-f]{40}.*(is corrupt|missing)"
     r"|(missing|bad|corrupt)\w* .*[0-9a-f]{40}|repository corruption"
 )
+_OBJECT = re.compile(r"\b[0-9a-f]{40}\b")
 
 
 def entries(url: str, commit: str, folder: str, cache: Path) -> list[Entry]:
@@ -89,7 +90,9 @@ def fetch(url: str, commit: str, cache: Path) -> Path:
 def _lacking(url: str, commit: str, alone: str, whole: str) -> BuilderError:
     """Return why `commit` cannot be had, from what git said of it alone and of all branches."""
     said = [line.strip() for line in f"{alone}\n{whole}".splitlines()]
-    if damaged := next(filter(_DAMAGED.search, said), ""):
+    # The two sides speak at the same time: the line that names the object may be the later one.
+    lacking = sorted(filter(_DAMAGED.search, said), key=lambda line: not _OBJECT.search(line))
+    if damaged := next(iter(lacking), ""):
         return BuilderError(
             f"the repository {url} lacks an object of the commit {commit}, or has a damaged one "
             f"({damaged}); `git fsck` there names all of them, and `git fetch --refetch` there "

@@ -63,6 +63,7 @@ def test_a_debian_lock_with_a_wrong_hash_is_refused_with_the_package(
     refused(done, name, "0000000000")
 
 
+@pytest.mark.slow
 def test_a_wheel_lock_with_a_wrong_hash_is_refused_with_the_wheel(checkout: Path, tmp_path: Path):
     lock = checkout / "stages" / "testing" / "requirements.linux-amd64.lock"
     text = lock.read_text()

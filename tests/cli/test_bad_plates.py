@@ -59,6 +59,7 @@ SPOILS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "name"), SPOILS)
 def test_a_run_on_a_damaged_plate_fails_in_prepare_and_names_the_file(
     invoke: Task, plate: Path, compiled: Path, spoil: Callable[[Path], None], name: str
@@ -94,6 +95,7 @@ def test_a_plate_that_is_not_there_is_refused_before_anything_runs(invoke: Task,
     refused(invoke("run", "--file", str(compiled), "--plate", "nowhere"), "nowhere", "folder")
 
 
+@pytest.mark.slow
 def test_an_unknown_model_type_fails_the_training_and_names_those_there_are(
     invoke: Task, plate: Path, compiled: Path
 ):

@@ -79,9 +79,12 @@ def make(task: Task, message: Mapping[str, Any], home: Path, context: RunContext
     for number, word in enumerate(words):
         _check_text(word, f"argument {number}", task)
     env, shown = _environment(task, context)
-    env["PLATELINE_RUN"] = f"{context.folder.name} (process {os.getpid()})"
     mounts = {place: Mount(path, place) for place, path in _inputs(task, context).items()}
-    for mount, fact in (*_claims(task, context), *_secrets(task, context)):
+    claims = _claims(task, context)
+    if any(mount.writable for mount, _fact in claims):
+        # For the locks there, and only there: what a step sees must not differ between two runs.
+        env["PLATELINE_RUN"] = f"{context.folder.name} (process {os.getpid()})"
+    for mount, fact in (*claims, *_secrets(task, context)):
         if mounts.get(mount.target, mount) != mount:
             raise Refused(f"two things are mounted at {mount.target}; give each its own path")
         mounts[mount.target] = mount

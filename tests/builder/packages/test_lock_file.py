@@ -46,7 +46,7 @@ def test_comments_and_order_do_not_count(tmp_path: Path) -> None:
 
 def test_an_included_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     write(tmp_path, requirements="-r gone.in\n")
-    with pytest.raises(BuilderError, match=r"gone\.in cannot be read"):
+    with pytest.raises(BuilderError, match=r"gone\.in is not there; write it anew"):
         made(tmp_path)
 
 

@@ -131,6 +131,7 @@ def test_a_hostile_layer_is_refused_before_anything_is_written(
 _NAMES = st.sampled_from(["a", "b", "a/b", "a/c", "b/a", "a/b/c", "c"])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(

@@ -140,6 +140,7 @@ def models(draw: st.DrawFn) -> Callable[[Store], Model]:
     return fill
 
 
+@pytest.mark.slow
 @given(fill=models())
 @settings(max_examples=300, deadline=None)
 def test_gc_removes_exactly_what_nothing_reaches(fill: Callable[[Store], Model]) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from kfp import compiler, dsl
 
 from pipeline.errors import PipelineError
+from pipeline.kubeflow.conformance.suite.packages import language
 from pipeline.spec.lint import lint
-from tests.pipeline import packages
 
 BROKEN = Path(__file__).parent / "broken"
 ROOT = Path(__file__).parents[3]
@@ -167,10 +167,10 @@ def test_a_reference_that_is_lost_anywhere_is_found(tmp_path):
         assert found, f"without {'.'.join(map(str, path))} nothing was found"
 
 
-@pytest.mark.parametrize("name", sorted(packages.cases(IMAGE)))
+@pytest.mark.parametrize("name", sorted(language(IMAGE)))
 def test_packages_that_run_are_not_refused(name, tmp_path):
     path = tmp_path / "package.yaml"
-    compiler.Compiler().compile(packages.cases(IMAGE)[name].pipeline, str(path))
+    compiler.Compiler().compile(language(IMAGE)[name].pipeline, str(path))
     here_only = {"literal-placeholder"} if name == "metadata of an importer" else set()
     assert {finding.rule for finding in lint(path)} == here_only
 

@@ -221,6 +221,7 @@ def test_the_task_prints_a_line_a_case_and_the_version_and_ends_with_zero(task, 
     assert nothing_left(kubeflow)
 
 
+@pytest.mark.slow
 def test_the_task_prints_each_difference_and_ends_with_one(task, kubeflow, cluster):
     cluster.change = changed("every", outputs={"said": "other"})
     for words in ((), ("--json",)):
