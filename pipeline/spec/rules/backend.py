@@ -43,6 +43,19 @@ def check_backend(package: Package) -> Found:
             yield from _retries(package, f"{name}.{key}", task, inner)
             yield from _empty_loop(f"{name}.{key}", task, inner)
             yield from _facts(f"{name}.{key}", task)
+            if "importer" in executors.get(inner.get("executorLabel"), {}):
+                yield from _importer(f"{name}.{key}", task)
+
+
+def _importer(where: str, task: Mapping[str, Any]) -> Found:
+    """The compiler hands an importer what comes into its DAG, and no task's output (seen)."""
+    for name, source in task.get("inputs", {}).get("parameters", {}).items():
+        if "taskOutputParameter" in source:
+            yield Finding(
+                f"{where}.{name}", "importer-of-an-output",
+                "an importer cannot take another task's output: its driver fails; give the address "
+                "by a parameter of the pipeline, or let that task put the artifact out",
+            )  # fmt: skip
 
 
 def _memory(label: str, container: Mapping[str, Any]) -> Found:

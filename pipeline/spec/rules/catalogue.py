@@ -66,6 +66,8 @@ _ALL = (
     _of_backend("time-limit", "a step's time limit counts the pull of its image", READ),
     _of_backend("list-in-a-nested-pipeline", "of a list of artifacts, one arrives", SEEN),
     _of_backend("empty-loop", "the driver of who collects from a loop without rounds fails", SEEN),
+    _of_backend("importer-of-an-output", "an importer does not get the output of another task, and "
+                "fails", SEEN),
     _of_backend("writable-claim", "a claim is mounted writable, whatever a step does with it",
                 SEEN, fault=False),
     _of_backend("image-pull-secret", "pods get no login for a registry unless the package or the "

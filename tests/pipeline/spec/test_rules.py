@@ -47,6 +47,23 @@ class Pair:
     nearly: Edits = field(default_factory=dict)
 
 
+def importing(source: dict[str, Any]) -> Edits:
+    """An importer beside the pipeline `inner`, with its address from `source`."""
+    schema = {"schemaTitle": "system.Dataset", "schemaVersion": "0.0.1"}
+    executor = {"artifactUri": {"runtimeParameter": "uri"}, "typeSchema": schema}
+    return {
+        "0/deploymentSpec/executors/exec-bring": {"importer": executor},
+        "0/components/comp-bring": {
+            "executorLabel": "exec-bring",
+            "inputDefinitions": {"parameters": {"uri": {"parameterType": "STRING"}}},
+        },
+        f"{EXIT}/bring": {
+            "componentRef": {"name": "comp-bring"},
+            "inputs": {"parameters": {"uri": source}},
+        },
+    }
+
+
 def chain(length: int) -> Edits:
     """A pipeline in a pipeline, so many times, around nothing but a step."""
     made: Edits = {"0/root/dag/tasks/deep": {"componentRef": {"name": "d0"}}}
@@ -146,6 +163,12 @@ PAIRS = {
         "models:", {MODELS: {**MODEL, "isArtifactList": True}}, {MODELS: MODEL}
     ),
     "empty-loop": Pair("for-loop-3:", {LOOP_ITEMS: "[]"}, {LOOP_ITEMS: '[""]'}),
+    "importer-of-an-output": Pair(
+        "uri:",
+        importing({"taskOutputParameter": {"outputParameterKey": "Output",
+                                           "producerTask": "inner"}}),
+        importing({"componentInputParameter": "pipelinechannel--text"}),
+    ),
     # Notes; the good package has some, which the near one has not.
     "writable-claim": Pair("mountPath", {}, {f"{POD}/exec-make-2/pvcMount": []}),
     "image-pull-secret": Pair(
