@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from tests import registries
 # A plate that cannot be handed on; KFP's own programs, which only a person can bring; and one that
 # takes Go minutes to compile: three quarters of an hour on the two busy cores where it was tried.
 MAY_LACK = ("BBBC013", "cosign is missing", "PLATELINE_KFP_DRIVER")
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C as a person's shell has it: the children of a background job would ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def missing(what: str, command: str) -> None:

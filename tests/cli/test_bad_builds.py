@@ -104,8 +104,6 @@ def test_ctrl_c_in_a_build_leaves_nothing_half_written(checkout: Path, tmp_path:
         started = subprocess.Popen(
             [sys.executable, "-m", "invoke", "build-images", "--targets", "prepare"], cwd=checkout,
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            # A background job's children ignore SIGINT otherwise.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )  # fmt: skip
         assert started.stderr.readline().startswith("  ")  # a layer was made, the next one is
         started.send_signal(signal.SIGINT)

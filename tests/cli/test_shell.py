@@ -55,8 +55,6 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if not self.pid:
             os.chdir(ROOT)
-            # A background job's children ignore SIGINT otherwise.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execv("./invoke", ["./invoke", "shell", "base", "--engine", engine])
         self.seen = ""
 

@@ -106,8 +106,6 @@ def test_an_interrupt_stops_everything_and_what_was_done_comes_from_the_cache(
     path = tmp_path / "package.yaml"
     compiler.Compiler().compile(long, str(path))
     code = (
-        # A shell's background job, such as a CI run may be, ignores Ctrl-C unless told otherwise.
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys; from pathlib import Path; from builder.store import Store\n"
         "from pipeline.run import runner; from pipeline.run.progress import lines\n"
         "runner.run(runner.load(Path(sys.argv[1])), Store.open(Path(sys.argv[2])), parameters={},\n"
