@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -85,8 +86,7 @@ class Graph:
         ((key, definition),) = component["outputDefinitions"]["artifacts"].items()
         entry = {"name": key, "uri": uri, "type": definition["artifactType"], "metadata": metadata}
         # Imported again it is another artifact; otherwise the one of the first import.
-        again = f"{self.around.folder.name}/{name}" if importer.get("reimport") else "imported"
-        entry["id"] = f"{again}/{key}"
+        entry["id"] = uuid.uuid4().hex if importer.get("reimport") else f"imported/{key}"
         self.around.record.update(name, state="succeeded", artifacts={key: [entry]})
         return Outcome("succeeded", {}, {key: [entry]})
 

@@ -160,7 +160,7 @@ def _execute(
             f"{NETWORK_LABEL}: yes); to give it to every step, run with --network"
         )
         raise PipelineError(f"{ended}; {words}{advice if offline else ''}")
-    return outputs.read(task, message, out, context.folder.name)
+    return outputs.read(task, message, out)
 
 
 def _once(name: str, process: Process, log: Path, context: RunContext) -> Exit:

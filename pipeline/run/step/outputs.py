@@ -5,6 +5,7 @@ Source: backend/src/v2/component/launcher_v2.go of kubeflow/pipelines.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ _EXECUTOR_OUTPUT = ".output/executor_output.json"
 _LIMIT = 16 * 1024 * 1024  # bytes of executor output, or of one parameter
 
 
-def read(task: Task, message: Mapping[str, Any], out: Path, run: str) -> dict[str, Any]:
+def read(task: Task, message: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Return `parameters` and `artifacts` of a container that ended well; `out` is checked first.
 
-    Each artifact gets an id, new in each `run`, as the backend's store of metadata gives it one.
+    Each artifact gets a new id, as the backend's store of metadata gives it one.
 
     Raises PipelineError for an output that is missing or not what it should be, and Refused for
     links, special files and places outside the step's own.
@@ -54,7 +55,7 @@ def read(task: Task, message: Mapping[str, Any], out: Path, run: str) -> dict[st
         entry["metadata"] = _metadata(name, written[0].get("metadata", {}))
         if uri := written[0].get("uri", ""):
             entry["uri"] = places.reported(uri, task.name, inputs)
-        artifacts[name] = [{**entry, "id": f"{run}/{task.name}/{name}"}]
+        artifacts[name] = [{**entry, "id": uuid.uuid4().hex}]
     return {"parameters": parameters, "artifacts": artifacts}
 
 
