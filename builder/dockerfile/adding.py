@@ -76,7 +76,10 @@ def parse(sources: Sequence[str], flags: Mapping[str, str]) -> RemoteFile | GitT
     if len(sources) != 1:
         raise BuilderError("ADD takes one source and a destination; write an ADD for each")
     (url,) = sources
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise BuilderError(f"ADD {url!r}: this is no address ({error}); mend it") from None
     if parts.username or parts.password:
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         raise BuilderError(

@@ -360,3 +360,8 @@ def test_an_unmodified_research_repository_runs_as_a_black_box(
         text = output.read().decode()
     assert ended.code == 0, text
     assert text.splitlines()[-1] == "first", "another commit's code, or changed code, has run"
+
+
+def test_what_is_no_address_is_refused_with_its_line(make: Make, store: Store) -> None:
+    with pytest.raises(BuilderError, match=r":2: ADD 'https://a.example\[/b': this is no address"):
+        built(make, store, "ADD https://a.example[/b /c")
