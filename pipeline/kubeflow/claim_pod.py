@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.kubeflow import short_pod
 from pipeline.kubeflow.cluster import MISSING, NOTE, OK, Check, Cluster
 
 _AT = "/mnt/claim"
@@ -61,30 +62,20 @@ def try_claim(
     pause: float,
 ) -> Check:  # fmt: skip
     """Start a pod that mounts `claim`, wait up to `seconds` for what it says, and delete it."""
-    from kubernetes.client import ApiException
-
     what = f"claim {claim.name} for {claim.who}"
     try:
-        name = core.create_namespaced_pod(
-            cluster.namespace, _pod(cluster, claim, secrets)
-        ).metadata.name
-    except ApiException as error:
-        if error.status not in (403, 404, 422):
-            raise
+        with short_pod.started(core, cluster, _pod(cluster, claim, secrets)) as read:
+            until = time.monotonic() + seconds
+            while True:
+                pod = read()
+                if pod.status.phase in _ENDED or time.monotonic() >= until:
+                    return _told(what, claim, pod, cluster, seconds)
+                time.sleep(pause)
+    except short_pod.NotMadeError as error:
         return Check(
             what, NOTE, f"no pod could be made to try it ({error.status})",
             f"check the service account {cluster.service_account}, or give --skip-claims",
         )  # fmt: skip
-    try:
-        until = time.monotonic() + seconds
-        while True:
-            pod = core.read_namespaced_pod(name, cluster.namespace)
-            if pod.status.phase in _ENDED or time.monotonic() >= until:
-                return _told(what, claim, pod, cluster, seconds)
-            time.sleep(pause)
-    finally:
-        with contextlib.suppress(ApiException):
-            core.delete_namespaced_pod(name, cluster.namespace, grace_period_seconds=0)
 
 
 def _told(what: str, claim: Mounted, pod: Any, cluster: Cluster, seconds: float) -> Check:
@@ -124,27 +115,9 @@ def _pod(cluster: Cluster, claim: Mounted, secrets: tuple[str, ...]) -> dict[str
         user |= {"runAsNonRoot": claim.user != 0, "runAsUser": claim.user}
     if claim.group is not None:
         user |= {"runAsGroup": claim.group}
-    return {
-        "metadata": {"generateName": "plateline-claim-", "labels": {"app": "plateline"}},
-        "spec": {
-            "restartPolicy": "Never",
-            "serviceAccountName": cluster.service_account,
-            "automountServiceAccountToken": False,
-            "imagePullSecrets": [{"name": name} for name in secrets],
-            "securityContext": {**user, "seccompProfile": {"type": "RuntimeDefault"}},
-            "volumes": [{"name": "claim", "persistentVolumeClaim": {"claimName": claim.name}}],
-            "containers": [
-                {
-                    "name": "claim",
-                    "image": claim.image,
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["python3", "-c", _TRY],
-                    "volumeMounts": [{"name": "claim", "mountPath": _AT}],
-                    "resources": {"requests": {"cpu": "1m", "memory": "16Mi"}},
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
-                    },
-                }
-            ],
-        },
-    }  # fmt: skip
+    mounted = [{"name": "claim", "mountPath": _AT}]
+    trying = short_pod.container(
+        "claim", claim.image, ["python3", "-c", _TRY], "16Mi", volumeMounts=mounted
+    )
+    volumes = [{"name": "claim", "persistentVolumeClaim": {"claimName": claim.name}}]
+    return short_pod.pod(cluster, "claim", [trying], secrets, user, volumes=volumes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
+from pipeline.kubeflow import short_pod
 from pipeline.kubeflow.cluster import MISSING, NOTE, OK, Check, Cluster
 
 _USER = 65532
@@ -19,46 +20,43 @@ def pull_images(
     secrets: tuple[str, ...] = (),
 ) -> list[Check]:  # fmt: skip
     """Start a pod of `images`, wait up to `seconds` for each one's fate, and delete the pod."""
-    from kubernetes.client import ApiException
-
     try:
-        name = core.create_namespaced_pod(
-            cluster.namespace, _pod(cluster, images, secrets)
-        ).metadata.name
-    except ApiException as error:
-        if error.status not in (403, 404, 422):
-            raise
+        with short_pod.started(core, cluster, _pod(cluster, images, secrets)) as read:
+            return _watched(read, cluster, images, seconds, pause)
+    except short_pod.NotMadeError as error:
         return [
             Check(
                 "images", NOTE, f"no pod could be made to try them ({error.status})",
                 f"check the service account {cluster.service_account}, or give --skip-pull",
             )
         ]  # fmt: skip
-    try:
-        ends: dict[str, Check] = {}
-        until = time.monotonic() + seconds
-        while len(ends) < len(images) and time.monotonic() < until:
-            pod = core.read_namespaced_pod(name, cluster.namespace)
-            for status in pod.status.container_statuses or []:
-                image = images[int(status.name.removeprefix("image-"))]
-                check = _pulled(image, status.state)
-                if check:
-                    ends[image] = check
-            stuck = _unschedulable(pod)
-            if stuck and not ends:
-                return [stuck]
-            if len(ends) < len(images):
-                time.sleep(pause)
-        for image in images:
-            if image not in ends:
-                ends[image] = Check(
-                    f"image {image}", NOTE, f"not pulled within {seconds:.0f} s",
-                    f"kubectl get events -n {cluster.namespace}",
-                )  # fmt: skip
-        return [ends[image] for image in images]
-    finally:
-        with contextlib.suppress(ApiException):
-            core.delete_namespaced_pod(name, cluster.namespace, grace_period_seconds=0)
+
+
+def _watched(
+    read: Callable[[], Any], cluster: Cluster, images: tuple[str, ...], seconds: float,
+    pause: float,
+) -> list[Check]:  # fmt: skip
+    ends: dict[str, Check] = {}
+    until = time.monotonic() + seconds
+    while len(ends) < len(images) and time.monotonic() < until:
+        pod = read()
+        for status in pod.status.container_statuses or []:
+            image = images[int(status.name.removeprefix("image-"))]
+            check = _pulled(image, status.state)
+            if check:
+                ends[image] = check
+        stuck = _unschedulable(pod)
+        if stuck and not ends:
+            return [stuck]
+        if len(ends) < len(images):
+            time.sleep(pause)
+    for image in images:
+        if image not in ends:
+            ends[image] = Check(
+                f"image {image}", NOTE, f"not pulled within {seconds:.0f} s",
+                f"kubectl get events -n {cluster.namespace}",
+            )  # fmt: skip
+    return [ends[image] for image in images]
 
 
 def _pulled(image: str, state: Any) -> Check | None:
@@ -88,30 +86,11 @@ def _unschedulable(pod: Any) -> Check | None:
 
 
 def _pod(cluster: Cluster, images: tuple[str, ...], secrets: tuple[str, ...]) -> dict[str, Any]:
-    """Return a pod that pulls `images` and ends; the `restricted` security standard allows it."""
-    return {
-        "metadata": {"generateName": "plateline-preflight-", "labels": {"app": "plateline"}},
-        "spec": {
-            "restartPolicy": "Never",
-            "serviceAccountName": cluster.service_account,
-            "automountServiceAccountToken": False,
-            "imagePullSecrets": [{"name": name} for name in secrets],
-            "securityContext": {
-                "runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": f"image-{index}",
-                    "image": image,
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["/plateline-preflight-does-not-exist"],
-                    "resources": {"requests": {"cpu": "1m", "memory": "4Mi"}},
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
-                    },
-                }
-                for index, image in enumerate(images)
-            ],
-        },
-    }  # fmt: skip
+    """Return a pod that pulls `images` and ends."""
+    command = ["/plateline-preflight-does-not-exist"]
+    pulling = [
+        short_pod.container(f"image-{index}", image, command, "4Mi")
+        for index, image in enumerate(images)
+    ]
+    user = {"runAsNonRoot": True, "runAsUser": _USER, "runAsGroup": _USER}
+    return short_pod.pod(cluster, "preflight", pulling, secrets, user)
