@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from cli.pipeline import pin_in_registry, pin_local, pulled
 from cli.server import SERVER_HELP, reached
 
 _TARGET = "conformance"
+# Cases in, each with what this machine made of it out.
+Here = Callable[[Sequence[Any]], Iterator[tuple[Any, Any]]]
 
 
 @command(
@@ -75,8 +79,9 @@ def conformance(
         folder = Path(open_.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX)))
         say(f"compiling {len(cases)} packages")
         suite = packages.compiled(cases, folder)
+        here = functools.partial(_here, store, folder, names, engine, insecure)
         if local_only:
-            verdicts = list(_alone(suite, store, folder, names, engine, insecure))
+            verdicts = list(_alone(suite, here))
             version = ""
         else:
             access = open_.enter_context(
@@ -87,16 +92,12 @@ def conformance(
             if context:
                 have = _lend(open_, context, kubeconfig, namespace, PREFIX + mark, have)
             limits = Limits(at_once, timeout)
-            version, verdicts = _compared(
-                suite, store, folder, names, engine, insecure, access, mark, limits, have
-            )
+            version, verdicts = _compared(suite, here, access, mark, limits, have)
     _show(verdicts, version, json)
 
 
 def _image(image: str, registry: str, local_only: bool, insecure: bool) -> tuple[Any, str]:
     """Return the store, and the image by digest that the cases run."""
-    import os
-
     from builder.store import Store
     from pipeline.errors import PipelineError
     from pipeline.spec.package import image_digest
@@ -133,20 +134,17 @@ def _lend(
     return dict.fromkeys(have, True)
 
 
-def _alone(
-    suite: Sequence[Any], store: Any, folder: Path, names: tuple[str, str], engine: str,
-    insecure: bool,
-) -> Iterator[Any]:  # fmt: skip
+def _alone(suite: Sequence[Any], here: Here) -> Iterator[Any]:
     from pipeline.kubeflow.conformance.observation import unexpected
     from pipeline.kubeflow.conformance.verdict import Verdict
 
-    for packaged, found in _here(suite, store, folder, names, engine, insecure):
+    for packaged, found in here(suite):
         yield Verdict.of(packaged.name, unexpected(packaged.case, found))
 
 
 def _here(
-    suite: Sequence[Any], store: Any, folder: Path, names: tuple[str, str], engine: str,
-    insecure: bool,
+    store: Any, folder: Path, names: tuple[str, str], engine: str, insecure: bool,
+    suite: Sequence[Any],
 ) -> Iterator[tuple[Any, Any]]:  # fmt: skip
     """Yield each case and what this machine made of it."""
     from builder.registry.client import Registries
@@ -162,8 +160,7 @@ def _here(
 
 
 def _compared(
-    suite: Sequence[Any], store: Any, folder: Path, names: tuple[str, str], engine: str,
-    insecure: bool, access: Any, mark: str, limits: Any, have: dict[str, bool],
+    suite: Sequence[Any], here: Here, access: Any, mark: str, limits: Any, have: dict[str, bool],
 ) -> tuple[str, list[Any]]:  # fmt: skip
     """Return the server's version, and what was not the same of each case."""
     from pipeline.kubeflow.conformance.observation import differences
@@ -181,11 +178,10 @@ def _compared(
                 verdicts.append(Verdict(one.name, "not tried", (), why))
             else:
                 tried.append(one)
-        here = {one.name: found for one, found in _here(tried, store, folder, names, engine,
-                                                        insecure)}  # fmt: skip
+        expected = {one.name: found for one, found in here(tried)}
         say(f"running {len(tried)} cases on Kubeflow Pipelines {version}")
         for name, found in run_there(connection, tried, mark, limits, say):
-            verdicts.append(Verdict.of(name, differences(here[name], found), found.complete))
+            verdicts.append(Verdict.of(name, differences(expected[name], found), found.complete))
             say(f"  {name}: {verdicts[-1].word}")
     order = {one.name: number for number, one in enumerate(suite)}
     return version, sorted(verdicts, key=lambda verdict: order[verdict.name])
