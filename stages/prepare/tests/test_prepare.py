@@ -12,30 +12,8 @@ from common.tiles import read_tiles
 from PIL import Image
 from prepare import synthetic
 from prepare.stage import prepare, prepare_plate
+from small_layout import LAYOUT
 
-LAYOUT = """
-format = 1
-name = "small"
-[files]
-pattern = '(?P<row>[AB])(?P<column>\\d)-(?P<channel>[12])\\.png'
-size = [600, 300]
-[channels]
-1 = "signal"
-2 = "dna"
-[plate]
-rows = 2
-columns = 2
-[[wells]]
-rows = "A-B"
-columns = "1-2"
-compound = "x"
-unit = "M"
-roles = ["negative", "positive"]
-doses = [0, 1e-7]
-[folds]
-A = "A"
-B = "B"
-"""
 SMALL = layout.parse(LAYOUT, "small")
 
 

@@ -10,30 +10,7 @@ from common.stage_io import StageIO
 from prepare import synthetic
 from prepare.scan import scan
 from prepare.stage import prepare, prepare_plate
-
-LAYOUT = """
-format = 1
-name = "small"
-[files]
-pattern = '(?P<row>[AB])(?P<column>\\d)-(?P<channel>[12])\\.png'
-size = [600, 300]
-[channels]
-1 = "signal"
-2 = "dna"
-[plate]
-rows = 2
-columns = 2
-[[wells]]
-rows = "A-B"
-columns = "1-2"
-compound = "x"
-unit = "M"
-roles = ["negative", "positive"]
-doses = [0, 1e-7]
-[folds]
-A = "A"
-B = "B"
-"""
+from small_layout import LAYOUT
 
 
 @pytest.fixture

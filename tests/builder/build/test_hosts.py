@@ -24,7 +24,6 @@ from builder.packages.download import downloads_folder
 from builder.sandbox.docker import Docker
 from tests import debian_hosts
 
-ROOT = Path(__file__).parents[3]
 BUILD = """
 import hashlib, json, sys
 from pathlib import Path
