@@ -26,12 +26,14 @@ import sys
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from common import layout, plate
-found = plate.match(Path("/mnt/images"), layout.load("bbbc013")).images
+from common import layout, pictures, plate
+written = layout.load("bbbc013")
+found = plate.match(Path("/mnt/images"), written)
 for name in sys.argv[1:]:
+    planes = (found.images[plate.Place(name, 0, meaning)] for meaning in ("signal", "dna"))
     signal, dna = (
-        np.asarray(Image.open(found[plate.Place(name, 0, meaning)]).convert("L"))
-        for meaning in ("signal", "dna")
+        np.asarray(pictures.read_picture(found, one, written.size, written.bits)[0])
+        for one in planes
     )
     Image.fromarray(np.stack([signal * 0, signal, dna], -1)).save(f"/work/{name}.png")
 """
