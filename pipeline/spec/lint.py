@@ -8,7 +8,7 @@ api/v2alpha1/pipeline_spec.proto and backend/src/v2 (driver, cacheutils) of kube
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from builder import oci
 from pipeline.errors import PipelineError
 from pipeline.spec import names, placeholders, values
 from pipeline.spec.package import STUBS, Fault, Package, read
+from pipeline.spec.rules.arguments import check_arguments, words
 from pipeline.spec.rules.backend import check_backend
 from pipeline.spec.rules.catalogue import BACKENDS, RULES, known_backend
 from pipeline.spec.rules.finding import Finding, Found, declared, texts
@@ -80,6 +81,7 @@ def _findings(package: Package, faults: list[Fault]) -> set[Finding]:
         _executors,
         check_wiring,
         check_inputs,
+        check_arguments,
         check_backend,
         check_notes,
         _definitions,
@@ -123,7 +125,7 @@ def _executors(package: Package) -> Found:
                 f"the image {image!r} can change under its name; write repository@sha256:… "
                 "(`invoke compile` does)",
             )  # fmt: skip
-        for where, word in _words(container):
+        for where, word in words(container):
             if _SECRET_FLAG.match(word):
                 yield _secret(f"{label}.{where}")
         for entry in container.get("env", []):
@@ -162,12 +164,6 @@ def _importer(label: str, importer: Mapping[str, Any] | None) -> Found:
             )  # fmt: skip
 
 
-def _words(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for part in ("command", "args"):
-        for index, word in enumerate(container.get(part, [])):
-            yield f"{part}[{index}]", word
-
-
 def _secret(where: str) -> Finding:
     return Finding(
         where, "secret-in-argument",
@@ -178,7 +174,7 @@ def _secret(where: str) -> Finding:
 
 def _arguments(name: str, component: Mapping[str, Any], container: Mapping[str, Any]) -> Found:
     """Check that placeholders name what the component declares, and pass no secret."""
-    for where, word in _words(container):
+    for where, word in words(container):
         found = [one for one in placeholders.find(word) if one.side]
         shown = {one.name for one in found}
         if "{{$}}" in word:  # the executor input, with every parameter

@@ -169,6 +169,12 @@ def imported(uri: str) -> str:
     return uri
 
 
+def scheme(uri: str) -> str:
+    """Return what stands before `://` in an address; empty where it is none."""
+    found = _URI.fullmatch(uri)
+    return found[1] if found else ""
+
+
 def place(uri: str) -> tuple[str, tuple[str, ...]] | None:
     """Return the step and the path inside its outputs that `uri` names, None for another store.
 

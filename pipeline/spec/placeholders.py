@@ -8,7 +8,7 @@
     {{$.inputs.artifacts['n'].metadata['k']}}  .output_file and .metadata
 
 Sources: sdk/python/kfp/dsl/placeholders.py, backend/src/v2/driver/resolve.go (constants) and
-backend/src/v2/component/launcher_v2.go (arguments) of kubeflow/pipelines.
+backend/src/v2/{driver/util.go,component/launcher_v2.go} (arguments) of kubeflow/pipelines.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.spec.documents import load_json
-from pipeline.spec.values import text
+from pipeline.spec.values import argument, text
 
 WHOLE, ESCAPED, OUTPUT_FILE = "", "json_escape[1]", "outputs.output_file"
 _ANY = re.compile(r"\{\{\$(?:\.(?P<path>[^}]+?))?\}\}")
@@ -101,17 +102,16 @@ def substitute(
 ) -> list[str]:
     """Return a container's `words` with placeholders replaced; absent optional parts vanish.
 
+    The driver fills in parameters, but not in a word that names an output: there the launcher does,
+    which writes numbers otherwise (resolveContainerArgs of backend/src/v2/driver/util.go, 2.17).
     Raises PipelineError for a placeholder of an input or output that is not there.
     """
-
-    def one(match: re.Match[str]) -> str:
-        return _value(_of(match), executor_input, facts)
-
     found: list[str] = []
     for word in words:
+        fill = partial(_filled, executor_input, facts, text if "$.outputs" in word else argument)
         expanded = _structure(word, executor_input)
         parts = expanded if isinstance(expanded, list) else [expanded]
-        found += [_ANY.sub(one, str(part)) for part in parts]
+        found += [_ANY.sub(fill, str(part)) for part in parts]
     return found
 
 
@@ -137,7 +137,12 @@ def _expand(node: Any, executor_input: Mapping[str, Any]) -> Any:
     return node
 
 
-def _value(found: Placeholder, executor_input: Mapping[str, Any], facts: Mapping[str, str]) -> str:
+def _filled(
+    executor_input: Mapping[str, Any], facts: Mapping[str, str], write: Callable[[Any], str],
+    match: re.Match[str],
+) -> str:  # fmt: skip
+    """Return what takes the place of a placeholder; `write` makes text of a parameter."""
+    found = _of(match)
     getters: dict[str, Callable[[], str]] = {
         # Keys sorted, as protobuf writes maps: what a step is handed has one form.
         WHOLE: lambda: json.dumps(executor_input, sort_keys=True),
@@ -151,7 +156,7 @@ def _value(found: Placeholder, executor_input: Mapping[str, Any], facts: Mapping
     try:
         if found.kind == "parameters":
             if found.side == "inputs":
-                return text(executor_input["inputs"]["parameterValues"][found.name])
+                return write(executor_input["inputs"]["parameterValues"][found.name])
             return str(executor_input["outputs"]["parameters"][found.name]["outputFile"])
         artifact = executor_input[found.side]["artifacts"][found.name]["artifacts"][0]
         if found.field in ("path", "uri"):

@@ -10,7 +10,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -28,8 +28,8 @@ _NOT_FINITE = re.compile(r"nan|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII)
 
 
 def _finite(value: Any) -> None:
-    """Raise ValueError for NaN and Infinity anywhere in `value`."""
-    if isinstance(value, float) and not math.isfinite(value):
+    """Raise ValueError for NaN and Infinity anywhere in `value`, OverflowError for no double."""
+    if isinstance(value, int | float) and not math.isfinite(value):
         raise ValueError
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
@@ -101,7 +101,7 @@ def text(value: Any) -> str:
     """Return a value as the launcher puts it into an argument.
 
     Numbers have no exponent and no empty fraction (Go's FormatFloat 'f', -1); lists and
-    dictionaries are JSON without spaces, keys sorted (Go's json.Marshal of a Struct).
+    dictionaries are JSON as Go writes it: without spaces, keys sorted, `<`, `>` and `&` escaped.
     """
     if isinstance(value, str):
         return value
@@ -109,7 +109,57 @@ def text(value: Any) -> str:
         return ""
     if isinstance(value, float) and math.isfinite(value):
         return f"{Decimal(repr(value)):f}".removesuffix(".0")
-    return json.dumps(whole(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return "".join(_json(whole(value)))
+
+
+def argument(value: Any) -> str:
+    """Return a value as the driver puts it into an argument; the launcher then has no part in it.
+
+    As `text`, but of numbers: one that is whole and of 64 bits has all its digits, others are
+    Go's %g (pbValueToString of backend/src/v2/driver/util.go, kubeflow/pipelines 2.17).
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return text(value)
+    number = float(value)
+    if number.is_integer() and -(2.0**63) <= number < 2.0**63:
+        return str(int(number))
+    exponent = Decimal(repr(number)).adjusted()
+    # %g takes an exponent below -4 and from 6 on, where it writes as few digits as are exact.
+    return text(number) if -4 <= exponent < 6 else _with_exponent(number, 2)
+
+
+def _with_exponent(number: float, digits: int) -> str:
+    """Return the shortest exact number with an exponent that has so many digits or more."""
+    sign, written, _ = Decimal(repr(number)).normalize().as_tuple()
+    exponent = Decimal(repr(number)).adjusted()
+    first, *rest = map(str, written)
+    fraction = "." + "".join(rest) if rest else ""
+    mark = "-" if exponent < 0 else "+"
+    return f"{'-' * sign}{first}{fraction}e{mark}{abs(exponent):0{digits}}"
+
+
+_ESCAPES = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
+
+
+def _json(value: Any) -> Iterator[str]:
+    """Yield the parts of a value's JSON as Go's json.Marshal writes it (encoding/json)."""
+    if isinstance(value, dict):
+        yield "{"
+        for number, key in enumerate(sorted(value)):
+            yield from ("," * bool(number), *_json(key), ":", *_json(value[key]))
+        yield "}"
+    elif isinstance(value, list):
+        yield "["
+        for number, item in enumerate(value):
+            yield from ("," * bool(number), *_json(item))
+        yield "]"
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        small = 0 < abs(value) < 1e-6
+        exponent = small or abs(value) >= 1e21
+        # Of e-09 the zero is left out; e+09 does not come up.
+        yield _with_exponent(float(value), 1 if small else 2) if exponent else text(float(value))
+    else:
+        yield json.dumps(value, ensure_ascii=False).translate(_ESCAPES)
 
 
 _LONGEST_CONDITION = 100_000

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.spec import placeholders
+from pipeline.spec import names, placeholders
 from pipeline.spec.documents import load_json
 from pipeline.spec.kubernetes import memory
 from pipeline.spec.package import STUBS, Package, dags
@@ -21,6 +21,7 @@ _LAUNCHER = 103_000_000  # bytes, the most that the launcher took in a step's co
 _LEAST = _LAUNCHER + 64_000_000  # and what a small program needs beside it
 _PULL = 120  # seconds; an image of 1.5 GB at 25 MB/s takes half of it
 # resolve.go: a constant that is one of these and nothing else is replaced by the driver (read).
+_STORES = ("gs", "s3", "minio", "oci")  # objectstore/config.go, importer_launcher.go
 _FACTS = {
     "pipeline_job_name", "pipeline_job_resource_name", "pipeline_job_uuid", "pipeline_task_name",
     "pipeline_task_uuid", "pipeline_job_create_time_utc", "pipeline_job_schedule_time_utc",
@@ -32,6 +33,8 @@ def check_backend(package: Package) -> Found:
     executors = package.spec["deploymentSpec"].get("executors", {})
     for label, executor in executors.items():
         yield from _memory(label, executor.get("container", {}))
+        constant = executor.get("importer", {}).get("artifactUri", {}).get("constant")
+        yield from _imported(f"{label}.artifactUri", constant)
     for label, settings in package.kubernetes.items():
         yield from _time(f"platforms.kubernetes.{label}", settings)
     for name, component in dags(package):
@@ -43,6 +46,7 @@ def check_backend(package: Package) -> Found:
             yield from _retries(package, f"{name}.{key}", task, inner)
             yield from _empty_loop(f"{name}.{key}", task, inner)
             yield from _facts(f"{name}.{key}", task)
+            yield from _types(f"{name}.{key}", component, task, inner)
             if "importer" in executors.get(inner.get("executorLabel"), {}):
                 yield from _importer(f"{name}.{key}", task)
 
@@ -50,11 +54,41 @@ def check_backend(package: Package) -> Found:
 def _importer(where: str, task: Mapping[str, Any]) -> Found:
     """The compiler hands an importer what comes into its DAG, and no task's output (seen)."""
     for name, source in task.get("inputs", {}).get("parameters", {}).items():
+        yield from _imported(f"{where}.{name}", source.get("runtimeValue", {}).get("constant"))
         if "taskOutputParameter" in source:
             yield Finding(
                 f"{where}.{name}", "importer-of-an-output",
                 "an importer cannot take another task's output: its driver fails; give the address "
                 "by a parameter of the pipeline, or let that task put the artifact out",
+            )  # fmt: skip
+
+
+def _imported(where: str, uri: object) -> Found:
+    """An importer looks for an object store that it knows, also where it copies nothing (seen)."""
+    if isinstance(uri, str) and names.scheme(uri) not in {"", *_STORES}:
+        yield Finding(
+            where, "importer-scheme",
+            f"the backend imports from {', '.join(_STORES)} only, {uri[:80]!r} fails; put the "
+            "data there, or hand the address on as a parameter",
+        )  # fmt: skip
+
+
+def _types(
+    where: str, outer: Mapping[str, Any], task: Mapping[str, Any], component: Mapping[str, Any]
+) -> Found:
+    """What a DAG hands on is of the type that the DAG declares it with: text stays text (seen)."""
+    around = declared(outer, "inputs", "parameters")
+    wanted = declared(component, "inputs", "parameters")
+    for name, source in task.get("inputs", {}).get("parameters", {}).items():
+        key = source.get("componentInputParameter", "")
+        kind = wanted.get(name, {}).get("parameterType", "STRING")
+        plain = "parameterExpressionSelector" not in source
+        if around.get(key, {}).get("parameterType") == "STRING" and kind != "STRING" and plain:
+            yield Finding(
+                f"{where}.{name}", "mismatched-type",
+                f"{key} is a STRING where it comes from (so is an item of a list of no declared "
+                f"type), and {name} is a {kind}, so its driver fails; declare one type for both, "
+                "as in List[int]",
             )  # fmt: skip
 
 

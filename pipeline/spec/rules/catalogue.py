@@ -68,6 +68,14 @@ _ALL = (
     _of_backend("empty-loop", "the driver of who collects from a loop without rounds fails", SEEN),
     _of_backend("importer-of-an-output", "an importer does not get the output of another task, and "
                 "fails", SEEN),
+    _of_backend("importer-scheme", "an importer fails for an address that is of no object store "
+                "it knows, also where it copies nothing", SEEN),
+    _of_backend("concat-placeholder", "a ConcatPlaceholder reaches the program as its own JSON",
+                SEEN),
+    _of_backend("default-in-argument", "a component's default does not reach its command line: the "
+                "driver fails, or takes an IfPresent for absent", SEEN),
+    _of_backend("mismatched-type", "text that is handed to an input of another type fails its "
+                "driver", SEEN),
     _of_backend("writable-claim", "a claim is mounted writable, whatever a step does with it",
                 SEEN, fault=False),
     _of_backend("image-pull-secret", "pods get no login for a registry unless the package or the "

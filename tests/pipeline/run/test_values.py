@@ -26,6 +26,50 @@ def test_a_number_keeps_its_value_and_has_no_exponent(number):
     assert "e" not in text
 
 
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.00001, "1e-05"), (0.0001, "0.0001"), (0.5, "0.5"), (123456.5, "123456.5"),
+        (1234567.5, "1.2345675e+06"), (1e20, "1e+20"), (1e-7, "1e-07"), (-2.5e-9, "-2.5e-09"),
+        (1e18, "1000000000000000000"), (9.3e18, "9.3e+18"), (-7.0, "-7"), (3, "3"),
+        (1.5e300, "1.5e+300"), (True, "true"), (None, ""), ("x", "x"),
+    ],
+)  # fmt: skip
+def test_the_driver_writes_numbers_as_go_does_by_g(number, text):
+    assert values.argument(number) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_that_the_driver_writes_keeps_its_value(number):
+    assert float(values.argument(number)) == number
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1e-7, 0.00001, 1e21, 1.0, 0.1], "[1e-7,0.00001,1e+21,1,0.1]"),
+        ({"b": "<a&b>", "a": "é\u2028"}, '{"a":"é\\u2028","b":"\\u003ca\\u0026b\\u003e"}'),
+    ],
+)
+def test_lists_and_dictionaries_are_json_as_go_writes_it(value, text):
+    assert values.text(value) == values.argument(value) == text
+
+
+def test_a_word_that_names_an_output_is_filled_in_by_the_launcher():
+    given_input = {
+        "inputs": {"parameterValues": {"n": 0.00001}},
+        "outputs": {"parameters": {"o": {"outputFile": "/tmp/o"}}},
+    }
+    words = ["{{$.inputs.parameters['n']}}",
+             "{{$.inputs.parameters['n']}} {{$.outputs.parameters['o'].output_file}}"]  # fmt: skip
+    assert placeholders.substitute(words, given_input, {}) == ["1e-05", "0.00001 /tmp/o"]
+
+
+def test_a_number_that_is_no_double_is_refused_anywhere():
+    with pytest.raises(PipelineError, match="is not of its type LIST"):
+        values.coerce([[10**400]], "LIST", "n")
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

@@ -167,12 +167,22 @@ def test_a_reference_that_is_lost_anywhere_is_found(tmp_path):
         assert found, f"without {'.'.join(map(str, path))} nothing was found"
 
 
+# What runs here, as the SDK means it, and was seen to do otherwise on KFP's own programs.
+HERE_ONLY = {
+    "metadata of an importer": {"literal-placeholder"},
+    "metadata": {"literal-placeholder"},
+    "optional input left out": {"default-in-argument"},
+    "concatenation": {"concat-placeholder"},
+    "loop in a loop": {"concat-placeholder"},
+    "loop over a parameter": {"mismatched-type"},
+}
+
+
 @pytest.mark.parametrize("name", sorted(language(IMAGE)))
 def test_packages_that_run_are_not_refused(name, tmp_path):
     path = tmp_path / "package.yaml"
     compiler.Compiler().compile(language(IMAGE)[name].pipeline, str(path))
-    here_only = {"literal-placeholder"} if name == "metadata of an importer" else set()
-    assert {finding.rule for finding in lint(path)} == here_only
+    assert {finding.rule for finding in lint(path)} == HERE_ONLY.get(name, set())
 
 
 def test_what_others_write_is_not_refused_without_reason(tmp_path):

@@ -33,6 +33,7 @@ NUMBER = "0/root/inputDefinitions/parameters/text"
 MODELS = "0/components/comp-inner/inputDefinitions/artifacts/models"
 MODEL = {"artifactType": {"schemaTitle": "system.Model", "schemaVersion": "0.0.1"},
          "isOptional": True}  # fmt: skip
+BRING = "0/deploymentSpec/executors/exec-bring/importer/artifactUri"
 GONE = object()
 Edits = dict[str, Any]
 
@@ -97,7 +98,7 @@ PAIRS = {
     ),
     "missing-input": Pair(
         "make:", {f"{INNER}/inputs/parameters/text": GONE},
-        {f"{INNER}/inputs/parameters/text": GONE,
+        {f"{INNER}/inputs/parameters/text": GONE, f"{MAKE}/args": ["{{$}}"],
          "0/components/comp-make/inputDefinitions/parameters/text/defaultValue": "x"},
     ),
     "cycle": Pair(
@@ -168,6 +169,29 @@ PAIRS = {
         importing({"taskOutputParameter": {"outputParameterKey": "Output",
                                            "producerTask": "inner"}}),
         importing({"componentInputParameter": "pipelinechannel--text"}),
+    ),
+    "importer-scheme": Pair(
+        "artifactUri:",
+        importing({"componentInputParameter": "pipelinechannel--text"})
+        | {BRING: {"constant": "https://example.org/plate.csv"}},
+        importing({"componentInputParameter": "pipelinechannel--text"})
+        | {BRING: {"constant": "s3://plates/plate.csv"}},
+    ),
+    "concat-placeholder": Pair(
+        "Concat", {f"{MAKE}/args": ['{"Concat": ["a-", "{{$.inputs.parameters[\'text\']}}"]}']},
+        {f"{MAKE}/args": ['{"Concatenated": ["a-"]}', "a-{{$.inputs.parameters['text']}}"]},
+    ),
+    "default-in-argument": Pair(
+        "make:", {f"{INNER}/inputs/parameters/text": GONE,
+                  "0/components/comp-make/inputDefinitions/parameters/text/defaultValue": "x"},
+        {"0/components/comp-make/inputDefinitions/parameters/text/defaultValue": "x"},
+    ),
+    "mismatched-type": Pair(
+        "text:", {"0/components/comp-make/inputDefinitions/parameters/text/parameterType":
+                  "NUMBER_INTEGER"},
+        {"0/components/comp-make/inputDefinitions/parameters/text/parameterType":
+         "NUMBER_INTEGER", f"{INNER}/inputs/parameters/text":
+         {"runtimeValue": {"constant": 3.0}}},
     ),
     # Notes; the good package has some, which the near one has not.
     "writable-claim": Pair("mountPath", {}, {f"{POD}/exec-make-2/pvcMount": []}),
