@@ -9,13 +9,13 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from cli.command import command
 from cli.output import ENGINE_HELP, INSECURE_HELP, JSON_HELP, REGISTRY_HELP, facts, say, table
-from cli.pipeline import pin_in_registry, pin_local, pulled
+from cli.pipeline import check_programs, pin_in_registry, pin_local, pulled
 from cli.server import SERVER_HELP, reached
 
 _TARGET = "conformance"
@@ -33,7 +33,9 @@ Here = Callable[[Sequence[Any]], Iterator[tuple[Any, Any]]]
         "secret": "a secret that is there, with key=conformance, for --host",
         "at-once": "how many cases to run at the same time on the server",
         "timeout": "seconds after which a case is ended",
-        "engine": ENGINE_HELP,
+        "engine": f"{ENGINE_HELP}; or kfp: compare with KFP's own two programs on this machine",
+        "driver": "for --engine kfp: KFP's driver, a file or KFP's image by digest",
+        "launcher": "for --engine kfp: KFP's launcher, a file or KFP's image by digest",
         "insecure": INSECURE_HELP,
         "json": JSON_HELP,
         **SERVER_HELP,
@@ -59,19 +61,28 @@ def conformance(
     cookie_file: str = "",
     ca_file: str = "",
     engine: str = "auto",
+    driver: str = "",
+    launcher: str = "",
     insecure: bool = False,
     json: bool = False,
 ) -> None:
-    """Run small packages here and on a cluster, and print what was not the same."""
+    """Run small packages here and on Kubeflow Pipelines, and print what was not the same.
+
+    Its cluster is --host or --context; --engine kfp has its driver and launcher on this machine.
+    """
     from pipeline.errors import PipelineError
     from pipeline.kubeflow.conformance.suite import packages
     from pipeline.kubeflow.conformance.there import PREFIX, Limits
 
-    if local_only and (host or context):
-        raise PipelineError("--local-only asks no server; give it without --host and --context")
+    if (local_only or engine == "kfp") and (host or context):
+        raise PipelineError(
+            "--local-only and --engine kfp ask no server; give them without --host and --context"
+        )
+    check_programs(engine, driver, launcher)
     if at_once < 1 or timeout < 1:
         raise PipelineError("--at-once and --timeout are 1 or more")
     mark = secrets.token_hex(4)
+    local_only = local_only or engine == "kfp"
     store, pinned = _image(image, registry, local_only, insecure)
     names = (claim or PREFIX + mark, secret or PREFIX + mark)
     cases = packages.chosen(packages.everything(pinned, *names, mark), only)
@@ -79,8 +90,15 @@ def conformance(
         folder = Path(open_.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX)))
         say(f"compiling {len(cases)} packages")
         suite = packages.compiled(cases, folder)
-        here = functools.partial(_here, store, folder, names, engine, insecure)
-        if local_only:
+        here = functools.partial(_here, store, folder / "here", names, engine, insecure)
+        if engine == "kfp":
+            from pipeline.backend.programs import VERSION
+
+            here = functools.partial(_here, store, folder / "here", names, "bubblewrap", insecure)
+            version = f"{VERSION} by its own programs"
+            programs = (driver, launcher)
+            verdicts = list(_by_programs(suite, here, store, folder / "kfp", names, programs))
+        elif local_only:
             verdicts = list(_alone(suite, here))
             version = ""
         else:
@@ -142,6 +160,33 @@ def _alone(suite: Sequence[Any], here: Here) -> Iterator[Any]:
         yield Verdict.of(packaged.name, unexpected(packaged.case, found))
 
 
+def _by_programs(
+    suite: Sequence[Any], here: Here, store: Any, folder: Path, names: tuple[str, str],
+    programs: tuple[str, str],
+) -> Iterator[Any]:  # fmt: skip
+    """Yield what was not the same of each case when KFP's own programs ran it."""
+    from builder.registry.client import Registries
+    from pipeline.backend import programs as of_kfp
+    from pipeline.backend import runner
+    from pipeline.kubeflow.conformance.here import run_here
+    from pipeline.kubeflow.conformance.observation import differences
+    from pipeline.kubeflow.conformance.verdict import CONTENTS_LEFT, Verdict
+
+    with Registries(notice=say) as registries:
+        found = of_kfp.bring(*programs, store, lambda name: pulled(name, store, registries, 2))
+
+    def run(package: Any, lent: Any, **how: Any) -> Any:
+        return runner.run(package, lent, found, **how)
+
+    for number, (packaged, expected) in enumerate(here(suite)):
+        seen = run_here(
+            packaged, store, folder / str(number), claim=names[0], secret=names[1], run=run
+        )
+        verdict = Verdict.of(packaged.name, differences(expected, seen))
+        say(f"  {packaged.name}: {verdict.word}")
+        yield replace(verdict, why=verdict.why or CONTENTS_LEFT)
+
+
 def _here(
     store: Any, folder: Path, names: tuple[str, str], engine: str, insecure: bool,
     suite: Sequence[Any],
@@ -149,13 +194,16 @@ def _here(
     """Yield each case and what this machine made of it."""
     from builder.registry.client import Registries
     from pipeline.kubeflow.conformance.here import run_here
+    from pipeline.run.runner import run
 
     say(f"running {len(suite)} cases here")
     with Registries(insecure=insecure, notice=say) as registries, store.in_use():
         for number, packaged in enumerate(suite):
             yield packaged, run_here(
-                packaged, store, folder / f"here-{number}", claim=names[0], secret=names[1],
-                engine=engine, find_image=lambda name: pulled(name, store, registries, 2),
+                packaged, store, folder / str(number), claim=names[0], secret=names[1],
+                run=functools.partial(
+                    run, engine=engine, find_image=lambda name: pulled(name, store, registries, 2)
+                ),
             )  # fmt: skip
 
 

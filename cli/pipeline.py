@@ -191,6 +191,14 @@ def pulled(image: str, store: Any, registries: Any, jobs: int) -> Any:
     return pull(store, registries.at(reference.host), reference, jobs=jobs)
 
 
+def check_programs(engine: str, driver: str, launcher: str) -> None:
+    """Raise PipelineError for KFP's programs with an engine that does not run them."""
+    from pipeline.errors import PipelineError
+
+    if engine != "kfp" and (driver or launcher):
+        raise PipelineError("--driver and --launcher are of --engine kfp; give that as well")
+
+
 def execute(
     package: Path,
     store: Any,
@@ -223,8 +231,7 @@ def execute(
     from pipeline.spec.package import arguments
 
     registries = Registries(insecure=insecure, notice=say)
-    if engine != "kfp" and (driver or launcher):
-        raise PipelineError("--driver and --launcher are of --engine kfp; give that as well")
+    check_programs(engine, driver, launcher)
 
     def find(image: str) -> Any:
         return pulled(image, store, registries, jobs)

@@ -34,6 +34,7 @@ from ml_metadata.proto import metadata_store_service_pb2 as service
 
 KEY = "plateline"  # of the object store: it listens on loopback, for one run at a time
 _PATIENCE = 60.0  # seconds until the object store must answer
+_STARTS = 3  # of the object store, on ports of its own each time
 _TEXT, _NUMBER, _MESSAGE = 9, 5, 11  # FieldDescriptorProto.Type
 _FIELDS: dict[str, dict[str, tuple[int, int, str]]] = {
     "Task": {"id": (1, _TEXT, ""), "namespace": (2, _TEXT, ""), "pipelineName": (3, _TEXT, ""),
@@ -183,8 +184,26 @@ def objects(folder: Path, bucket: str) -> Iterator[int]:
     identity = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": KEY}],
                 "actions": ["Admin", "Read", "Write", "List", "Tagging"]}  # fmt: skip
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    with ExitStack() as stack:
+        for left in reversed(range(_STARTS)):
+            try:
+                port = stack.enter_context(_objects(folder, bucket))
+                break
+            except _EndedEarlyError as error:
+                if not left:
+                    raise SystemExit(str(error)) from None
+        yield port
+
+
+class _EndedEarlyError(Exception):
+    """A server ended before it answered, for example as somebody took one of its ports."""
+
+
+@contextmanager
+def _objects(folder: Path, bucket: str) -> Iterator[int]:
     names = ("s3", "master", "volume", "filer")
-    ports = {option: _free() for name in names for option in (f"{name}.port", f"{name}.port.grpc")}
+    options = [option for name in names for option in (f"{name}.port", f"{name}.port.grpc")]
+    ports = dict(zip(options, _free(len(options)), strict=True))
     log = folder.with_suffix(".log")
     with log.open("wb") as sink:
         started = subprocess.Popen(
@@ -211,9 +230,13 @@ def objects(folder: Path, bucket: str) -> Iterator[int]:
             Path(f"/tmp/seaweedfs-{name}-{port}.sock").unlink(missing_ok=True)  # noqa: S108
 
 
-def _free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def _free(count: int) -> list[int]:
+    """Return so many ports that nobody listens on; another process may still take one first."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [int(server.getsockname()[1]) for server in servers]
 
 
 def _make_bucket(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -234,8 +257,10 @@ def _wait(request: Any, process: subprocess.Popen[bytes], log: Path) -> None:
             pass
         else:
             return
-        if process.poll() is not None or time.monotonic() > end:
-            raise SystemExit(f"the object store did not start; see {log}")
+        if process.poll() is not None:
+            raise _EndedEarlyError(f"the object store did not start; see {log}")
+        if time.monotonic() > end:
+            raise SystemExit(f"the object store did not answer within {_PATIENCE:g} s; see {log}")
         time.sleep(0.1)
 
 

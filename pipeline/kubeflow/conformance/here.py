@@ -1,4 +1,4 @@
-"""A case on this machine, by `invoke run`'s own runner."""
+"""A case on this machine, by `invoke run`'s own runner or by another that takes the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from builder import oci
 from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.kubeflow.conformance.observation import Observation, seen
@@ -17,6 +16,8 @@ from pipeline.run.record import Result
 from pipeline.run.runner import Volume, run
 from pipeline.run.step.cache import content_digest
 
+Run = Callable[..., Result]  # as `pipeline.run.runner.run`
+
 
 def run_here(
     packaged: Packaged,
@@ -25,12 +26,12 @@ def run_here(
     *,
     claim: str,
     secret: str,
-    engine: str = "auto",
-    find_image: Callable[[str], oci.Image | None] = lambda _: None,
+    run: Run = run,
 ) -> Observation:
     """Run a case in `folder`, which is empty, as often as it wants, and return the last run.
 
-    Raises PipelineError where it cannot run at all.
+    What another runner keeps in an object store is not looked into. Raises PipelineError where the
+    case cannot run at all.
     """
     case = packaged.case
     work, key = folder / "claim", folder / "secret"
@@ -41,8 +42,8 @@ def run_here(
         result = run(
             packaged.package, store, parameters=case.arguments,
             volumes={claim: Volume(work, writable=True)} if case.claim else {},
-            secrets={secret: key} if case.secret else {}, runs=folder / "runs", engine=engine,
-            use_cache=case.runs > 1, find_image=find_image,
+            secrets={secret: key} if case.secret else {}, runs=folder / "runs",
+            use_cache=case.runs > 1,
         )  # fmt: skip
     return observed(result)
 
@@ -50,12 +51,12 @@ def run_here(
 def observed(result: Result) -> Observation:
     """Return what counts of a run of this machine."""
 
-    def content(_: str, entry: Mapping[str, Any]) -> str:
+    def content(_: str, entry: Mapping[str, Any]) -> str | None:
         try:
             path = places.artifact_path(result.folder, str(entry["uri"]))
         except PipelineError:
-            return ""
-        return content_digest(path) if path else ""
+            return None
+        return content_digest(path) if path else None
 
     steps = {
         name: seen(step, content) for name, step in result.steps.items() if step.state != "skipped"

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.kubeflow.conformance.suite.case import Case
 from pipeline.kubeflow.server.steps import LOGS
 from pipeline.run.record import DONE, Step
+from pipeline.spec.values import whole
 
 _NAMES_THE_RUN = {"pipelineJobResourceName"}  # in a final status
 NONE = "-"
@@ -17,11 +18,12 @@ NONE = "-"
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An artifact: its type, its metadata, and the digest of its content ("" where none is)."""
+    """An artifact: its type, its metadata, and the digest of its content: "" where nothing is,
+    None where it was not looked at."""
 
     kind: str
     metadata: Mapping[str, Any]
-    content: str
+    content: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Difference:
     there: str
 
 
-def seen(step: Step, content: Callable[[str, Mapping[str, Any]], str]) -> SeenStep:
+def seen(step: Step, content: Callable[[str, Mapping[str, Any]], str | None]) -> SeenStep:
     """Return what counts of a step; `content` gives the digest of an artifact of the step."""
     return SeenStep(
         step.state, _plain(step.parameters), _plain(step.outputs),
@@ -76,10 +78,10 @@ def seen(step: Step, content: Callable[[str, Mapping[str, Any]], str]) -> SeenSt
 
 
 def _plain(value: Any) -> Any:
-    """Return a value without what names its run."""
+    """Return a value without what names its run; -7.0 is -7, as a store of doubles has no other."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items() if k not in _NAMES_THE_RUN}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+    return [_plain(item) for item in value] if isinstance(value, list) else whole(value)
 
 
 def differences(here: Observation, there: Observation) -> list[Difference]:
@@ -125,9 +127,9 @@ def _artifacts(
             if one.kind != other.kind:
                 yield Difference(f"{where}, type", one.kind, other.kind)
             yield from _values(f"{where}, metadata", one.metadata, other.metadata)
-            if one.content != other.content:
-                yield Difference(f"{where}, content", one.content[:12] or NONE,
-                                 other.content[:12] or NONE)  # fmt: skip
+            if None not in (one.content, other.content) and one.content != other.content:
+                shown = [(content or "")[:12] or NONE for content in (one.content, other.content)]
+                yield Difference(f"{where}, content", *shown)
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,8 @@ from pipeline.kubeflow.conformance.observation import Difference
 
 STATES_ONLY = "only states were compared: the server's metadata store does not answer"
 
+CONTENTS_LEFT = "contents of artifacts were not compared"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -127,3 +127,30 @@ def test_what_pip_says_is_told_and_nothing_half_made_is_used(tmp_path, monkeypat
         with pytest.raises(PipelineError, match="no space left"):
             services.environment(tmp_path / "made", said.append)
     assert said.count("  grpcio") == 2
+
+
+# The first time each port is one that another process has.
+TAKEN = """
+import pathlib, socket, sys
+sys.path.insert(0, sys.argv[1])
+import servers
+
+free = servers._free
+taken = socket.create_server(("127.0.0.1", 0))
+asked = []
+
+def ports(count):
+    asked.append(count)
+    return [taken.getsockname()[1]] * count if len(asked) == 1 else free(count)
+
+servers._free = ports
+with servers.objects(pathlib.Path(sys.argv[2]), "b") as port:
+    print(len(asked), port != taken.getsockname()[1])
+"""
+
+
+@pytest.mark.slow
+def test_the_object_store_starts_on_other_ports_where_somebody_took_one(python, tmp_path):
+    words = [str(python), "-c", TAKEN, str(services.HERE), str(tmp_path / "objects")]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["2", "True"]), ended.stderr

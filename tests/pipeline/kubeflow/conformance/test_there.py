@@ -1,5 +1,6 @@
 """A cluster that does as this machine does shows no difference; one that does not shows each."""
 
+import functools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pipeline.kubeflow.conformance.observation import Observation, differences, 
 from pipeline.kubeflow.conformance.there import Limits, run_there
 from pipeline.kubeflow.server.connection import Connection, ServerError
 from pipeline.run.record import Step
+from pipeline.run.runner import run
 from tests.pipeline.kubeflow.conformance.conftest import CLAIM, SECRET
 
 ROOT = Path(__file__).parents[4]
@@ -31,7 +33,7 @@ def here(conformance_store, tmp_path):
     def do(packaged):
         return run_here(
             packaged, conformance_store, tmp_path / f"here {packaged.name}", claim=CLAIM,
-            secret=SECRET, engine="bubblewrap",
+            secret=SECRET, run=functools.partial(run, engine="bubblewrap"),
         )  # fmt: skip
 
     return do
