@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from cli.invocation import Program
+import sys
+from functools import partial
+
+from cli.line import read
+from cli.output import ended
 from tasks import GROUPS
 
-Program(GROUPS).run()
+if found := read(sys.argv[1:], GROUPS):
+    command, values = found
+    ended(partial(command, **values), bool(values.get("json")))
+else:
+    from cli.invocation import Program
+
+    Program(GROUPS).run()

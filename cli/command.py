@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
+
+# Title -> tasks, each as module.function of cli/: only the one that is asked for is loaded.
+Groups = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,21 @@ def command(
         return Command(body, help or {}, positional, repeated)
 
     return made
+
+
+def names(groups: Groups) -> dict[str, str]:
+    """Return the name of each task, as it is typed, and its place.
+
+    >>> names({"look inside": ["inspection.verify_images"]})
+    {'verify-images': 'inspection.verify_images'}
+    """
+    places = (place for group in groups.values() for place in group)
+    return {place.rpartition(".")[2].replace("_", "-"): place for place in places}
+
+
+def command_at(place: str) -> Command:
+    """Return the task at `place`, whose module is loaded now."""
+    module, _, name = place.partition(".")
+    found = getattr(import_module(f"cli.{module}"), name)
+    assert isinstance(found, Command), place
+    return found

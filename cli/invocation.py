@@ -5,33 +5,29 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import invoke
 from invoke import Collection, Context, Task
 
-from builder.errors import BuilderError
-from cli.command import Command
-from cli.output import ROOT
-from pipeline.errors import PipelineError
-
-Groups = Mapping[str, Sequence[Command]]
-# 128 + the number of the signal that ends a program: Ctrl-C, and a reader that went away.
-_INTERRUPTED, _UNREAD = 130, 141
+from cli.command import Command, Groups, command_at, names
+from cli.output import ROOT, ended, unread
 
 
 def collection(groups: Groups) -> Collection:
     """Return the tasks of all groups as invoke wants them."""
     found = Collection()
-    for commands in groups.values():
-        for command in commands:
-            found.add_task(as_task(command))
+    for command in _commands(groups).values():
+        found.add_task(as_task(command))
     return found
+
+
+def _commands(groups: Groups) -> dict[str, Command]:
+    return {name: command_at(place) for name, place in names(groups).items()}
 
 
 def as_task(command: Command) -> Task[Any]:
@@ -62,33 +58,6 @@ def as_task(command: Command) -> Task[Any]:
     )
 
 
-def ended(body: Callable[[], None], as_json: bool) -> None:
-    """Run a body; an error becomes one message and exit code 1, Ctrl-C exit code 130.
-
-    With `as_json` the error is a JSON object on stdout as well.
-    """
-    try:
-        body()
-        sys.stdout.flush()
-    except (BuilderError, PipelineError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        if as_json:
-            print(json.dumps({"error": str(error)}))
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted; partial output was removed", file=sys.stderr)
-        raise SystemExit(_INTERRUPTED) from None
-    except BrokenPipeError:
-        _unread()
-
-
-def _unread() -> NoReturn:
-    """Exit as a program does whose reader went away, for example `head`."""
-    # Python would complain once more when it flushes stdout at the end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(_UNREAD) from None
-
-
 def _help(name: str) -> int:
     words = [sys.executable, "-m", "cli", "--help", name]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -104,6 +73,7 @@ class Program(invoke.Program):
             namespace=collection(groups), version="0.1.0",
         )  # fmt: skip
         self._groups = groups
+        self._commands = _commands(groups)
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:  # noqa: A002 - invoke's
         """Run what the command line asks for; a reader that goes away ends it quietly."""
@@ -111,7 +81,13 @@ class Program(invoke.Program):
             super().run(argv, exit)
             sys.stdout.flush()
         except BrokenPipeError:
-            _unread()
+            unread()
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        """Read invoke's own options, and let Python keep byte-code as in any other program."""
+        keeps = sys.dont_write_bytecode
+        super().parse_core(argv)
+        sys.dont_write_bytecode = keeps
 
     def parse_tasks(self) -> None:
         """Take the command line apart; exits with 1 and one message where it cannot be."""
@@ -120,7 +96,7 @@ class Program(invoke.Program):
         except ValueError as error:
             message = f"an option wants a number ({error})"
         except invoke.exceptions.ParseError as error:
-            message = str(error).rstrip("!") + _nearest(str(error), _words(self._groups))
+            message = str(error).rstrip("!") + _nearest(str(error), _words(self._commands))
         else:
             return
         print(f"error: {message}; see ./invoke --list and ./invoke --help TASK", file=sys.stderr)
@@ -129,29 +105,24 @@ class Program(invoke.Program):
     def normalize_argv(self, argv: list[str] | None) -> None:
         """Write `run FILE` as `run --file FILE`, which invoke's parser understands."""
         super().normalize_argv(argv)
-        self.argv = with_names(self.argv, self._groups)
+        self.argv = with_names(self.argv, self._commands)
 
     def list_flat(self) -> None:
         """Print the tasks under what one does with them."""
         print("Usage: ./invoke TASK [--options]; ./invoke --help TASK explains one\n")
-        width = max(len(name) for commands in self._groups.values() for name in _names(commands))
-        for title, commands in self._groups.items():
+        width = max(len(name) for name in self._commands)
+        for title, places in self._groups.items():
             print(title)
-            for name, command in zip(_names(commands), commands, strict=True):
-                summary = (inspect.getdoc(command.body) or "").partition("\n")[0]
+            for name in names({title: places}):
+                summary = (inspect.getdoc(self._commands[name].body) or "").partition("\n")[0]
                 print(f"  {name.ljust(width)}  {summary}")
             print()
 
 
-def _names(commands: Sequence[Command]) -> list[str]:
-    return [command.body.__name__.replace("_", "-") for command in commands]
-
-
-def _words(groups: Groups) -> list[str]:
+def _words(commands: Mapping[str, Command]) -> list[str]:
     """Return what may stand on a command line: tasks and options."""
-    commands = [command for group in groups.values() for command in group]
-    options = {p for command in commands for p in inspect.signature(command.body).parameters}
-    return [*_names(commands), *(f"--{option.replace('_', '-')}" for option in options)]
+    options = {p for c in commands.values() for p in inspect.signature(c.body).parameters}
+    return [*commands, *(f"--{option.replace('_', '-')}" for option in options)]
 
 
 def _nearest(message: str, words: Sequence[str]) -> str:
@@ -161,16 +132,13 @@ def _nearest(message: str, words: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def with_names(words: Sequence[str], groups: Groups) -> list[str]:
+def with_names(words: Sequence[str], commands: Mapping[str, Command]) -> list[str]:
     """Return `words` with the names of optional positional arguments added.
 
     >>> def run(file: str = "a.yaml") -> None: ...
-    >>> with_names(["./invoke", "run", "b.yaml"], {"": [Command(run, positional=["file"])]})
+    >>> with_names(["./invoke", "run", "b.yaml"], {"run": Command(run, positional=["file"])})
     ['./invoke', 'run', '--file', 'b.yaml']
     """
-    commands = {
-        n: c for group in groups.values() for n, c in zip(_names(group), group, strict=True)
-    }
     found: list[str] = []
     waiting: list[str] = []
     for word in words:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from builder.errors import BuilderError
+from pipeline.errors import PipelineError
 
 ROOT = Path(__file__).resolve().parent.parent
 JSON_HELP = "print the facts as one JSON object on stdout"
@@ -18,6 +22,8 @@ ENGINE_HELP = "auto, bubblewrap, podman or docker"
 REGISTRY_HELP = "HOST/PREFIX that holds the images ($PLATELINE_REGISTRY)"
 INSECURE_HELP = "speak plain HTTP to a registry that is not on this machine"
 
+# 128 + the number of the signal that ends a program: Ctrl-C, and a reader that went away.
+_INTERRUPTED, _UNREAD = 130, 141
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 
 
@@ -42,3 +48,30 @@ def facts(found: Mapping[str, Any], rows: Sequence[Sequence[str]], *, as_json: b
         print(json.dumps(found))
     else:
         table(rows)
+
+
+def ended(body: Callable[[], None], as_json: bool) -> None:
+    """Run a body; an error becomes one message and exit code 1, Ctrl-C exit code 130.
+
+    With `as_json` the error is a JSON object on stdout as well.
+    """
+    try:
+        body()
+        sys.stdout.flush()
+    except (BuilderError, PipelineError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": str(error)}))
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; partial output was removed", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from None
+    except BrokenPipeError:
+        unread()
+
+
+def unread() -> NoReturn:
+    """Exit as a program does whose reader went away, for example `head`."""
+    # Python would complain once more when it flushes stdout at the end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(_UNREAD) from None

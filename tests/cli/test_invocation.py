@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuilderError
-from cli.invocation import as_task, ended, with_names
+from cli.command import command_at, names
+from cli.invocation import as_task, with_names
+from cli.output import ended
 from tasks import GROUPS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = [command for group in GROUPS.values() for command in group]
+COMMANDS = {name: command_at(place) for name, place in names(GROUPS).items()}
 
 
 def invoke(*words: str) -> subprocess.CompletedProcess[str]:
@@ -26,15 +28,14 @@ def invoke(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_list_shows_every_task_once_and_below_its_group() -> None:
     shown = invoke("--list").stdout
-    for title, commands in GROUPS.items():
+    for title, places in GROUPS.items():
         _, _, below = shown.partition(f"\n{title}\n")
-        for command in commands:
-            name = command.body.__name__.replace("_", "-")
+        for name in names({title: places}):
             assert f"  {name} " in below.partition("\n\n")[0]
             assert shown.count(f"  {name} ") == 1
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.body.__name__)
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda c: c.body.__name__)
 def test_every_task_and_every_option_is_explained(command) -> None:
     assert inspect.getdoc(command.body)
     options = set(inspect.signature(command.body).parameters) - {"remainder"}
@@ -42,7 +43,7 @@ def test_every_task_and_every_option_is_explained(command) -> None:
 
 
 def test_no_option_has_a_short_form_that_another_task_uses_otherwise() -> None:
-    for command in COMMANDS:
+    for command in COMMANDS.values():
         for argument in as_task(command).get_arguments():
             assert all(len(name) > 1 for name in argument.names)
 
@@ -59,7 +60,7 @@ def test_no_option_has_a_short_form_that_another_task_uses_otherwise() -> None:
     ],
 )
 def test_an_optional_argument_needs_no_name(words: list[str], expected: list[str]) -> None:
-    assert with_names(words, GROUPS) == expected
+    assert with_names(words, COMMANDS) == expected
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,6 @@ def test_a_body_can_be_called_without_invoke() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
-    (explain,) = (c for c in COMMANDS if c.body.__name__ == "explain")
+    explain = COMMANDS["explain"]
     with pytest.raises(BuilderError, match="there is no target"):
         explain("nosuch")
