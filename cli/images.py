@@ -41,13 +41,14 @@ def build(
     """
     from builder.build.make import build as build_targets
     from builder.build.workspace import Workspace
-    from builder.inspect.affected import changed_since as compare
     from builder.store import Store
 
     store = Store.open()
     workspace = Workspace.load(ROOT)
     chosen = [name for name in names.split(",") if name]
     if changed_since:
+        from builder.inspect.affected import changed_since as compare  # subprocess costs time
+
         touched = compare(workspace, store, changed_since)
         chosen = [n for n, differs in touched.items() if differs and n in (chosen or touched)]
         if not chosen:

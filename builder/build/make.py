@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +21,8 @@ from builder.sandbox import layer_index
 from builder.store import Store, builds, origins
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from builder.registry.cache import Cached, Expected
     from builder.signing.keys import PublicKey
 
@@ -310,6 +311,8 @@ class Builder:
         return built
 
     def _make(self, plan: ImagePlan) -> oci.Image:
+        from concurrent.futures import ThreadPoolExecutor  # logging costs time
+
         base = self._image(plan.base, whole=True).image.layers if plan.base else ()
         for needed in plan.needs:
             self._image(needed, whole=True)
@@ -329,6 +332,8 @@ class Builder:
 
     def _layer(self, target: str, step: LayerStep) -> oci.Layer:
         """Make a layer, or wait for the thread that is making it, or take what is known."""
+        from concurrent.futures import Future  # logging costs time
+
         with self._lock:
             future = self._layers.get(step.key)
             mine = future is None

@@ -18,7 +18,6 @@ from builder.oci.overlay import Below
 from builder.oci.reference import Reference
 from builder.packages import bytecode, download, python
 from builder.sandbox import layer_index
-from builder.sandbox.unpack import filled
 from builder.store import Store
 
 LayersOf = Callable[[ImagePlan], Sequence[oci.Layer]]
@@ -44,7 +43,7 @@ class Planner:
         self.image_of = image_of
         self._layers_of = layers_of
         self._plans: dict[str, ImagePlan] = {}
-        self._hashes: dict[Path, str] = {}
+        self._hashes: dict[str, str] = {}
         self._unpacking = threading.Lock()
 
     def planned(self) -> dict[str, ImagePlan]:
@@ -110,9 +109,10 @@ class Planner:
 
     def hash(self, path: Path) -> str:
         """Return a file's SHA-256, read once a build."""
-        if path not in self._hashes:
-            self._hashes[path] = download.sha256_file(path)
-        return self._hashes[path]
+        name = str(path)
+        if name not in self._hashes:
+            self._hashes[name] = download.sha256_file(name)
+        return self._hashes[name]
 
 
 def python_packages(plan: ImagePlan) -> list[LayerPlan]:
@@ -130,6 +130,8 @@ def isolates(plan: ImagePlan) -> bool:
 
 def python_root(store: Store, layers: Sequence[LayerPlan]) -> Path:
     """Return a folder with the packages of `layers` and nothing else, unpacked at first use."""
+    from builder.sandbox.unpack import filled  # shutil costs time
+
     return filled(store, _python_key(layers), lambda: chain(*(layer.entries() for layer in layers)))
 
 

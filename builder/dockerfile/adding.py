@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry, check_path
-from builder.packages import download, git
+from builder.packages import download
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CHECKSUM = re.compile(r"sha256:([0-9a-f]{64})")
@@ -64,6 +64,8 @@ class GitTree:
 
     def entries(self, downloads: Path) -> list[Entry]:
         """Return the tree, fetched."""
+        from builder.packages import git  # subprocess costs time
+
         return git.entries(self.url, self.commit, self.folder, downloads / "git")
 
 

@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from builder.dockerfile import accounts
@@ -215,7 +215,7 @@ def place(copy: Copy, taken: Sequence[Taken], under: Below) -> list[Entry]:
                 if not inner:
                     _folders(path, below, placed, owner)
                     continue
-            _folders(posixpath.dirname(path), below, placed, owner)
+            _folders(path.rpartition("/")[0], below, placed, owner)
             _check(entry, placed.get(path) or below.get(path))
             placed[path] = _changed(entry, path, copy.mode, owner)
     return list(placed.values())
@@ -273,4 +273,8 @@ def _changed(entry: Entry, path: str, mode: int | None, owner: tuple[int, int] |
     uid, gid = owner or (entry.uid, entry.gid)
     if mode is None or entry.kind == "symlink":
         mode = entry.mode
-    return replace(entry, path=path, uid=uid, gid=gid, mode=mode)
+    # What `replace` does, four times as fast: a context may have thousands of files.
+    return Entry(
+        path, entry.kind, mode, uid, gid, entry.content, entry.target, entry.size, entry.deflated,
+        entry.sha256,
+    )  # fmt: skip

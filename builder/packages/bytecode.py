@@ -7,7 +7,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -68,6 +67,8 @@ def compile_sources(sources: Iterable[Entry], interpreter: Interpreter) -> Itera
     The output is the same on every machine for the same interpreter and sources. It is kept in a
     temporary file until it is read, not in memory.
     """
+    from concurrent.futures import ThreadPoolExecutor  # logging costs time
+
     kept = tempfile.TemporaryFile()  # noqa: SIM115 - the entries hold it open
 
     def compiled(batch: list[Entry]) -> list[tuple[str, bytes]]:

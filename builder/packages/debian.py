@@ -10,7 +10,6 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -114,6 +113,8 @@ def _below(entry: Entry, prefix: str) -> Entry:
 
 def fetch(packages: list[Package], cache: Path) -> list[Path]:
     """Return where the packages are, those that are missing downloaded (four at a time)."""
+    from concurrent.futures import ThreadPoolExecutor  # logging costs time
+
     site = ""
 
     def get(package: Package) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -47,6 +46,8 @@ def run(arguments: Sequence[str], what: str) -> str:
 
     Raises BuilderError with pip's last words.
     """
+    import subprocess
+
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -147,14 +147,31 @@ def test_an_argument_of_another_kind_is_left_to_invoke() -> None:
     assert values_of(["--name", "x"], Command(shown)) is None
 
 
-def test_a_task_starts_without_invoke_and_without_the_other_tasks(tmp_path: Path) -> None:
-    script = (
-        "import runpy, sys; sys.argv = ['cli', 'store', '--json'];"
-        "runpy.run_module('cli', run_name='__main__');"
-        "print([n for n in sys.modules if n == 'invoke' or n in ('cli.demo', 'asyncio', 'httpx')])"
-    )
+# Each takes as long to load as a build that finds nothing to do takes for a stage.
+COSTLY = ["invoke", "asyncio", "unittest.mock", "subprocess", "httpx", "installer", "rich", "kfp"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sys.argv[1:] = ['store', '--json']; import cli.__main__",
+        "import cli.line, tasks, cli.images, builder.build.make",
+    ],
+)
+def test_a_task_loads_what_it_uses_alone(script: str, tmp_path: Path) -> None:
+    script = f"import sys; {script}; print({{*{COSTLY}, 'cli.demo'}} & {{*sys.modules}})"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True,
         env={**os.environ, "PLATELINE_STORE": str(tmp_path)},
     )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_the_wrapper_takes_its_own_modules_in_a_folder_that_has_others(tmp_path: Path) -> None:
+    (tmp_path / "cli").mkdir()
+    (tmp_path / "cli/__main__.py").write_text("raise SystemExit('the wrong program')")
+    done = subprocess.run(
+        [str(ROOT / "invoke"), "--version"], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "plateline 0.1.0\n")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +19,8 @@ from builder.dockerfile import copying, instructions, recipe
 from builder.dockerfile.dockerignore import Ignore
 from builder.dockerfile.shellwords import expand, split
 from builder.errors import BuilderError
+from builder.oci.entry import Entry
+from builder.oci.overlay import NOTHING
 from builder.sandbox.unpack import image_entries
 from builder.store import Store
 from tests.builder.conftest import Make
@@ -397,3 +401,12 @@ def test_a_pattern_of_many_stars_takes_no_longer_than_one_of_one() -> None:
     assert time.process_time() - began < 2
     with pytest.raises(BuilderError, match=r"\.dockerignore:1: .*too many \*\* within names"):
         Ignore.parse("a**b**c**d**e**f")
+
+
+def test_a_file_that_is_copied_keeps_everything_else_that_is_known_of_it() -> None:
+    values: dict[str, Any] = {field.name: f"its {field.name}" for field in fields(Entry)}
+    values |= {"kind": "file", "path": "a/x"}
+    taken = [copying.Taken("a", "a", (Entry("a", "dir"), Entry(**values)))]
+    copy = copying.Copy(("a",), "/b", "/", "7:8", 0o600)
+    placed = copying.place(copy, taken, NOTHING)
+    assert placed[-1] == replace(Entry(**values), path="b/x", uid=7, gid=8, mode=0o600)
