@@ -17,6 +17,7 @@ GROUPS = {
         "inspection.graph",
         "inspection.verify_images",
         "inspection.sbom",
+        "inspection.licenses",
         "audit.audit",
         "inspection.bake",
     ),

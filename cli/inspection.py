@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cli.command import command
-from cli.output import JOBS_HELP, JSON_HELP, ROOT, TARGETS_HELP, say, table
+from cli.output import JOBS_HELP, JSON_HELP, ROOT, TARGETS_HELP, facts, say, table
 
 
 @command(
@@ -95,20 +95,60 @@ def verify_images(targets: str = "", rounds: int = 1, jobs: int = 2, json: bool 
     raise SystemExit(1 if found else 0)
 
 
-@command(help={"stage": "a target", "output": "the file to write (standard output)"})
-def sbom(stage: str, output: str = "") -> None:
-    """Print what is in an image, from its locks, as a CycloneDX bill of materials."""
+@command(
+    help={
+        "stage": "a target",
+        "format": "cyclonedx (1.6) or spdx (2.3), both JSON",
+        "output": "the file to write (standard output)",
+    }
+)
+def sbom(stage: str, format: str = "cyclonedx", output: str = "") -> None:  # noqa: A002
+    """Print what is in an image and under which licences, as a bill of materials."""
     from builder.build.make import plans
     from builder.build.workspace import Workspace
     from builder.inspect.inventory import sbom as bill
     from builder.store import Store
 
     workspace, store = Workspace.load(ROOT), Store.open()
-    data = bill(workspace, store, plans(workspace, store, [stage])[stage])
+    data = bill(workspace, store, plans(workspace, store, [stage])[stage], format)
     if output:
         _write(Path(output), data)
     else:
         print(data.decode())
+
+
+@command(
+    positional=["targets"],
+    help={
+        "targets": TARGETS_HELP,
+        "unknown": "only what says no licence in a form that leaves no doubt",
+        "json": JSON_HELP,
+    },
+)
+def licenses(targets: str = "", unknown: bool = False, json: bool = False) -> None:
+    """Print the licence of each package in the images, as the packages themselves say it."""
+    from builder.build.make import plans
+    from builder.build.workspace import Workspace
+    from builder.inspect.bill.part import UNKNOWN
+    from builder.inspect.inventory import licensed
+    from builder.store import Store
+
+    workspace, store = Workspace.load(ROOT), Store.open()
+    names = [name for name in targets.split(",") if name]
+    made = plans(workspace, store, names)
+    found: dict[tuple[str, str, str, str], list[str]] = {}
+    for name in names or made:
+        for part in licensed(workspace, store, made[name]):
+            if part.licence and (part.licence == UNKNOWN or not unknown):
+                key = (part.kind, part.name, part.version, part.licence)
+                found.setdefault(key, []).append(name)
+    listed = [
+        {"kind": kind, "name": name, "version": version, "licence": licence, "targets": of}
+        for (kind, name, version, licence), of in sorted(found.items())
+    ]
+    rows = [("package", "version", "licence", "targets")]
+    rows += [(key[1], key[2], key[3], " ".join(of)) for key, of in sorted(found.items())]
+    facts({"packages": listed}, rows, as_json=json)
 
 
 @command(

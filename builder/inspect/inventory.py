@@ -1,45 +1,36 @@
-"""What is in an image, from the locks that made it: a CycloneDX bill of materials.
+"""What is in an image, from the locks that made it, and its bill of materials.
 
-Source: https://cyclonedx.org/docs/1.6/json/; package URLs: https://github.com/package-url/purl-spec.
 The same image gives the same bytes; a change of the workspace's own files alone does not change it.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
 import re
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
 
 from builder.build.plan import ImagePlan
 from builder.build.workspace import Workspace
-from builder.oci import canonical, layer
+from builder.errors import BuilderError
+from builder.inspect.bill import cyclonedx, licences, spdx
+from builder.inspect.bill.part import UNKNOWN, Part
+from builder.oci import canonical
 from builder.oci.reference import Reference
-from builder.packages import debian, download
+from builder.packages import debian, download, pip, wheels
 from builder.store import Store
 
-FORMAT = "sbom-1"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One component of an image; `kind` is deb, wheel, file, source, recipe or image."""
-
-    kind: str
-    name: str
-    version: str = ""
-    sha256: str = ""
-    qualifiers: tuple[tuple[str, str], ...] = ()
+FORMAT = "sbom-2"
+FORMATS = {"cyclonedx": cyclonedx.render, "spdx": spdx.render}
 
 
 def parts(workspace: Workspace, plan: ImagePlan) -> list[Part]:
     """Return what the image of `plan` is made of, what it stands on included; sorted, once each.
 
     Of an image of a registry only the digest is known. The workspace's own files are not listed:
-    the layers are them.
+    the layers are them. No licence is read (`licensed`).
     """
     found = {*_parts(workspace, plan)}
     return sorted(found, key=lambda p: (p.kind, p.name, p.version, p.sha256, p.qualifiers))
@@ -50,7 +41,7 @@ def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:
         reference = Reference.parse(plan.name)
         where = (("repository_url", f"{reference.host}/{reference.repository}"),)
         name = reference.repository.rpartition("/")[2]
-        yield Part("image", name, reference.digest, qualifiers=where)
+        yield Part("image", name, reference.digest, qualifiers=where, licence=UNKNOWN)
         return
     for below in (plan.base, *plan.needs):
         if below:
@@ -61,91 +52,100 @@ def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:
     for step in plan.layers:
         inputs = step.plan.inputs
         if "debian" in inputs:
-            suite = debian.suite(target.folder)
-            for package in debian.read_lock(target.folder):
-                architecture = package.path.rpartition("_")[2].removesuffix(".deb")
-                qualifiers = (("arch", architecture), ("distro", suite))
-                yield Part("deb", package.name, package.version, package.sha256, qualifiers)
+            yield from _debs(target.folder)
         for name, version, sha256 in inputs.get("wheels", ()):
-            yield Part("wheel", name, version, sha256)
+            yield Part("wheel", canonicalize_name(name), version, sha256, licence=UNKNOWN)
         address = next(iter(re.findall(r"\S+://\S+", step.created_by)), "").partition("#")[0]
         if "commit" in inputs:
-            yield Part("source", address, inputs["commit"])
+            yield Part("source", address, inputs["commit"], licence=UNKNOWN)
         elif "file" in inputs:
-            yield Part("file", address, sha256=inputs["file"])
+            yield Part("file", address, sha256=inputs["file"], licence=UNKNOWN)
 
 
-def sbom(workspace: Workspace, store: Store, plan: ImagePlan) -> bytes:
-    """Return the bill of materials of the image of `plan` as CycloneDX 1.6 JSON.
+def _debs(folder: Path) -> Iterator[Part]:
+    """Yield the system and the packages of a debian.lock, named as scanners look them up."""
+    suite = debian.suite(folder)
+    number = debian.RELEASES.get(suite, "")
+    yield Part("system", "debian", number or suite)
+    distro = f"debian-{number}" if number else suite
+    for package in debian.read_lock(folder):
+        architecture = package.path.rpartition("_")[2].removesuffix(".deb")
+        upstream = [("upstream", package.source)] if package.source != package.name else []
+        qualifiers = (("arch", architecture), ("distro", distro), *upstream)
+        yield Part("deb", package.name, package.version, package.sha256, qualifiers, UNKNOWN)
 
-    It is an action like any other: the store remembers it for the parts it was made from.
+
+def licensed(workspace: Workspace, store: Store, plan: ImagePlan) -> list[Part]:
+    """Return `parts` with the licence of each package, which is read from the package itself.
+
+    The store remembers it by the package's hash. A wheel or .deb that is not here is downloaded.
+    Raises BuilderError where that fails.
     """
-    made_of = parts(workspace, plan)
-    rows = [[p.kind, p.name, p.version, p.sha256, p.qualifiers] for p in made_of]
-    action = canonical.dumps({"format": FORMAT, "name": plan.name, "parts": rows})
-    key = canonical.sha256(action).removeprefix("sha256:")
+    known = {
+        sha256: licence
+        for folder in _folders(workspace, plan)
+        for sha256, licence in _licences(folder, store).items()
+    }
+    return [
+        replace(part, licence=known.get(part.sha256, part.licence))
+        for part in parts(workspace, plan)
+    ]
+
+
+def _folders(workspace: Workspace, plan: ImagePlan) -> Iterator[Path]:
+    """Yield the folder of each target that is in the image of `plan`."""
+    if not plan.pulled:
+        yield workspace.target(plan.name).folder
+        for below in (plan.base, *plan.needs):
+            if below:
+                yield from _folders(workspace, below)
+
+
+def _licences(folder: Path, store: Store) -> Mapping[str, str]:
+    """Return SHA-256 -> licence of the packages of a folder's locks."""
+    cache = download.downloads_folder()
+    found: dict[str, str] = {}
+    if (folder / "debian.in").exists():
+        debs = debian.read_lock(folder)
+        # Together, since the licences of one may lie in another.
+        key = _key({"debs": [package.sha256 for package in debs]})
+        said = store.get_result(key)
+        if said is None:
+            said = {"licences": licences.of_debs(debs, debian.fetch(debs, cache))}
+            store.put_result(key, said)
+        found |= {package.sha256: str(said["licences"][package.name]) for package in debs}
+    if (folder / "requirements.in").exists():
+        pinned = wheels.read_lock(folder)
+        keys = {wheel.sha256: _key({"wheel": wheel.sha256}) for wheel in pinned}
+        results = {sha256: store.get_result(key) for sha256, key in keys.items()}
+        unread = [wheel for wheel in pinned if results[wheel.sha256] is None]
+        paths = pip.fetch(unread, cache, f"{folder.name}/{wheels.LOCK}")
+        for wheel, path in zip(unread, paths, strict=True):
+            results[wheel.sha256] = {"licence": licences.of_wheel(path)}
+            store.put_result(keys[wheel.sha256], results[wheel.sha256] or {})
+        found |= {sha256: str(said["licence"]) for sha256, said in results.items() if said}
+    return found
+
+
+def _key(action: Mapping[str, object]) -> str:
+    document = canonical.dumps({"format": licences.FORMAT, **action})
+    return canonical.sha256(document).removeprefix("sha256:")
+
+
+def sbom(workspace: Workspace, store: Store, plan: ImagePlan, form: str = "cyclonedx") -> bytes:
+    """Return the bill of materials of the image of `plan` in one of FORMATS.
+
+    It is an action like any other: the store remembers it for the parts it was made from. Raises
+    BuilderError as `licensed` does, and for a form that there is not.
+    """
+    if form not in FORMATS:
+        raise BuilderError(f"there is no format {form!r}; there are {', '.join(FORMATS)}")
+    rows = [[p.kind, p.name, p.version, p.sha256, p.qualifiers] for p in parts(workspace, plan)]
+    action = {"sbom": FORMAT, "form": form, "name": plan.name, "parts": rows}
+    key = _key(action)
     known = store.get_result(key)
     if known and store.path(known["sbom"]).exists():
         return store.read(known["sbom"])
-    data = render(plan.name, made_of)
+    data = FORMATS[form](plan.name, licensed(workspace, store, plan))
     store.put_result(key, {"sbom": store.add(data).digest})
     return data
-
-
-def render(name: str, made_of: list[Part]) -> bytes:
-    """Return the CycloneDX document of the image `name`; pure."""
-    from cyclonedx.model.bom import Bom
-    from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.output import make_outputter
-    from cyclonedx.schema import OutputFormat, SchemaVersion
-
-    image = Component(name=name, type=ComponentType.CONTAINER, bom_ref=f"image:{name}")
-    components = [_component(part) for part in made_of]
-    bom = Bom(
-        components=components,
-        # A random number would make every document another one.
-        serial_number=uuid.uuid5(uuid.NAMESPACE_URL, repr((name, made_of))),
-    )
-    bom.metadata.component = image
-    bom.metadata.timestamp = datetime.datetime.fromtimestamp(layer.EPOCH, datetime.UTC)
-    bom.register_dependency(image, components)
-    made = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string()
-    return canonical.dumps(json.loads(made))
-
-
-def package_url(part: Part) -> Any:
-    """Return the PackageURL of a Debian package, a wheel or an image; None for another part."""
-    from packageurl import PackageURL
-
-    types = {"deb": ("deb", "debian"), "wheel": ("pypi", None), "image": ("oci", None)}
-    if part.kind not in types:
-        return None
-    return PackageURL(*types[part.kind], part.name, part.version, dict(part.qualifiers))
-
-
-def _component(part: Part) -> Any:
-    from cyclonedx.model import (
-        ExternalReference,
-        ExternalReferenceType,
-        HashAlgorithm,
-        HashType,
-        XsUri,
-    )
-    from cyclonedx.model.component import Component, ComponentType
-
-    types = {"deb": ComponentType.LIBRARY, "wheel": ComponentType.LIBRARY,
-             "image": ComponentType.CONTAINER}  # fmt: skip
-    purl = package_url(part)
-    kind = {"source": ExternalReferenceType.VCS, "file": ExternalReferenceType.DISTRIBUTION}
-    links = (
-        [ExternalReference(type=kind[part.kind], url=XsUri(part.name))] if part.kind in kind else ()
-    )
-    return Component(
-        name=part.name,
-        version=part.version or None,
-        type=types.get(part.kind, ComponentType.FILE),
-        bom_ref=str(purl) if purl else f"{part.kind}:{part.name}",
-        purl=purl,
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=part.sha256)] if part.sha256 else (),
-        external_references=links,
-    )

@@ -13,7 +13,8 @@ from typing import Any
 from builder.build.make import Built
 from builder.build.plan import FORMAT, ImagePlan
 from builder.build.workspace import Workspace
-from builder.inspect.inventory import Part, package_url, parts
+from builder.inspect.bill.part import Part, package_url
+from builder.inspect.inventory import parts
 from builder.packages import download
 from builder.registry.client import Registry
 from builder.signing.keys import SigningKey

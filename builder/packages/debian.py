@@ -34,6 +34,8 @@ _LINE = re.compile(
 _LONGEST_CONTROL = 1 << 20
 FORMAT = "debian-1"
 SUITE = "trixie"
+# https://www.debian.org/releases/: advisories and scanners name a release by its number.
+RELEASES = {"bullseye": "11", "bookworm": "12", "trixie": "13", "forky": "14", "duke": "15"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,12 @@ class Package:
     path: str
     size: int
     sha256: str
+
+    @property
+    def source(self) -> str:
+        """The source package: the folder in the pool, `pool/main/g/glibc/libc6_…`."""
+        parts = self.path.split("/")
+        return parts[-2] if len(parts) > 2 else self.name
 
 
 def suite(folder: Path) -> str:

@@ -13,8 +13,6 @@ from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.packages import debian, lock_file, wheels
 
-# https://www.debian.org/releases/: OSV names a release by its number.
-_RELEASES = {"bullseye": "11", "bookworm": "12", "trixie": "13", "forky": "14", "duke": "15"}
 _FIRST_YEAR = 2008  # what is older is a constant: neither wheels nor these packages are
 _HOST_LOCK = "requirements.lock"
 _HOST_LINE = re.compile(r"([A-Za-z0-9._-]+)==(\S+)(?: ; .*)?(?: \\)?")
@@ -64,19 +62,20 @@ def _locked(folder: Path) -> Iterator[Pin]:
             yield Pin("PyPI", name, name, wheel.version, wheel.sha256)
     if (folder / "debian.in").exists():
         suite = debian.suite(folder)
-        if suite not in _RELEASES:
+        if suite not in debian.RELEASES:
             raise BuilderError(
                 f"{folder}/debian.in: the suite {suite} has no release number in advisories; "
-                f"there are {', '.join(_RELEASES)}"
+                f"there are {', '.join(debian.RELEASES)}"
             )
         for package in debian.read_lock(folder):
-            # pool/main/g/glibc/libc6_…: the folder is the source package's. A rebuild of the same
-            # source counts on with +b1.
-            parts = package.path.split("/")
-            source = parts[-2] if len(parts) > 1 else package.name
-            version = _BINARY_ONLY.sub("", package.version)
-            ecosystem = f"Debian:{_RELEASES[suite]}"
-            yield Pin(ecosystem, package.name, source, version, package.sha256)
+            yield deb(package.name, package.source, package.version, suite, package.sha256)
+
+
+def deb(name: str, source: str, version: str, suite: str, sha256: str) -> Pin:
+    """Return the pin of a Debian package of a suite whose release is known."""
+    # A rebuild of the same source counts on with +b1.
+    version = _BINARY_ONLY.sub("", version)
+    return Pin(f"Debian:{debian.RELEASES[suite]}", name, source, version, sha256)
 
 
 def _host(path: Path) -> Iterator[Pin]:
