@@ -6,14 +6,14 @@ The keys are those of docs/cluster.md; what they become is kfp-kubernetes' and P
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from builder import toml
+from builder.toml import Table
 from pipeline.definition.stages import STAGES, Stage, row
 from pipeline.errors import PipelineError
 from pipeline.spec import names
@@ -22,7 +22,6 @@ from pipeline.spec.kubernetes import memory
 FILE = "plateline.toml"
 _EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
 _LONGEST = 2**31 - 1  # seconds; int32 of Argo's fields
-_MOST_BYTES = 1 << 20
 _CPU = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(m?)")
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -74,101 +73,9 @@ class Cluster:
     workspace: Workspace | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of the file, and where it stands: names what is wrong, with its line."""
-
-    path: Path
-    text: str
-    keys: tuple[str, ...]
-    content: Mapping[str, Any]
-
-    def fail(self, key: str, why: str) -> PipelineError:
-        keys = (*self.keys, key) if key else self.keys
-        return PipelineError(f"{self.path}, line {line(self.text, keys)}: {'.'.join(keys)} {why}")
-
-    def known(self, *allowed: str) -> None:
-        for key in self.content:
-            if key not in allowed:
-                close = difflib.get_close_matches(key, allowed, n=1)
-                meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(allowed)}"
-                raise self.fail(key, f"is no setting; {meant}")
-
-    def table(self, key: str) -> _Table:
-        found = self.content.get(key, {})
-        if not isinstance(found, dict):
-            raise self.fail(key, "must be a table")
-        return _Table(self.path, self.text, (*self.keys, key), found)
-
-    def text_of(self, key: str, check: Callable[[str], object], default: str = "") -> str:
-        found = self.content.get(key, default)
-        if not isinstance(found, str):
-            raise self.fail(key, f"must be text, not {found!r}")
-        if key in self.content:
-            try:
-                check(found)
-            except PipelineError as error:
-                raise self.fail(key, f"does not fit: {error}") from None
-        return found
-
-    def texts(self, key: str, check: Callable[[str], object]) -> tuple[str, ...]:
-        found = self.content.get(key, [])
-        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-            raise self.fail(key, "must be a list of texts")
-        for one in found:
-            try:
-                check(one)
-            except PipelineError as error:
-                raise self.fail(key, f"does not fit: {error}") from None
-        return tuple(found)
-
-    def seconds(self, key: str, least: int = 0) -> int | None:
-        found = self.content.get(key)
-        if found is None:
-            return None
-        if isinstance(found, bool) or not isinstance(found, int) or not least <= found <= _LONGEST:
-            raise self.fail(key, f"must be a whole number of seconds from {least} to {_LONGEST}")
-        return found
-
-
-def line(text: str, keys: tuple[str, ...]) -> int:
-    """Return the line on which `keys` stands in a TOML file, or what holds it; 1 without any."""
-    current: tuple[str, ...] = ()
-    best, found = 0, 1
-    for number, written in enumerate(text.splitlines(), 1):
-        head = re.match(r"\s*\[\[?([^\[\]]+)\]", written)
-        assigned = re.match(r"\s*([\w\"'.-][^=]*?)\s*=", written)
-        if head:
-            current = here = _key(head[1])
-        elif assigned:
-            here = current + _key(assigned[1])
-        else:
-            continue
-        if len(here) > best and keys[: len(here)] == here:
-            best, found = len(here), number
-    return found
-
-
-def _key(text: str) -> tuple[str, ...]:
-    """Return the parts of a dotted key, without quotes."""
-    parts = re.findall(r"\"([^\"]*)\"|'([^']*)'|([\w-]+)", text)
-    return tuple(next(filter(None, part), "") for part in parts)
-
-
 def read(path: Path) -> Cluster:
     """Return the settings of a file; raises PipelineError that names a wrong one and its line."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise PipelineError(f"{path} has more than {_MOST_BYTES >> 20} MiB; make it smaller")
-        text = data.decode("utf-8-sig")
-        found = tomllib.loads(text)
-    except OSError as error:
-        raise PipelineError(f"cannot read {path} ({error.strerror}); correct --settings") from None
-    except (ValueError, RecursionError) as error:
-        raise PipelineError(f"{path} is not TOML ({error}); correct it") from None
-    root = _Table(path, text, (), found)
+    root = toml.read(path, "--settings", PipelineError)
     root.known("cluster")
     table = root.table("cluster")
     times = ("ttl-seconds-after-finished", "ttl-seconds-after-success",
@@ -177,7 +84,7 @@ def read(path: Path) -> Cluster:
                 "workspace", "stages")  # fmt: skip
     stages = table.table("stages")
     stages.known(*STAGES)
-    seconds = {key: table.seconds(key, least=int(key.startswith("active"))) for key in times}
+    seconds = {key: _seconds(table, key, least=int(key.startswith("active"))) for key in times}
     return Cluster(
         service_account=table.text_of("service-account", _object("the service account")),
         image_pull_secrets=table.texts("image-pull-secrets", _object("the secret")),
@@ -188,11 +95,20 @@ def read(path: Path) -> Cluster:
     )
 
 
+def _seconds(table: Table, key: str, least: int = 0) -> int | None:
+    found = table.content.get(key)
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int) or not least <= found <= _LONGEST:
+        raise table.fail(key, f"must be a whole number of seconds from {least} to {_LONGEST}")
+    return found
+
+
 def _object(what: str) -> Callable[[str], object]:
     return lambda text: names.subdomain(what, text)
 
 
-def _place(table: _Table, *, cpu: tuple[str, ...] = (), memory: tuple[str, ...] = (),
+def _place(table: Table, *, cpu: tuple[str, ...] = (), memory: tuple[str, ...] = (),
            seconds: int | None = None) -> Place:  # fmt: skip
     selector = table.table("node-selector")
     for key in selector.content:
@@ -203,7 +119,7 @@ def _place(table: _Table, *, cpu: tuple[str, ...] = (), memory: tuple[str, ...] 
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise table.fail("tolerations", "must be a list of tables")
     tolerations = tuple(
-        _toleration(_Table(table.path, table.text, (*table.keys, "tolerations"), one))
+        _toleration(Table(table.path, table.text, (*table.keys, "tolerations"), one, table.error))
         for one in found
     )
     pairs = tuple(sorted(selector.content.items()))
@@ -227,7 +143,7 @@ def _label_value(text: str) -> None:
         )
 
 
-def _toleration(table: _Table) -> Toleration:
+def _toleration(table: Table) -> Toleration:
     table.known("key", "operator", "value", "effect", "seconds")
 
     def one_of(*allowed: str) -> Callable[[str], object]:
@@ -245,7 +161,7 @@ def _toleration(table: _Table) -> Toleration:
         table.text_of("key", label_key),
         table.text_of("operator", one_of("Equal", "Exists"), "Equal"),
         table.text_of("value", _label_value), table.text_of("effect", one_of(*_EFFECTS)),
-        table.seconds("seconds"),
+        _seconds(table, "seconds"),
     )  # fmt: skip
     if made.operator == "Exists" and made.value:
         raise table.fail("value", "must be left out where the operator is Exists")
@@ -256,13 +172,13 @@ def _toleration(table: _Table) -> Toleration:
     return made
 
 
-def _stage(table: _Table) -> Place:
+def _stage(table: Table) -> Place:
     table.known("node-selector", "tolerations", "cpu", "memory", "seconds")
     resources = {key: _resources(table, key) for key in ("cpu", "memory")}
-    return _place(table, seconds=table.seconds("seconds", least=1), **resources)
+    return _place(table, seconds=_seconds(table, "seconds", least=1), **resources)
 
 
-def _resources(table: _Table, key: str) -> tuple[str, ...]:
+def _resources(table: Table, key: str) -> tuple[str, ...]:
     """Return request and limit, as [request, limit], or () where none were given."""
 
     amount = _cpu if key == "cpu" else memory
@@ -282,7 +198,7 @@ def _cpu(text: str) -> float:
     return float(found[1]) * (1e-3 if found[2] else 1)
 
 
-def _workspace(table: _Table) -> Workspace | None:
+def _workspace(table: Table) -> Workspace | None:
     if "workspace" not in table.content:
         return None
     found = table.table("workspace")

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kfp import compiler
 
+from builder.toml import line
 from pipeline.definition import plate_to_model
-from pipeline.definition.cluster import Cluster, Place, Toleration, Workspace, line, read
+from pipeline.definition.cluster import Cluster, Place, Toleration, Workspace, read
 from pipeline.definition.settings import Settings
 from pipeline.definition.stages import STAGES, TARGETS
 from pipeline.errors import PipelineError
