@@ -190,7 +190,7 @@ def push_images(
             commit, dirty = state(ROOT)
             sign_results(
                 results.registry, results.path, workspace, built, key, commit, dirty=dirty,
-                jobs=jobs,
+                bill=lambda name: sbom(workspace, store, built[name].plan), jobs=jobs,
             )  # fmt: skip
             say(f"signed {len(built)} images with {key.public}")
     rows = [("image", "uploaded", "mounted", "inventory", "")]

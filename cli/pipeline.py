@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli import policy as policies
 from cli.command import command
 from cli.images import build, in_registry
 from cli.output import (
@@ -23,6 +24,7 @@ from cli.output import (
     say,
     table,
 )
+from cli.policy import POLICY_HELP
 
 PACKAGE = "dist/plateline.yaml"
 RUNS = "runs"
@@ -101,6 +103,14 @@ def cluster_settings(path: str) -> Any:
     return read(Path(path) if path else ROOT / FILE)
 
 
+def hold(policy: Any, pinned: Pinned, *, insecure: bool = False) -> None:
+    """Hold the images that a package is to run against a policy; raises BuilderError."""
+    from builder.policy.evidence import of_checkout
+
+    own = of_checkout(pinned.workspace, pinned.store, pinned.built)
+    policies.check(policy, list(pinned.pins.values()), own=own, insecure=insecure)
+
+
 def make_package(pinned: Pinned, gpus: int, builder: str, output: str, settings: str = "") -> Any:
     """Compile with the pinned images and write the package to `output`."""
     from pipeline.definition.pipelines import definition
@@ -125,6 +135,7 @@ def make_package(pinned: Pinned, gpus: int, builder: str, output: str, settings:
         "gpus": "GPUs a train step",
         "builder": "who builds the servable image: registry (no daemon) or docker (its socket)",
         "settings": SETTINGS_HELP,
+        "policy": POLICY_HELP,
         "insecure": INSECURE_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
@@ -137,6 +148,7 @@ def compile(  # noqa: A001 - the task's name
     gpus: int = 0,
     builder: str = "registry",
     settings: str = "",
+    policy: str = "",
     insecure: bool = False,
     jobs: int = 2,
     json: bool = False,
@@ -151,7 +163,10 @@ def compile(  # noqa: A001 - the task's name
             "no registry was named, and a cluster cannot pull from this machine's store; "
             "give --registry HOST/PREFIX, or --allow-local for `invoke run` on this machine"
         )
+    asked = policies.read(policy)
     pinned = pin_in_registry(registry, jobs, insecure=insecure) if registry else pin_local(jobs)
+    if asked:
+        hold(asked, pinned, insecure=insecure)
     compiled = make_package(pinned, gpus, builder, output, settings)
     found = {
         "package": output,
@@ -216,10 +231,12 @@ def execute(
     trust: bool = False,
     driver: str = "",
     launcher: str = "",
+    policy: str = "",
 ) -> Any:
     """Run a package on this machine and return its Result; images it lacks come from registries.
 
-    One that this checkout did not compile runs only where it is trusted or the user agrees.
+    One that this checkout did not compile runs only where it is trusted or the user agrees, and one
+    whose images do not keep to `policy`, a file, does not run.
     """
     from builder.registry.client import Registries
     from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
@@ -230,6 +247,7 @@ def execute(
     from pipeline.run.runner import Volume, load, run
     from pipeline.spec.package import arguments
 
+    asked = policies.read(policy)
     registries = Registries(insecure=insecure, notice=say)
     check_programs(engine, driver, launcher)
 
@@ -251,6 +269,8 @@ def execute(
         given.setdefault("plate_path", "")
     place = Path(runs or os.environ.get("PLATELINE_RUNS") or RUNS).absolute()
     folders.setdefault(WORKDIR_CLAIM, Volume(place / "workspace", writable=True))
+    if asked:
+        _hold_package(asked, loaded, arguments(loaded, given), insecure=insecure)
     publish = None
     if not consent.compiled_here(store, ROOT, loaded.digest):
         values = arguments(loaded, given)
@@ -289,6 +309,21 @@ def execute(
         )  # fmt: skip
 
 
+def _hold_package(policy: Any, package: Any, values: Mapping[str, Any], *, insecure: bool) -> None:
+    """Hold every image that a package names, or is given as a parameter, against a policy."""
+    from builder.oci.reference import Reference
+    from builder.policy.evidence import of_checkout
+    from pipeline.spec.package import PINNED, references, strings
+
+    given = filter(PINNED.fullmatch, strings(list(values.values())))
+    images = sorted({*references(package), *given})
+    own = {}
+    if any(Reference.parse(image).local for image in images):
+        # They were compiled here with --allow-local, so this checkout can say what they are.
+        own = of_checkout(*build(pipeline_targets(), 2, need_layers=False))
+    policies.check(policy, images, own=own, insecure=insecure)
+
+
 def _terminal() -> Callable[[str], str] | None:
     """Return how to ask the user; None in CI and without a terminal."""
     if os.environ.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -318,6 +353,7 @@ def _terminal() -> Callable[[str], str] | None:
         "trust": "run a package of somebody else, with all that it asks for, without a question",
         "network": "give the network to every step, not only to those that ask for it",
         "runs": f"where to write the run's folder ({RUNS}, or $PLATELINE_RUNS)",
+        "policy": POLICY_HELP,
         "insecure": INSECURE_HELP,
         "json": JSON_HELP,
     },
@@ -334,6 +370,7 @@ def run(
     trust: bool = False,
     network: bool = False,
     runs: str = "",
+    policy: str = "",
     insecure: bool = False,
     driver: str = "",
     launcher: str = "",
@@ -348,7 +385,7 @@ def run(
         volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
         secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
         jobs=jobs, insecure=insecure, use_cache=not no_cache, trust=trust,
-        network=network, runs=runs, driver=driver, launcher=launcher,
+        network=network, runs=runs, driver=driver, launcher=launcher, policy=policy,
     )  # fmt: skip
     facts(document(result), run_rows(result), as_json=json)
     finish(result)

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cli import policy as policies
 from cli.command import command
 from cli.images import build, named_registry, opened
 from cli.output import ENGINE_HELP, INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
-from cli.pipeline import PACKAGE, Pinned, make_package, pipeline_targets
+from cli.pipeline import PACKAGE, Pinned, hold, make_package, pipeline_targets
+from cli.policy import POLICY_HELP
 from cli.progress import pushing
 from cli.signing import SIGN_HELP, signing_key
 
@@ -22,6 +24,7 @@ from cli.signing import SIGN_HELP, signing_key
         "allow-dirty": "release although the tree has changes that no commit holds",
         "no-test": "do not run the stages' tests",
         "sign": SIGN_HELP,
+        "policy": POLICY_HELP,
         "engine": ENGINE_HELP,
         "output": "where to write the package as well",
         "gpus": "GPUs a train step",
@@ -37,6 +40,7 @@ def release(
     allow_dirty: bool = False,
     no_test: bool = False,
     sign: str = "",
+    policy: str = "",
     engine: str = "auto",
     output: str = PACKAGE,
     gpus: int = 0,
@@ -55,7 +59,7 @@ def release(
     from pipeline.release.materials import state
 
     prefix = named_registry(registry)
-    key = signing_key(sign)  # before the work, which takes minutes
+    key, asked = signing_key(sign), policies.read(policy)  # before the work, which takes minutes
     commit, dirty = state(ROOT)
     if not allow_dirty and not commit:
         raise PipelineError(
@@ -67,8 +71,7 @@ def release(
             "the tree has changes that no commit holds, so nobody could make this release "
             "again; commit them, or give --allow-dirty"
         )
-    if not no_test:
-        _test(engine)
+    tested = {} if no_test else _test(engine)
     workspace, store, built = build(pipeline_targets(), jobs, trusted=True)
     with opened(prefix, insecure=insecure) as (client, path):
         images = {name: result.image for name, result in built.items()}
@@ -77,8 +80,13 @@ def release(
         push(store, keyed, prefix, client, jobs=jobs, progress=pushing())
         if key:
             say(f"signing them with {key.public}")
-            sign_results(client, path, workspace, built, key, commit, dirty=dirty, jobs=jobs)
+            sign_results(
+                client, path, workspace, built, key, commit, dirty=dirty, tested=tested,
+                bill=lambda name: sbom(workspace, store, built[name].plan), jobs=jobs,
+            )  # fmt: skip
         pinned = Pinned(store, workspace, built, pins(built, prefix))
+        if asked:
+            hold(asked, pinned, insecure=insecure)
         compiled = make_package(pinned, gpus, builder, output)
         made = publishing.publish(
             client, path, store, compiled.data, images, tag,
@@ -87,8 +95,11 @@ def release(
     facts(_facts(made, prefix), _table(made, prefix), as_json=json)
 
 
-def _test(engine: str) -> None:
-    """Run the tests of every stage; what no change affects has passed already and is not run."""
+def _test(engine: str) -> dict[str, Any]:
+    """Run the tests of every stage and return how they ended, by name; all of them passed.
+
+    What no change affects has passed already and is not run.
+    """
     from builder.build.stage_tests import run_tests, with_tests
     from builder.build.workspace import Workspace
     from builder.errors import BuilderError
@@ -103,11 +114,14 @@ def _test(engine: str) -> None:
         raise BuilderError(
             f"the stages' tests cannot run: {error}\nwithout them: release --no-test"
         ) from None
+    found = {}
     for stage in with_tests(workspace):
         tested = run_tests(workspace, store, sandbox, stage, output=sys.stderr.buffer)
         say(f"tests of {stage}: {'cached' if tested.cached else f'exit code {tested.code}'}")
         if tested.code:
             raise PipelineError(f"the tests of {stage} failed; nothing was released")
+        found[stage] = tested
+    return found
 
 
 def _facts(release: Any, prefix: str) -> dict[str, Any]:

@@ -7,11 +7,23 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cli.command import command
-from cli.output import CHANGED_HELP, ENGINE_HELP, JSON_HELP, ROOT, say
+from cli.images import named_registry, opened
+from cli.output import (
+    CHANGED_HELP,
+    ENGINE_HELP,
+    INSECURE_HELP,
+    JSON_HELP,
+    REGISTRY_HELP,
+    ROOT,
+    say,
+)
 from cli.progress import building
+from cli.signing import SIGN_HELP, signing_key
 
 
 @command(
@@ -20,6 +32,9 @@ from cli.progress import building
         "pytest": "pytest's arguments, for example '-k name'; or write them after --",
         "changed_since": CHANGED_HELP,
         "engine": ENGINE_HELP,
+        "sign": f"say beside the image in the registry that its tests passed: {SIGN_HELP}",
+        "registry": f"for --sign: {REGISTRY_HELP}",
+        "insecure": INSECURE_HELP,
         "json": JSON_HELP,
     },
 )
@@ -28,6 +43,9 @@ def test_stage(
     pytest: str = "",
     changed_since: str = "",
     engine: str = "auto",
+    sign: str = "",
+    registry: str = "",
+    insecure: bool = False,
     json: bool = False,
     remainder: str = "",
 ) -> None:
@@ -41,6 +59,10 @@ def test_stage(
     from builder.store import Store
 
     store, workspace = Store.open(), Workspace.load(ROOT)
+    key = signing_key(sign) if sign else None  # the variable alone asks for no signature here
+    if key and (pytest or remainder):
+        raise BuilderError("only a pass of all tests is signed; leave pytest's arguments out")
+    prefix = named_registry(registry) if key else ""
     tested = with_tests(workspace)
     names = tested if stage == "all" else [stage]
     if changed_since:
@@ -49,6 +71,7 @@ def test_stage(
         touched |= with_changed_tests(workspace, changed_since)
         names = [name for name in names if name in touched]
     found: dict[str, dict[str, object]] = {}
+    passed = {}
     codes = []
     if not names:
         say(f"no stage with tests has changed since {changed_since}")
@@ -72,10 +95,41 @@ def test_stage(
         how = "cached" if ended.cached else "passed" if not ended.code else "failed"
         found[name] = {"result": how, "seconds": ended.seconds, "code": ended.code}
         codes.append(ended.code)
+        if not ended.code:
+            passed[name] = ended
         say(f"{name}: {how} ({ended.seconds:.1f} s)")
+    if key and passed:
+        _sign(workspace, store, passed, key, prefix, insecure=insecure)
     if json:
         print(encoder.dumps(found))
     raise SystemExit(max(codes, default=0))
+
+
+def _sign(
+    workspace: Any,
+    store: Any,
+    passed: Mapping[str, Any],
+    key: Any,
+    prefix: str,
+    *,
+    insecure: bool,
+) -> None:
+    """Say in the registry that the tests of the images there passed; raises BuilderError."""
+    from builder.build.make import build
+    from builder.errors import BuilderError
+    from builder.inspect.provenance import sign_tests
+
+    built = build(workspace, store, list(passed))
+    with opened(prefix, insecure=insecure) as (client, path):
+        for name, tested in passed.items():
+            image = built[name].image.manifest
+            if not client.head_manifest(f"{path}/{name}", image.digest):
+                raise BuilderError(
+                    f"{prefix}/{name} has no {image.digest}, whose tests passed; run "
+                    f"`invoke push-images --targets {name}` first"
+                )
+            sign_tests(client, f"{path}/{name}", image, key, tested)
+    say(f"signed with {key.public} that the tests passed: {', '.join(passed)}")
 
 
 @command(

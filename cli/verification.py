@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cli import policy as policies
 from cli.command import command
 from cli.images import named_registry, opened
 from cli.output import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
+from cli.policy import POLICY_HELP
 from cli.signing import signing_key
 
 
@@ -19,6 +21,7 @@ from cli.signing import signing_key
         "key": "a public key that may have signed it; once for each (keys/*.pub of this workspace)",
         "rebuild": "make the images and the package again from the commit, and compare each bit",
         "countersign": "sign it with this private key as well, once it was made again the same",
+        "policy": POLICY_HELP,
         "registry": REGISTRY_HELP,
         "insecure": INSECURE_HELP,
         "json": JSON_HELP,
@@ -29,6 +32,7 @@ def verify_release(
     key: list[str] = [],  # noqa: B006 - invoke reads it as a list
     rebuild: bool = False,
     countersign: str = "",
+    policy: str = "",
     registry: str = "",
     insecure: bool = False,
     json: bool = False,
@@ -37,11 +41,13 @@ def verify_release(
     from builder.errors import BuilderError
     from builder.signing.keys import FOLDER, read_public, trusted
     from pipeline.release import verify
+    from pipeline.release.publish import find, named_images
 
+    asked = policies.read(policy)
     rebuild = rebuild or bool(countersign)
     own = signing_key(countersign) if countersign else None
     keys = [read_public(Path(path)) for path in key] or [*trusted(ROOT)]
-    if not keys and not rebuild:
+    if not keys and not rebuild and not asked:
         raise BuilderError(
             f"no key was named, and the workspace trusts none; give --key FILE.pub, or put the "
             f"public keys that you trust into {ROOT / FOLDER}"
@@ -50,6 +56,10 @@ def verify_release(
     with opened(prefix, insecure=insecure) as (client, path):
         checked = verify.verify(client, path, release, keys)
         unsigned = [c.name for c in checked if not c.signers] if keys else []
+        if asked:
+            images = named_images(find(client, path, checked[0].digest)[1])
+            pinned = [f"{prefix}/{name}@{digest}" for name, digest in images.items()]
+            policies.check(asked, pinned, insecure=insecure)
         # The code of the commit runs, so nothing is made again of what the wrong people signed.
         differing = (
             _made_again(client, path, checked[0].digest, prefix, insecure=insecure)

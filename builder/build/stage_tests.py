@@ -22,12 +22,16 @@ _TESTING = f"/opt/testing/{python.SITE}"
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """How a stage's tests ended: pytest's exit code, and whether that was known already."""
+    """How a stage's tests ended: pytest's exit code, and whether that was known already.
+
+    `files` has the SHA-256 of each file of the tests, by its path in the workspace.
+    """
 
     name: str
     code: int
     cached: bool
     seconds: float
+    files: Mapping[str, str]
 
 
 def with_tests(workspace: Workspace) -> list[str]:
@@ -49,21 +53,46 @@ def run_tests(
     A pass of the same image, tests and arguments is not repeated; a failure is. Raises BuilderError
     where the target has no tests.
     """
-    folder = workspace.target(name).folder / "tests"
-    if not folder.is_dir():
-        raise BuilderError(f"{name} has no tests: {folder} is not there")
+    folder = _folder(workspace, name)
     image = with_testing(workspace, store, name)
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
-    hashes = {p.relative_to(folder).as_posix(): download.sha256_file(p) for p in files}
-    action = {"format": FORMAT, "image": image.digest, "tests": hashes, "with": list(arguments)}
-    key = canonical.sha256(canonical.dumps(action)).removeprefix("sha256:")
+    hashes, key = _files(folder), _key(image, folder, arguments)
+    files = {f"{folder.relative_to(workspace.root).as_posix()}/{n}": h for n, h in hashes.items()}
     if known := store.get_result(key):
-        return Tested(name, 0, cached=True, seconds=known["seconds"])
+        return Tested(name, 0, cached=True, seconds=known["seconds"], files=files)
     with store.in_use():
         ended = run(sandbox, pytest(image, folder, ["/tests", *arguments]), output)
     if ended.code == 0:
         store.put_result(key, {"seconds": ended.seconds})
-    return Tested(name, ended.code, cached=False, seconds=ended.seconds)
+    return Tested(name, ended.code, cached=False, seconds=ended.seconds, files=files)
+
+
+def passed(workspace: Workspace, store: Store, name: str) -> bool:
+    """Tell whether all tests of the target passed here as it is now; none are run.
+
+    Raises BuilderError where the target has no tests.
+    """
+    folder = _folder(workspace, name)
+    image = with_testing(workspace, store, name, need_layers=False)
+    return store.get_result(_key(image, folder, ())) is not None
+
+
+def _folder(workspace: Workspace, name: str) -> Path:
+    folder = workspace.target(name).folder / "tests"
+    if not folder.is_dir():
+        raise BuilderError(f"{name} has no tests: {folder} is not there")
+    return folder
+
+
+def _files(folder: Path) -> dict[str, str]:
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    return {p.relative_to(folder).as_posix(): download.sha256_file(p) for p in files}
+
+
+def _key(image: oci.Image, folder: Path, arguments: Sequence[str]) -> str:
+    action = {
+        "format": FORMAT, "image": image.digest, "tests": _files(folder), "with": list(arguments)
+    }  # fmt: skip
+    return canonical.sha256(canonical.dumps(action)).removeprefix("sha256:")
 
 
 def pytest(
@@ -80,9 +109,11 @@ def pytest(
     )  # fmt: skip
 
 
-def with_testing(workspace: Workspace, store: Store, name: str) -> oci.Image:
+def with_testing(
+    workspace: Workspace, store: Store, name: str, *, need_layers: bool = True
+) -> oci.Image:
     """Build the target `name` and return its image with pytest on top, of the target `testing`."""
-    built = build(workspace, store, [name, "testing"])
+    built = build(workspace, store, [name, "testing"], need_layers=need_layers)
     stage, testing = built[name].image, built["testing"].image
     present = {layer.diff_id for layer in stage.layers}
     extra = tuple(layer for layer in testing.layers if layer.diff_id not in present)

@@ -6,18 +6,22 @@ time and no machine in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from builder import oci
 from builder.build.make import Built
 from builder.build.plan import FORMAT, ImagePlan
+from builder.build.stage_tests import Tested
 from builder.build.workspace import Workspace
 from builder.inspect.bill.part import Part, package_url
 from builder.inspect.inventory import parts
 from builder.packages import download
 from builder.registry.client import Registry
+from builder.registry.http import parse
 from builder.signing.keys import SigningKey
+from builder.signing.predicates import BILL, TEST_RESULT, passing
 from builder.signing.results import ACTION_KEY, PROVENANCE, action_key
 from builder.signing.signatures import sign, state, statements
 
@@ -58,12 +62,15 @@ def sign_results(
     commit: str,
     *,
     dirty: bool,
+    bill: Callable[[str], bytes] | None = None,
+    tested: Mapping[str, Tested] | None = None,
     jobs: int = 4,
 ) -> None:
     """Sign each of `built` in `path`/<name>: the image, and that it is the result of its key.
 
-    What `key` said there before is not said again. Raises RegistryError, and BuilderError as `sign`
-    does.
+    `bill` returns a bill of materials (CycloneDX) by an image's name, and `tested` has the images
+    whose tests passed: these are signed too. What `key` said there before is not said again. Raises
+    RegistryError, and BuilderError as `sign` does.
     """
 
     def one(name: str) -> None:
@@ -73,9 +80,22 @@ def sign_results(
         if result.key not in [action_key(each.predicate) for each in said]:
             made = provenance(workspace, result.plan, commit, dirty=dirty)
             state(registry, repository, result.image.manifest, key, PROVENANCE, made)
+        if bill:
+            document = parse(bill(name), "the bill of materials")
+            state(registry, repository, result.image.manifest, key, BILL, document)
+        if tested and name in tested:
+            sign_tests(registry, repository, result.image.manifest, key, tested[name])
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(one, built))
+
+
+def sign_tests(
+    registry: Registry, repository: str, image: oci.Descriptor, key: SigningKey, tested: Tested
+) -> None:
+    """Say with `key` that the tests of an image passed, as they did; raises RegistryError."""
+    assert tested.code == 0
+    state(registry, repository, image, key, TEST_RESULT, passing(tested.files))
 
 
 def _recipe(workspace: Workspace, plan: ImagePlan) -> str:

@@ -68,14 +68,17 @@ def _locked(folder: Path) -> Iterator[Pin]:
                 f"there are {', '.join(debian.RELEASES)}"
             )
         for package in debian.read_lock(folder):
-            yield deb(package.name, package.source, package.version, suite, package.sha256)
+            release = int(debian.RELEASES[suite])
+            yield deb(package.name, package.source, package.version, release, package.sha256)
 
 
-def deb(name: str, source: str, version: str, suite: str, sha256: str) -> Pin:
-    """Return the pin of a Debian package of a suite whose release is known."""
+def deb(name: str, source: str, version: str, release: int, sha256: str) -> Pin:
+    """Return the pin of a Debian package of the release of this number; raises ValueError."""
+    from debian.debian_support import Version
+
     # A rebuild of the same source counts on with +b1.
-    version = _BINARY_ONLY.sub("", version)
-    return Pin(f"Debian:{debian.RELEASES[suite]}", name, source, version, sha256)
+    version = str(Version(_BINARY_ONLY.sub("", version)))
+    return Pin(f"Debian:{release}", name, source, version, sha256)
 
 
 def _host(path: Path) -> Iterator[Pin]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from builder.errors import BuilderError
 from builder.inspect.bill.part import UNKNOWN, Part, cpe, package_url
 from builder.oci import canonical, layer
 
@@ -70,3 +71,52 @@ def _licences(part: Part) -> Any:
     if part.licence == UNKNOWN:  # no expression of SPDX, so a name
         return [DisjunctiveLicense(name=UNKNOWN)]
     return [LicenseExpression(part.licence)]
+
+
+def read(document: Mapping[str, Any]) -> list[Part]:
+    """Return the parts of a document in the form that `render` gives it.
+
+    Raises BuilderError for a component of another form: none is left out without a word.
+    """
+    components = document.get("components", [])
+    if not isinstance(components, list):
+        raise BuilderError("its components are no list")
+    try:
+        return [_part(component) for component in components]
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise BuilderError(f"a component of it is not of CycloneDX's form ({error!r})") from None
+
+
+def _part(component: Mapping[str, Any]) -> Part:
+    from packageurl import PackageURL
+
+    name, version = str(component["name"]), str(component.get("version", ""))
+    hashes = {entry["alg"]: str(entry["content"]) for entry in component.get("hashes", [])}
+    said = [str(each["expression"]) if "expression" in each else _named(each["license"])
+            for each in component.get("licenses", [])]  # fmt: skip
+    if len(said) > 1:  # CycloneDX does not say whether all of several hold, or one
+        raise ValueError(f"{name} has {len(said)} licences")
+    licence = said[0] if said else ""
+    kind = component["type"]
+    qualifiers: tuple[tuple[str, str], ...] = ()
+    if "purl" in component:
+        url = PackageURL.from_string(component["purl"])
+        kinds = {"deb": "deb", "pypi": "wheel", "oci": "image"}
+        kind, version = kinds[url.type], url.version or ""
+        assert isinstance(url.qualifiers, dict)
+        qualifiers = tuple(url.qualifiers.items())
+        name = url.name
+    elif kind == "operating-system":
+        kind = "system"
+    elif kind == "file":
+        # What ADD brought has a licence, if an unknown one; a recipe has none.
+        links = {link["type"] for link in component.get("externalReferences", [])}
+        kind = "source" if "vcs" in links else "file" if links else "recipe"
+    else:
+        raise ValueError(f"{name} is a {kind} without a package URL")
+    return Part(kind, name, version, hashes.get("SHA-256", ""), qualifiers, licence)
+
+
+def _named(licence: Mapping[str, Any]) -> str:
+    name = str(licence.get("id") or licence["name"])
+    return name if "id" in licence else UNKNOWN

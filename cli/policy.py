@@ -1,0 +1,48 @@
+"""Images held against a policy file, for the tasks that compile, run, release and verify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from cli.output import say
+
+POLICY_HELP = "a policy file (TOML) that every image must keep to: docs/policy.md"
+
+
+def read(path: str) -> Any:
+    """Return the Policy of a file, None without a name; raises BuilderError for a bad one."""
+    from builder.policy.document import read as read_policy
+
+    return read_policy(Path(path)) if path else None
+
+
+def check(
+    policy: Any,
+    images: Sequence[str],
+    *,
+    own: Mapping[str, Any] | None = None,
+    insecure: bool = False,
+) -> None:
+    """Hold pinned images against a policy; raises BuilderError that lists every breach.
+
+    `own` is what this checkout knows of the images that it makes (`of_checkout`), by digest.
+    """
+    from builder.errors import BuilderError
+    from builder.inspect.audit import advisories
+    from builder.policy.evidence import gather
+    from builder.policy.rules import judge, lines
+    from builder.registry.client import Registries
+
+    records = list(advisories.read(policy.advisories)) if "advisories" in policy.rules else []
+    with Registries(insecure=insecure, notice=say) as registries, ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(lambda image: gather(image, policy.keys, registries, own or {}), images)
+        )
+    breaches = judge(policy, found, records)
+    if breaches:
+        listed = "\n".join(f"  {line}" for line in lines(breaches))
+        raise BuilderError(f"the policy {policy.path} does not hold:\n{listed}")
+    say(f"{len(images)} images keep to {policy.path}: {', '.join(sorted(policy.rules))}")

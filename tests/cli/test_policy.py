@@ -1,0 +1,83 @@
+"""A policy that does not hold ends a task with every breach in one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builder.errors import BuilderError
+from builder.policy.evidence import Own
+from builder.store import Store
+from cli import policy
+from cli.pipeline import compile, run  # noqa: A004 - the task's name
+from cli.testing import test_stage as stage_tests
+from tests.key_pairs import PASSWORD, key_pair
+from tests.pipeline.pins import PINS
+
+IMAGE = "localhost/plateline/x@sha256:" + "1" * 64
+
+
+def write(folder: Path, text: str) -> str:
+    (folder / "policy.toml").write_text(text)
+    return str(folder / "policy.toml")
+
+
+def test_it_holds_or_every_breach_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = policy.read(write(tmp_path, "[tests]\npassed = true\n"))
+    passed = {"sha256:" + "1" * 64: Own(lambda: b"{}", lambda: True)}
+    policy.check(asked, [IMAGE], own=passed)
+    assert "1 images keep to" in capsys.readouterr().err
+    with pytest.raises(
+        BuilderError, match=r"does not hold:\n  image x@sha256:1+, x@.*, rule tests: "
+    ):
+        policy.check(asked, [IMAGE, f"{IMAGE[:-1]}2"], own={})
+
+
+def test_a_file_of_advisories_that_cannot_be_read_is_no_pass(tmp_path: Path) -> None:
+    asked = policy.read(write(tmp_path, '[advisories]\nfile = "lost.zip"\n'))
+    with pytest.raises(BuilderError, match=r"lost\.zip cannot be read"):
+        policy.check(asked, [IMAGE])
+
+
+def test_a_bad_policy_ends_compile_and_run_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = write(tmp_path, "[test]\npassed = true\n")
+    monkeypatch.setattr("cli.pipeline.build", None)
+    with pytest.raises(BuilderError, match=r"line 1: test is no setting; did you mean tests\?"):
+        compile(allow_local=True, policy=bad)
+    with pytest.raises(BuilderError, match="line 1: test is no setting"):
+        run("lost.yaml", policy=bad)
+
+
+def test_a_package_of_others_does_not_run_against_a_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base image that is handed over as a parameter counts too."""
+    from pipeline.definition.pipelines import definition
+    from pipeline.definition.settings import Settings
+    from pipeline.spec.compile import compile_package
+    from pipeline.spec.provenance import Provenance
+
+    monkeypatch.setenv("PLATELINE_STORE", str(tmp_path / "home/store"))
+    key_pair(tmp_path)
+    asked = write(tmp_path, '[signatures]\nkeys = ["lab.pub"]\n')
+    pins = {name: f"127.0.0.1:1/p/{name}@sha256:{'1' * 64}" for name in PINS}
+    made = compile_package(definition(Settings()), pins, Provenance("", True, {}, {}), Store.open())
+    (tmp_path / "package.yaml").write_bytes(made.data)
+    with pytest.raises(BuilderError) as caught:
+        run(str(tmp_path / "package.yaml"), policy=asked, trust=True, runs=str(tmp_path / "runs"))
+    for name in pins:
+        assert f"{name}@sha256:111111111111" in str(caught.value)
+    assert "its signatures cannot be read" in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_part_of_the_tests_is_not_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key_pair(tmp_path)
+    monkeypatch.setenv("PLATELINE_SIGNING_PASSWORD", PASSWORD.decode())
+    with pytest.raises(BuilderError, match="only a pass of all tests is signed"):
+        stage_tests("train", pytest="-k x", sign=str(tmp_path / "lab.key"), registry="r.example/p")
