@@ -36,7 +36,7 @@ GROUPS = {
         "releases.diff",
         "signing.keygen",
     ),
-    "serve": ("serving.deploy", "serving.trace"),
+    "serve": ("serving.sign_model", "serving.deploy", "serving.trace"),
     "test": (
         "testing.test",
         "testing.test_stage",

@@ -10,6 +10,7 @@ from typing import Any
 from cli.command import command
 from cli.output import INSECURE_HELP, JSON_HELP, ROOT, facts, say
 from cli.progress import sometimes
+from cli.signing import SIGN_HELP, signing_key
 
 STACK = str(ROOT / "deploy" / "openfaas" / "stack.yaml")
 _SHOWN = ("class", "probability", "model_digest")
@@ -53,6 +54,44 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise PipelineError(f"reading the run {path} failed ({error.strerror})") from None
+
+
+@command(
+    help={
+        "image": "the packaged image, HOST/REPOSITORY@sha256:…",
+        "sign": SIGN_HELP,
+        "insecure": INSECURE_HELP,
+        "json": JSON_HELP,
+    },
+)
+def sign_model(image: str, sign: str = "", insecure: bool = False, json: bool = False) -> None:
+    """Sign a packaged image whose models passed, and what its quality gate found."""
+    from builder.oci.reference import Reference
+    from builder.registry.client import Registries
+    from builder.signing.signatures import sign as sign_image
+    from builder.signing.signatures import state
+    from builder.store import Store
+    from pipeline.errors import PipelineError
+    from pipeline.release import gate
+
+    key, reference = signing_key(sign), Reference.parse(image)
+    if key is None:
+        raise PipelineError("no key was named; give --sign KEY or set PLATELINE_SIGNING_KEY")
+    if reference.local:
+        raise PipelineError(f"{image} is in this machine's store, where nothing can be signed")
+    store = Store.open()
+    with store.in_use(), Registries(insecure=insecure, notice=say) as registries:
+        registry = registries.at(reference.host)
+        found = gate.read(registry, store, reference)
+        sign_image(registry, reference.repository, found.image, key)
+        state(registry, reference.repository, found.image, key, gate.QUALITY_GATE, found.predicate)
+    rows = [("model", "variant", "weighted F1", "sha256")]
+    rows += [
+        (m["name"], m["variant"], f"{m['metrics']['weighted_f1']:.3g}", m["digest"]["sha256"])
+        for m in found.predicate["models"]
+    ]
+    facts({"image": str(reference), "gate": found.predicate}, rows, as_json=json)
+    say(f"signed with {key.public}: {reference}, and that its models passed the gate")
 
 
 @command(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from common import digest
 from common.errors import StageError
-from example import GOOD, Well, full, plain, task, write, write_model
+from example import GOOD, PLATE, Well, full, plain, task, write, write_model
 from onnx_file import onnx_model
 from validate import stage
 from validate.stage import validate
@@ -37,6 +37,18 @@ def test_right_models_pass_and_are_written_with_their_hashes(tmp_path):
     assert done.output_parameters()["digest"] == digest.folder_digest(servable)
     for entry in read(tmp_path, "servable/manifest.json")["models"]:
         assert digest.file_sha256(servable / entry["file"]) == entry["sha256"]
+
+
+def test_what_is_served_says_what_the_gate_found(tmp_path):
+    run(tmp_path)
+    gate = read(tmp_path, "servable/manifest.json")["gate"]
+    metrics = read(tmp_path, "results/metrics.json")
+    assert (gate["passed"], gate["f1_threshold"]) == (True, metrics["f1_threshold"])
+    assert gate["plate_digest"] == PLATE
+    assert gate["models"].keys() == metrics["models"].keys()
+    for fold, model in metrics["models"].items():
+        assert gate["models"][fold]["weighted_f1"] == model["well"]["weighted_f1"]
+        assert gate["models"][fold]["z_factor"] == model["z_factor"]["probability"]
 
 
 def test_every_held_out_well_is_judged_once_by_the_model_that_did_not_see_it(tmp_path):

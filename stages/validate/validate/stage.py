@@ -72,7 +72,7 @@ def _compute(task: StageIO, threshold: float) -> None:
     }
     metrics["passed"] = passed = gate(metrics, threshold)
     try:
-        _write_servable(task.output("servable"), tiles, verdicts)
+        _write_servable(task.output("servable"), tiles, verdicts, metrics)
         _write_results(task.output("results"), tiles, verdicts, metrics)
         document = _facts(task, tiles, verdicts)
         page = report.render(tiles, verdicts, metrics, document)
@@ -94,8 +94,13 @@ def _compute(task: StageIO, threshold: float) -> None:
     print(f"{'passed' if passed else 'not passed'} (f1_threshold {threshold:g})", flush=True)
 
 
-def _write_servable(folder: Path, tiles: Tiles, verdicts: Mapping[str, Verdict]) -> None:
-    """Write the models to be served and manifest.json, which names them."""
+def _write_servable(
+    folder: Path, tiles: Tiles, verdicts: Mapping[str, Verdict], metrics: Mapping[str, Any]
+) -> None:
+    """Write the models to be served and manifest.json, which names them and what the gate found.
+
+    So the gate's result goes wherever the models go, and can be signed there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for fold, verdict in verdicts.items():
@@ -118,6 +123,20 @@ def _write_servable(folder: Path, tiles: Tiles, verdicts: Mapping[str, Verdict])
         "tile": tiles.plate["tile"],
         "layout": tiles.plate["layout"],
         "models": entries,
+        "gate": {
+            "passed": metrics["passed"],
+            "f1_threshold": metrics["f1_threshold"],
+            "plate_digest": tiles.plate.get("plate_digest", ""),
+            "models": {
+                fold: {
+                    "weighted_f1": model["well"]["weighted_f1"],
+                    "accuracy": model["well"]["accuracy"],
+                    "auc": model["well"]["auc"],
+                    "z_factor": model["z_factor"]["probability"],
+                }
+                for fold, model in metrics["models"].items()
+            },
+        },
     }
     _write_json(folder / "manifest.json", manifest)
 
