@@ -24,7 +24,6 @@ from pipeline.run.beneath import Refused
 from pipeline.run.record import Record
 from pipeline.run.step.context import Stopped
 from pipeline.run.step.publication import Publication, targets
-from pipeline.spec import placeholders
 from pipeline.spec.package import Package
 from pipeline.spec.retries import Retries
 
@@ -141,8 +140,7 @@ class Execution:
             raise PipelineError(f"the driver of {node.name} wrote no pod-spec-patch")
         home = places.step_folder(self.folder, node.name)
         message = json.loads(_option(driven.patch, "--executor_input"))
-        given = message.get("inputs", {}).get("parameterValues", {})
-        parameters = placeholders.filled(given, given)  # as the launcher does
+        parameters = message.get("inputs", {}).get("parameterValues", {})
         (home / "input.json").write_text(json.dumps(message, indent=1))
         publication = self._publication(home, parameters)
         retries, started, attempt = Retries.of(node.task.get("retryPolicy", {})), 0.0, 0

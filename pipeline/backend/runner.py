@@ -24,6 +24,7 @@ from pipeline.run import beneath
 from pipeline.run.record import Record, Result, Step
 from pipeline.run.runner import check_lent, find_images, new_folder, to_the_end, write
 from pipeline.run.step.context import Stopped, Volume
+from pipeline.spec import placeholders
 from pipeline.spec.package import Package, arguments
 from pipeline.spec.rules.naming import check_names
 
@@ -116,11 +117,15 @@ def run(
 def _tell_outputs(
     record: Record, executions: Mapping[str, str], found: list[dict[str, Any]]
 ) -> None:
-    """Add to each step what the metadata store holds of its execution."""
+    """Add to each step what the metadata store holds of its execution, also of a cached one."""
     known = {str(execution["id"]): execution for execution in found}
     for name, number in executions.items():
         if number in known:
             artifacts: dict[str, list[dict[str, Any]]] = {}
             for artifact in known[number]["artifacts"]:
                 artifacts.setdefault(artifact["name"], []).append(artifact)
-            record.update(name, outputs=known[number]["outputs"], artifacts=artifacts)
+            inputs = known[number]["inputs"]
+            record.update(
+                name, outputs=known[number]["outputs"], artifacts=artifacts,
+                parameters=placeholders.filled(inputs, inputs),
+            )  # fmt: skip

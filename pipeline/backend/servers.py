@@ -157,7 +157,10 @@ def executions(store: metadata_store.MetadataStore, run: str) -> list[dict[str, 
         {
             "id": e.id,
             "state": mlmd.Execution.State.Name(e.last_known_state),
-            "outputs": json_format.MessageToDict(e.custom_properties["outputs"].struct_value),
+            **{
+                side: json_format.MessageToDict(e.custom_properties[side].struct_value)
+                for side in ("inputs", "outputs")
+            },
             "artifacts": [_artifact(artifacts[number]) for number in outputs.get(e.id, [])],
         }
         for e in found

@@ -28,6 +28,7 @@ kind = store.put_context_type(proto.ContextType(name="system.PipelineRun"))
 (run,) = store.put_contexts([proto.Context(type_id=kind, name="run-1")])
 kind = store.put_execution_type(proto.ExecutionType(name="system.ContainerExecution"))
 execution = proto.Execution(type_id=kind, name="one", last_known_state="COMPLETE")
+execution.custom_properties["inputs"].struct_value.update({"text": "a"})
 execution.custom_properties["outputs"].struct_value.update({"made": "x"})
 kind = store.put_artifact_type(proto.ArtifactType(name="system.Dataset"))
 artifact = proto.Artifact(type_id=kind, uri="minio://b/data")
@@ -100,7 +101,7 @@ def test_they_answer_as_the_programs_ask_keep_what_they_are_told_and_end(python,
     with services.serve(folder, print) as served:
         ((execution),) = served.executions("run-1")
     assert execution["state"] == "COMPLETE"
-    assert execution["outputs"] == {"made": "x"}
+    assert (execution["inputs"], execution["outputs"]) == ({"text": "a"}, {"made": "x"})
     assert execution["artifacts"] == [
         {"name": "data", "uri": "minio://b/data", "type": {"schemaTitle": "system.Dataset"},
          "metadata": {}}
