@@ -116,8 +116,7 @@ def make_package(pinned: Pinned, gpus: int, builder: str, output: str, settings:
     from pipeline.definition.pipelines import definition
     from pipeline.definition.settings import Settings
     from pipeline.release import materials
-    from pipeline.run.consent import remember
-    from pipeline.spec.compile import compile_package, write
+    from pipeline.spec.compile import compile_package, remember, write
 
     made_from = materials.collect(pinned.workspace, pinned.built)
     chosen = definition(Settings(gpus, builder, cluster_settings(settings)))
@@ -245,6 +244,7 @@ def execute(
     from pipeline.run import consent, places
     from pipeline.run.progress import live
     from pipeline.run.runner import Volume, load, run
+    from pipeline.spec.compile import compiled_here
     from pipeline.spec.package import arguments
 
     asked = policies.read(policy)
@@ -272,7 +272,7 @@ def execute(
     if asked:
         _hold_package(asked, loaded, arguments(loaded, given), insecure=insecure)
     publish = None
-    if not consent.compiled_here(store, ROOT, loaded.digest):
+    if not compiled_here(store, ROOT, loaded.digest):
         values = arguments(loaded, given)
         if not trust:
             from builder.signing.keys import trusted  # cryptography costs time

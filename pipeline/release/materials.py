@@ -10,7 +10,6 @@ from builder.build.make import Built
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.inspect import checkout
-from builder.inspect.provenance import BUILDER, source
 from builder.oci import canonical
 from builder.packages import debian, wheels
 from pipeline.spec.provenance import Provenance
@@ -40,6 +39,8 @@ def package_provenance(made: Mapping[str, Any]) -> dict[str, Any]:
 
     Source: https://slsa.dev/spec/v1.0/provenance.
     """
+    from builder.inspect.provenance import BUILDER, source  # httpx costs time
+
     locks = [
         {"name": path, "digest": {"sha256": lock["sha256"].removeprefix("sha256:")}}
         for path, lock in sorted(made["locks"].items())

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import BuilderError
-from builder.oci import canonical
 from builder.oci.reference import Reference
-from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.run.step.context import Volume
 from pipeline.run.step.publication import targets
@@ -118,22 +116,6 @@ def published(package: Package, parameters: Mapping[str, Any]) -> frozenset[str]
     """Return the repositories of the local store that constants and parameters name."""
     words = enumerate(strings([package.spec, parameters]))
     return targets({str(number): word for number, word in words})
-
-
-def remember(store: Store, checkout: Path, digest: str) -> None:
-    """Keep that the checkout at `checkout` compiled the package `digest`."""
-    store.put_result(_key(checkout, digest), {"compiled": digest, "in": str(checkout.resolve())})
-
-
-def compiled_here(store: Store, checkout: Path, digest: str) -> bool:
-    """Tell whether the checkout at `checkout` compiled the package `digest`."""
-    found = store.get_result(_key(checkout, digest))
-    return found is not None and found.get("compiled") == digest
-
-
-def _key(checkout: Path, digest: str) -> str:
-    action = {"compiled": digest, "in": str(checkout.resolve())}
-    return canonical.sha256(canonical.dumps(action)).removeprefix("sha256:")
 
 
 def ask(path: Path, listed: tuple[Grant, ...], answer: Callable[[str], str] | None) -> None:

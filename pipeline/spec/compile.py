@@ -15,6 +15,7 @@ from builder.oci import canonical
 from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.spec.provenance import Provenance
+from pipeline.spec.sdk import compiler
 
 FORMAT = 3
 _LIBRARIES = ("kfp", "kfp-kubernetes", "kfp-pipeline-spec", "protobuf", "PyYAML")
@@ -87,8 +88,6 @@ def package_key(definition: Definition, pins: Mapping[str, str], provenance: Pro
 
 
 def _compile(definition: Definition, pins: Mapping[str, str], provenance: Provenance) -> bytes:
-    from kfp import compiler
-
     from pipeline.spec import lint
     from pipeline.spec.package import image_digest
 
@@ -96,17 +95,36 @@ def _compile(definition: Definition, pins: Mapping[str, str], provenance: Proven
         if name not in pins:
             raise PipelineError(f"no image was given for {name}; build it by `invoke build-images`")
         image_digest(pins[name])
+    kfp = compiler()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "package.yaml"
         pipeline: Any = definition.build(pins)
         info = pipeline.pipeline_spec.pipeline_info
         info.description = provenance.described(info.description)
-        compiler.Compiler().compile(pipeline, str(path))
+        kfp.compile(pipeline, str(path))
         data = path.read_bytes()
         findings = lint.lint(path)
     if findings:
         raise PipelineError("the pipeline cannot be released: " + "; ".join(map(str, findings)))
     return data
+
+
+def remember(store: Store, checkout: Path, digest: str) -> None:
+    """Keep that the checkout at `checkout` compiled the package `digest`."""
+    store.put_result(
+        _compiled_key(checkout, digest), {"compiled": digest, "in": str(checkout.resolve())}
+    )
+
+
+def compiled_here(store: Store, checkout: Path, digest: str) -> bool:
+    """Tell whether the checkout at `checkout` compiled the package `digest`."""
+    found = store.get_result(_compiled_key(checkout, digest))
+    return found is not None and found.get("compiled") == digest
+
+
+def _compiled_key(checkout: Path, digest: str) -> str:
+    action = {"compiled": digest, "in": str(checkout.resolve())}
+    return canonical.sha256(canonical.dumps(action)).removeprefix("sha256:")
 
 
 def write(data: bytes, path: Path) -> None:

@@ -15,6 +15,7 @@ from pipeline.run import beneath, places
 from pipeline.run.step.context import Task
 from pipeline.spec import values
 from pipeline.spec.documents import load_json
+from pipeline.spec.sdk import load_kfp
 
 _EXECUTOR_OUTPUT = ".output/executor_output.json"
 _LIMIT = 16 * 1024 * 1024  # bytes of executor output, or of one parameter
@@ -62,6 +63,8 @@ def read(task: Task, message: Mapping[str, Any], out: Path) -> dict[str, Any]:
 def _executor_output(out: Path) -> dict[str, Any]:
     """Return the ExecutorOutput message as JSON; {} where none was written."""
     from google.protobuf import json_format
+
+    load_kfp()
     from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
     path = out / _EXECUTOR_OUTPUT

@@ -16,7 +16,6 @@ from builder import oci
 from builder.errors import BuilderError
 from builder.oci import canonical
 from builder.oci.reference import Reference
-from builder.registry import pull
 from builder.sandbox.process import Mount
 from builder.store import Store, origins, roots
 from pipeline.run import beneath
@@ -189,6 +188,8 @@ class Publication:
 
 def _blobs(store: Store, manifest: str) -> list[str]:
     """Return a manifest of the store and all it names, layers brought there; [] if it has none."""
+    from builder.registry import pull  # httpx costs time
+
     try:
         found = _named(store, manifest)
     except (BuilderError, KeyError, TypeError):

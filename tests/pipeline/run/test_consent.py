@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.run import consent
 from pipeline.run.consent import Grant
 from pipeline.run.runner import Volume, load
+from pipeline.spec.compile import compiled_here, remember
 from pipeline.spec.package import arguments
 from tests.key_pairs import key_pair
 
@@ -118,15 +119,15 @@ def test_only_yes_is_an_agreement(package, tmp_path, answer, runs):
 def test_a_checkout_knows_what_it_compiled_and_no_other_does(tmp_path):
     store = Store.open(tmp_path / "store")
     digest, other = "sha256:" + "1" * 64, "sha256:" + "2" * 64
-    consent.remember(store, tmp_path / "here", digest)
-    assert consent.compiled_here(store, tmp_path / "here", digest)
-    assert not consent.compiled_here(store, tmp_path / "here", other)
-    assert not consent.compiled_here(store, tmp_path / "there", digest)
+    remember(store, tmp_path / "here", digest)
+    assert compiled_here(store, tmp_path / "here", digest)
+    assert not compiled_here(store, tmp_path / "here", other)
+    assert not compiled_here(store, tmp_path / "there", digest)
     for path in (store.root / "results").iterdir():
         document = json.loads(path.read_bytes())
         document["result"]["compiled"] = other
         path.write_text(json.dumps(document))
-    assert not consent.compiled_here(store, tmp_path / "here", digest)
+    assert not compiled_here(store, tmp_path / "here", digest)
 
 
 def with_image(tmp_path, image):

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.kubeflow.conformance.suite.case import Case
 from pipeline.spec.package import Package, load
+from pipeline.spec.sdk import compiler
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,9 @@ def chosen(cases: Mapping[str, Case], only: str) -> dict[str, Case]:
 
 def compiled(cases: Mapping[str, Case], folder: Path) -> list[Packaged]:
     """Compile every case into `folder`."""
-    from kfp import compiler
-
-    made = []
+    kfp, made = compiler(), []
     for number, (name, case) in enumerate(cases.items()):
         path = folder / f"{number}.yaml"
-        compiler.Compiler().compile(case.pipeline, str(path))
+        kfp.compile(case.pipeline, str(path))
         made.append(Packaged(name, case, load(path)))
     return made

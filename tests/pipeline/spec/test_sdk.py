@@ -1,0 +1,74 @@
+"""KFP is loaded without its clients, and compiles as the whole of it does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+COMPILE = """
+import sys, hashlib, pathlib
+from kfp import dsl
+@dsl.container_component
+def one(x: str):
+    return dsl.ContainerSpec(image="a/b@sha256:" + "1" * 64, command=["true"], args=[x])
+@dsl.pipeline(name="p")
+def inner(x: str):
+    one(x=x)
+@dsl.pipeline(name="q")
+def pipeline(x: str = "1"):
+    from kfp import kubernetes
+    task = one(x=x).set_cpu_limit("1").set_memory_request("1G").set_env_variable("A", "b")
+    kubernetes.add_node_affinity(task, match_expressions=[{"key": "k", "operator": "Exists"}])
+    kubernetes.add_node_affinity_json(
+        one(x=x), {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+    )
+    REFUSED
+compiler.compile(pipeline, sys.argv[1])
+"""
+WITH = "import kubernetes, kfp; from kfp import kubernetes, compiler as c; compiler = c.Compiler()"
+WITHOUT = "from pipeline.spec.sdk import compiler as c; compiler = c()"
+
+
+def compiled(first: str, path: Path, refused: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", first + COMPILE.replace("REFUSED", refused), str(path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_pipeline_is_the_same_bytes_as_by_the_whole_kfp(tmp_path: Path) -> None:
+    for name, first in (("with.yaml", WITH), ("without.yaml", WITHOUT)):
+        done = compiled(first, tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "with.yaml").read_bytes() == (tmp_path / "without.yaml").read_bytes()
+
+
+def test_a_setting_that_only_a_container_can_have_is_refused_by_the_same_words(
+    tmp_path: Path,
+) -> None:
+    said = [
+        compiled(first, tmp_path / "p.yaml", 'inner(x=x).set_cpu_limit("1")').stderr.splitlines()[
+            -1
+        ]
+        for first in (WITH, WITHOUT)
+    ]
+    assert said[0] == said[1]
+    assert "set_cpu_limit can only be used on single-step components" in said[0]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [WITHOUT, "from pipeline.spec.sdk import load_kfp; load_kfp(); import kfp.pipeline_spec"],
+)
+def test_no_client_is_loaded_and_none_is_in_the_way_of_the_real_one(first: str) -> None:
+    script = (
+        f"import sys, os; {first}; assert '_KFP_RUNTIME' not in os.environ;"
+        "assert not {'kfp.client', 'kubernetes.client', 'google.auth'} & {*sys.modules};"
+        "from kubernetes import client; client.V1Pod;"
+        "from kfp.client import Client; Client.create_run_from_pipeline_func"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
