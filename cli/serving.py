@@ -18,26 +18,42 @@ _SHOWN = ("class", "probability", "model_digest")
 
 @command(
     positional=["image"],
+    repeated=["key"],
     help={
         "image": "the packaged image, HOST/REPOSITORY@sha256:…; localhost/… is the store",
         "run": "instead, a file with what the API gives of a run or of a pipeline's version",
+        "receipt": "instead, a receipt of the function; nothing but the key is asked",
+        "picture": "for --receipt: the picture that the receipt must be about",
+        "key": "for --receipt: a public key whose word counts (keys/*.pub of this workspace)",
         "package": "the compiled package, where it is neither released nor in the store",
         "insecure": INSECURE_HELP,
         "json": JSON_HELP,
     },
 )
 def trace(
-    image: str = "", run: str = "", package: str = "", insecure: bool = False, json: bool = False
+    image: str = "",
+    run: str = "",
+    receipt: str = "",
+    picture: str = "",
+    key: list[str] = [],  # noqa: B006 - invoke reads it as a list
+    package: str = "",
+    insecure: bool = False,
+    json: bool = False,
 ) -> None:
-    """Walk back from a packaged image, or a run, to model, package, stage images, locks, commit."""
+    """Walk back from an image or a run to model, package, images and commit; read a receipt."""
     from builder.oci.reference import Reference
     from builder.store import Store
     from pipeline.errors import PipelineError
     from pipeline.release.trace import Places, trace_run
     from pipeline.release.trace import trace as walk
 
-    if bool(image) == bool(run):
-        raise PipelineError("give the packaged image, or a run's file with --run, and not both")
+    if [bool(image), bool(run), bool(receipt)].count(True) != 1:
+        raise PipelineError("give one of these: the packaged image, --run FILE or --receipt FILE")
+    if (picture or key) and not receipt:
+        raise PipelineError("--picture and --key are of --receipt; give that as well")
+    if receipt:
+        _receipt(receipt, picture, key, as_json=json)
+        return
     with Places(Store.open(), insecure=insecure, notice=say) as places:
         if run:
             found = trace_run(_bytes(Path(run)), places, ROOT)
@@ -47,13 +63,48 @@ def trace(
     facts(asdict(found), _walked(found), as_json=json)
 
 
+def _receipt(file: str, picture: str, names: list[str], *, as_json: bool) -> None:
+    """Print what a receipt says, and whose word it is."""
+    from builder.signing.keys import FOLDER, read_public, trusted
+    from pipeline.errors import PipelineError
+    from pipeline.release.receipt import read
+
+    keys = [read_public(Path(name)) for name in names] or [*trusted(ROOT)]
+    if not keys:
+        raise PipelineError(
+            f"no key was named, and the workspace trusts none; give --key FILE.pub, or put it "
+            f"into {ROOT / FOLDER}"
+        )
+    found = read(_bytes(Path(file)), keys, _bytes(Path(picture)) if picture else None)
+    said = {
+        "signed by": str(found.key), "picture": f"sha256:{found.picture}",
+        "model": f"sha256:{found.model}", "image": found.image, "time": found.time,
+        "call": found.call, "class": str(found.outcome.get("class", "")),
+        "probability": str(found.outcome.get("probability", "")),
+    }  # fmt: skip
+    document = {
+        "signer": {"name": found.key.name, "id": found.key.id}, "picture": said["picture"],
+        "model": said["model"], "image": found.image, "time": found.time, "call": found.call,
+        "outcome": dict(found.outcome),
+    }  # fmt: skip
+    shown = [(name, _plain(value)) for name, value in said.items() if value]
+    facts(document, [("what", "said"), *shown], as_json=as_json)
+    if not picture:
+        say("give --picture FILE to hold it against the picture that was sent")
+    say(f"from image to commit: ./invoke trace {_plain(found.image)}")
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _bytes(path: Path) -> bytes:
     from pipeline.errors import PipelineError
 
     try:
         return path.read_bytes()
     except OSError as error:
-        raise PipelineError(f"reading the run {path} failed ({error.strerror})") from None
+        raise PipelineError(f"reading {path} failed ({error.strerror})") from None
 
 
 @command(

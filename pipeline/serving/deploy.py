@@ -108,6 +108,8 @@ def read_stack(path: Path, image: str = "", name: str = "") -> dict[str, Any]:
         if key in entry:
             value = entry[key]
             body[target] = {k: str(v) for k, v in value.items()} if key in _OF_TEXTS else value
+    # The function's receipts say which image answered, which a container cannot know.
+    body["envVars"] = {**body.get("envVars", {}), "PLATELINE_IMAGE": str(reference)}
     return body
 
 

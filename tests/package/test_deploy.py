@@ -62,7 +62,12 @@ def test_it_is_created_then_updated_and_asked_when_ready(
     assert fake.functions["model"] == {
         "service": "model",
         "image": IMAGE,
-        "envVars": {"exec_timeout": "30s", "read_timeout": "35s", "write_timeout": "35s"},
+        "envVars": {
+            "PLATELINE_IMAGE": IMAGE,
+            "exec_timeout": "30s",
+            "read_timeout": "35s",
+            "write_timeout": "35s",
+        },
         "requests": {"cpu": "500m", "memory": "512Mi"},
         "limits": {"memory": "2Gi"},
         "readOnlyRootFilesystem": True,

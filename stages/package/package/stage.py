@@ -41,6 +41,7 @@ functions:
     skip_build: true
     readonly_root_filesystem: true
     environment:
+      PLATELINE_IMAGE: {image}
       exec_timeout: 30s
       read_timeout: 35s
       write_timeout: 35s

@@ -16,8 +16,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from . import pictures, tensors
-from .contract import Contract, refusal
+from .contract import Contract, call_id, refusal
 from .models import Model
+from .receipts import BUNDLE, Receipts
 from .service import NotReadyError, Service
 
 MEAN = "mean"  # the model of the protocol that is the mean of all others
@@ -104,6 +105,7 @@ class _Api:
         """Answer for a picture: each tile, each model, and the models' mean."""
         service, models = self._service, self._service.models
         _plain(request)
+        receipts = self._receipts(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
             data = await pictures.of_form(request)
@@ -116,24 +118,37 @@ class _Api:
         picture, each = await service.run(models.models, decode)
         by_model = pooled(each)
         mean = float(by_model.mean())
-        return JSONResponse(
-            {
-                "class": models.classes[int(mean >= models.threshold)],
-                "probability": mean,
-                "model_digest": models.digest,
-                "models": [
-                    {"name": model.name, "probability": float(found), "digest": model.digest}
-                    for model, found in zip(models.models, by_model, strict=True)
-                ],
-                "tiles": each.mean(axis=0).tolist(),
-                "picture": {
-                    "width": picture.width,
-                    "height": picture.height,
-                    "columns": picture.columns,
-                    "rows": picture.rows,
-                },
-            }
-        )
+        outcome = {
+            "class": models.classes[int(mean >= models.threshold)],
+            "probability": mean,
+            "model_digest": models.digest,
+            "models": [
+                {"name": model.name, "probability": float(found), "digest": model.digest}
+                for model, found in zip(models.models, by_model, strict=True)
+            ],
+            "tiles": each.mean(axis=0).tolist(),
+            "picture": {
+                "width": picture.width,
+                "height": picture.height,
+                "columns": picture.columns,
+                "rows": picture.rows,
+            },
+        }
+        if receipts:
+            made = await service.in_pool(
+                receipts.sign, data, models.digest, outcome, call_id(request.headers)
+            )
+            return Response(made, media_type=BUNDLE)
+        return JSONResponse(outcome)
+
+    def _receipts(self, request: Request) -> Receipts | None:
+        """Return what signs the answer, if its sender wants a receipt; raises HTTPException 406."""
+        accept = request.headers.get("accept", "")
+        if BUNDLE not in accept:
+            return None
+        if self._service.receipts is None:
+            raise HTTPException(406, "this function has no key to sign receipts with")
+        return self._service.receipts
 
     async def server(self, _: Request) -> Response:
         found = {"name": "plateline", "version": "1", "extensions": ["binary_tensor_data"]}

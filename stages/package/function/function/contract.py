@@ -44,6 +44,11 @@ def time_limit(exec_timeout: float, asked: str | None) -> float | None:
     return min(wanted, limit or wanted) if wanted else limit
 
 
+def call_id(headers: Headers) -> str:
+    """Return X-Call-Id, of it only what can stand in a header and in a line of a log."""
+    return re.sub(r"[^\x21-\x7e]", "", headers.get("x-call-id", ""))[:128]
+
+
 class Contract:
     """Wraps the application; what is below `/_/` is answered in any case and not counted."""
 
@@ -97,8 +102,7 @@ class _Request:
         self._length = int(declared) if declared.isdecimal() else 0  # the parser took no other
         self._more = self._length > 0 or "transfer-encoding" in self._headers
         self._status = 0
-        # Only what can stand in a header and in a line of a log.
-        self._call = re.sub(r"[^\x21-\x7e]", "", self._headers.get("x-call-id", ""))[:128]
+        self._call = call_id(self._headers)
 
     async def answer(self, app: App) -> None:
         """Let `app` answer in time."""

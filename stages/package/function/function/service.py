@@ -13,10 +13,12 @@ import numpy as np
 from common.errors import StageError
 from numpy.typing import NDArray
 
+from . import receipts
 from .bodies import Bodies
 from .metrics import Metrics
 from .models import Model, Models, load
 from .pictures import warm
+from .receipts import Receipts
 from .settings import Settings
 
 # Requests that are decoded at a time, for each worker: one that it runs, one that waits for it.
@@ -51,6 +53,7 @@ class Service:
         self.draining = False
         self.in_flight = 0
         self._models: Models | None = None
+        self.receipts: Receipts | None = None
 
     @property
     def models(self) -> Models:
@@ -71,6 +74,8 @@ class Service:
 
     def load(self) -> None:
         """Load the models and tell OpenFaaS; blocks. Raises StageError."""
+        if key := self.settings.receipt_key:
+            self.receipts = receipts.read(key, self.settings.image)
         # The pool is idle: nothing is served yet.
         warming = self.pool.submit(warm)
         models = load(self.settings.models, self.pool, self.settings.intra_op_threads)

@@ -49,9 +49,14 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class Settings:
-    """Times are in seconds, 0 for none; sizes in bytes."""
+    """Times are in seconds, 0 for none; sizes in bytes.
+
+    `receipt_key` is the file of the key that signs receipts, which name the image as `image`.
+    """
 
     models: Path = Path("/models")
+    receipt_key: Path | None = None
+    image: str = ""
     host: str = "0.0.0.0"  # noqa: S104 - a container's own address
     port: int = 8080
     metrics_port: int = 8081
@@ -73,6 +78,8 @@ class Settings:
         found: dict[str, object] = {
             "models": Path(env.get("MODELS") or "/models"),
             "host": env.get("HOST") or "0.0.0.0",  # noqa: S104
+            "receipt_key": Path(env["RECEIPT_KEY"]) if env.get("RECEIPT_KEY") else None,
+            "image": env.get("PLATELINE_IMAGE", ""),
             "workers": cores(),
         }
         numbers = {"PORT": 1, "METRICS_PORT": 1, "workers": 1, "intra_op_threads": 1,
