@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.run import places
 from pipeline.run.beneath import Refused
 from pipeline.run.step.context import RunContext, Task
-from pipeline.run.step.publication import Publication, targets
+from pipeline.run.step.publication import Publication, pins, targets
 from pipeline.spec import kubernetes, names, placeholders, values
 
 LOGS = "executor-logs"
@@ -92,7 +92,8 @@ def make(task: Task, message: Mapping[str, Any], home: Path, context: RunContext
     inside = places.outputs_inside(task.name)
     mounts[inside] = Mount(home / "out", inside, writable=True)
     publication = None
-    if wanted := targets(task.parameters):
+    wanted = targets(task.parameters)
+    if wanted or pins(task.parameters):
         if context.publish is not None and not wanted <= context.publish:
             raise Refused(
                 f"it would publish to {', '.join(sorted(wanted - context.publish))}, a name made "

@@ -35,6 +35,11 @@ def targets(parameters: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
+def pins(parameters: Mapping[str, Any]) -> bool:
+    """Return whether a step's parameters pin an image of the local store: localhost/…@sha256:…."""
+    return any(found.local and found.digest for found in _references(parameters))
+
+
 def _references(parameters: Mapping[str, Any]) -> Iterator[Reference]:
     for value in parameters.values():
         if isinstance(value, str):

@@ -16,6 +16,7 @@ from builder.registry.blobs import Blob
 from .place import document
 
 ARTIFACT = "application/vnd.plateline.model.v1"
+MODELS = "models.tar.gz"  # the title of the models' layer in an artifact
 CREATED = "2020-01-01T00:00:00Z"
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"

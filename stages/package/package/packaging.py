@@ -86,7 +86,7 @@ def artifact_of(
         return None, None
     if layer is None:
         _, layer = place.layer(models.entries(order.servable), _CREATED_BY)
-    titled = replace(layer.descriptor, annotations={TITLE: "models.tar.gz"})
+    titled = replace(layer.descriptor, annotations={TITLE: documents.MODELS})
     index = (order.servable / models.MANIFEST).read_bytes()
     blobs = [
         replace(layer, descriptor=titled),

@@ -9,7 +9,7 @@ from builder.oci import canonical, layer
 from builder.oci.entry import Entry
 from builder.store import Store, roots
 from pipeline.errors import PipelineError
-from pipeline.run.step.publication import Publication
+from pipeline.run.step.publication import Publication, pins
 
 TARGET = "localhost/t/model"
 
@@ -58,6 +58,23 @@ def test_what_a_step_publishes_is_in_the_store_under_its_name(house, publication
     assert house.image(image.digest) == image
     assert house.has(image.layers[0].blob)
     assert not publication.folder.exists()
+
+
+def test_a_pinned_image_is_lent_and_nothing_can_be_published_beside_it(house, tmp_path):
+    image = image_in(house)
+    given = {"model": f"{TARGET}@{image.digest}"}
+    assert pins(given)
+    assert not pins({"model": TARGET})
+    assert not pins({"model": f"registry.test/model@{image.digest}"})
+    made = Publication.open(house, tmp_path / "own", given)
+    made.renew()
+    assert image.digest in made.lent
+    assert image.layers[0].blob.digest in made.lent
+    before = state(house)
+    image_in(Store(made.folder), b"another model")
+    with pytest.raises(PipelineError, match="which none of its parameters names"):
+        made.take()
+    assert state(house) == before
 
 
 def forged_result(own, house):
