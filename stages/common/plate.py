@@ -36,13 +36,15 @@ class Plate:
 
     `images` holds the planes that each picture is made of, in their order; `documents` are the
     files that say which picture is which, and the plate map. `fill_missing` takes a Zarr chunk that
-    is not there for its fill value.
+    is not there for its fill value. `lacking` are those of the problems that are wells
+    without an image.
     """
 
     folder: Path
     images: dict[Place, tuple[Plane, ...]] = field(default_factory=dict)
     documents: tuple[Path, ...] = ()
     fill_missing: bool = False
+    lacking: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -139,7 +141,8 @@ def match(folder: Path, layout: Layout) -> Plate:
     elif len(ranks) != layout.fields:
         plate.problems.append(_sites(named, layout))
     if named:
-        plate.problems += _missing(plate, layout, list(ranks))
+        plate.lacking += _lacking(plate, layout, list(ranks))
+        plate.problems += plate.lacking
     return plate
 
 
@@ -334,7 +337,7 @@ def _sites(named: list[_Named], layout: Layout) -> str:
     return found + f"every well needs the same ones: {some(lacking, 4)}"
 
 
-def _missing(plate: Plate, layout: Layout, sites: list[str]) -> list[str]:
+def _lacking(plate: Plate, layout: Layout, sites: list[str]) -> list[str]:
     problems = []
     gone = []
     for name in layout.wells:
@@ -355,12 +358,16 @@ def _missing(plate: Plate, layout: Layout, sites: list[str]) -> list[str]:
     return problems
 
 
-def check(plate: Plate) -> None:
-    """Raise one StageError with all of the plate's problems, if there are any."""
-    if plate.problems:
-        shown = plate.problems[:10]
-        if len(plate.problems) > 10:
-            shown.append(f"… and {len(plate.problems) - 10} more")
+def check(plate: Plate, *, whole: bool = True) -> None:
+    """Raise one StageError with all of the plate's problems, if there are any.
+
+    Where it need not be `whole`, a well that lacks an image is none.
+    """
+    problems = [one for one in plate.problems if whole or one not in plate.lacking]
+    if problems:
+        shown = problems[:10]
+        if len(problems) > 10:
+            shown.append(f"… and {len(problems) - 10} more")
         raise StageError(
             "the plate cannot be used: " + "; ".join(shown) + ". See it with `invoke check-plate`."
         )

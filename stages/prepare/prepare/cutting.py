@@ -18,7 +18,7 @@ from common.errors import StageError
 from common.kinds.inventory import Plane
 from common.layout import Layout
 from common.pictures import read_picture, shared_files
-from common.plate import Place, Plate
+from common.plate import Place, Plate, files_of
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,7 +29,10 @@ THUMBNAIL = 64  # pixels, the longer side
 
 @dataclass(frozen=True)
 class Job:
-    """One field of a well: what its two pictures are made of, and where its tiles go."""
+    """One field of a well: what its two pictures are made of, and where its tiles go.
+
+    Where the plate need not be `whole`, a picture may be without planes, or unreadable.
+    """
 
     well: str
     field: int
@@ -40,26 +43,45 @@ class Job:
     target: tuple[int, int]
     output: str
     offset: int  # bytes
+    whole: bool = True
 
 
 @dataclass(frozen=True)
 class Field:
-    """What came out of one field of a well."""
+    """What came out of one field of a well.
+
+    `flag` is `missing` or `unreadable` where there is no picture, and its tiles are black, and
+    `problem` says what is wrong. Else both are empty.
+    """
 
     well: str
     field: int
     hashes: Mapping[str, str]
     quality: Quality
     thumbnail: NDArray[np.uint8]  # [h, w, 2]: signal, DNA
+    flag: str = ""
+    problem: str = ""
 
 
 def cut_field(job: Job) -> Field:
     """Read, check and measure one field; write its tiles at their place in tiles.npy."""
     images: dict[str, Image.Image] = {}
     hashes: dict[str, str] = {}
+    flag = problem = ""
     for meaning, planes in job.planes.items():
-        images[meaning], found = read_picture(job.plate, planes, job.size, job.bits)
+        try:
+            if not planes:
+                flag = "missing"
+                raise StageError(f"well {job.well} lacks its {meaning} image")
+            images[meaning], found = read_picture(job.plate, planes, job.size, job.bits)
+        except StageError as error:
+            if job.whole:
+                raise
+            flag, problem = flag or "unreadable", str(error)
+            found = {path: digest.file_sha256(path) for path in files_of(job.plate, planes)}
         hashes |= {job.plate.relative(path): sha256 for path, sha256 in found.items()}
+    if problem:
+        images = {meaning: Image.new("L", job.size) for meaning in job.planes}
     signal, dna = images["signal"], images["dna"]
     tiles = tiling.tile_well(signal, dna, job.target)
     scale = THUMBNAIL / max(job.size)
@@ -75,7 +97,8 @@ def cut_field(job: Job) -> Field:
         raise StageError(
             f"cannot write {job.output}: {error.strerror or error}; make room"
         ) from None
-    return Field(job.well, job.field, hashes, measure(signal, dna), np.stack(thumbnails, axis=-1))
+    thumbnail = np.stack(thumbnails, axis=-1)
+    return Field(job.well, job.field, hashes, measure(signal, dna), thumbnail, flag, problem)
 
 
 def cut_plate(
@@ -83,13 +106,15 @@ def cut_plate(
     layout: Layout,
     output: Path,
     *,
+    whole: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Field], str, str]:
     """Write `output` (tiles.npy); return its fields, in the order of its tiles, and two digests.
 
     The digests are the sha256 of `output` and the plate's (see `common.plate.digest_of`).
-    Memory: one field a worker. Raises StageError for the first image that cannot be used.
+    Memory: one field a worker. Raises StageError for the first image that cannot be used; where
+    the plate need not be `whole`, only where no field can be.
     """
     target = layout.target or tiling.default_target(*layout.size)
     count = (target[0] // tiling.TILE) * (target[1] // tiling.TILE)
@@ -102,13 +127,15 @@ def cut_plate(
             field=number,
             plate=Plate(plate.folder, fill_missing=plate.fill_missing),
             planes={
-                meaning: plate.images[Place(name, number, meaning)] for meaning in ("signal", "dna")
+                meaning: plate.images.get(Place(name, number, meaning), ())
+                for meaning in ("signal", "dna")
             },
             size=layout.size,
             bits=layout.bits,
             target=target,
             output=str(output),
             offset=len(header) + size * position,
+            whole=whole,
         )
         for position, (name, number) in enumerate(places)
     ]
@@ -140,6 +167,8 @@ def cut_plate(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+    if all(field.problem for field in fields):
+        raise StageError(f"no image of the plate can be used: {fields[0].problem}")
     for field in fields:
         hashes |= field.hashes
     return fields, total.hexdigest(), digest.of_hashes(hashes)

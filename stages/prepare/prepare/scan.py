@@ -42,7 +42,7 @@ def scan(task: StageIO) -> None:
     folder = plate_folder(task)
     known = layout.load(task.parameter("plate_layout", str), folder)
     found = plate.match(folder, known)
-    plate.check(found)
+    plate.check(found, whole=task.parameter("bad_images", str, "fail") != "flag")
     plate_digest = plate.digest_of(found)
     check_plate(plate_digest, task.parameter("plate_digest", str, ""))
     wanted = [s for s in _STAGES if task.parameter(f"checkpoint_{s}", bool, default=False)]

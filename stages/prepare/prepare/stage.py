@@ -35,6 +35,7 @@ def prepare(task: StageIO) -> None:
             task.output("tiles"),
             task.output("summary"),
             expected=task.parameter("plate_digest", str, ""),
+            whole=task.parameter("bad_images", str, "fail") != "flag",
             progress=_print_progress,
         )
         task.set_parameter("folds", document["folds"])
@@ -57,23 +58,29 @@ def prepare_plate(
     summary: Path,
     *,
     expected: str = "",
+    whole: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write the tiles folder and the summary of the plate in `folder`; return plate.json.
 
-    `expected` is the plate's digest where the run names one. Raises StageError for anything that
-    cannot be used; `tiles` is then removed, so nothing half-written is taken for whole.
+    `expected` is the plate's digest where the run names one. Where the plate need not be `whole`,
+    an image that is missing or cannot be read flags its field, whose tiles are black. Raises
+    StageError for anything that cannot be used; `tiles` is then removed, so nothing half-written is
+    taken for whole.
     """
     found = plate.match(folder, layout)
-    plate.check(found)
+    plate.check(found, whole=whole)
     for note in found.notes:
         print(f"prepare: {note}", flush=True)
     try:
         tiles.mkdir(parents=True, exist_ok=True)
         fields, sha256, plate_digest = cut_plate(
-            found, layout, tiles / "tiles.npy", workers=workers, progress=progress
+            found, layout, tiles / "tiles.npy", whole=whole, workers=workers, progress=progress
         )
+        for one in fields:
+            if one.problem:
+                print(f"prepare: {one.flag}: {one.problem}", flush=True)
         check_plate(plate_digest, expected)
         document = _write(tiles, layout, fields, sha256, plate_digest)
         summary.write_text(summary_html(layout, document, fields), encoding="utf-8")
@@ -93,7 +100,8 @@ def _write(
     across, down = (n // tiling.TILE for n in layout.target or tiling.default_target(*layout.size))
     index: list[Tile] = []
     by_well: dict[str, dict[str, Any]] = {}
-    for field, mark in zip(fields, marks, strict=True):
+    for field, seen in zip(fields, marks, strict=True):
+        mark = field.flag or seen  # a black picture is not blank but not there
         well = layout.wells[field.well]
         entry = by_well.setdefault(
             well.name, {"well": well.name, **asdict(well), "flags": "", "fields": []}

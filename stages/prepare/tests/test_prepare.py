@@ -56,6 +56,29 @@ def test_the_same_plate_gives_the_same_bytes_with_any_number_of_workers(plate, t
     assert run(plate, tmp_path, "a", workers=1) == run(plate, tmp_path, "b", workers=3)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_a_plate_need_not_be_whole_bad_images_are_flags(plate, tmp_path, capsys, workers):
+    (plate / "A1-1.png").unlink()
+    data = (plate / "B2-2.png").read_bytes()
+    (plate / "B2-2.png").write_bytes(data[: len(data) // 2])
+    document = run(plate, tmp_path, whole=False, workers=workers)
+    flags = {well["well"]: well["flags"] for well in document["wells"]}
+    assert flags == {"A01": "missing", "A02": "", "B01": "", "B02": "unreadable"}
+    tiles = read_tiles(tmp_path / "out")
+    assert {t.well: t.flags for t in tiles.index} == flags
+    black = {t.well for t, tile in zip(tiles.index, tiles.array, strict=True) if not tile.any()}
+    assert black == {"A01", "B02"}
+    said = capsys.readouterr().out
+    assert "missing: well A01 lacks its signal image" in said
+    assert "unreadable: B2-2.png is damaged or truncated" in said
+
+
+def test_a_plate_without_one_good_field_is_no_plate(plate, tmp_path):
+    for path in plate.glob("*-2.png"):
+        path.write_bytes(b"")
+    assert "no image of the plate can be used: " in refusal(plate, tmp_path, whole=False)
+
+
 @pytest.mark.parametrize("fault", ["empty", "truncated", "text", "folder"])
 def test_an_unreadable_image_is_named_and_nothing_is_left(plate, tmp_path, fault):
     path = plate / "B2-1.png"
