@@ -15,9 +15,9 @@ from typing import Any
 
 def judge(tiles: str, fold: str, model: str) -> dict[str, Any]:
     """Return what validate measures of both ONNX files in `model` on the wells of `fold`."""
+    from common.inference import probabilities
     from common.tiles import read_tiles
     from validate.judge import held_out, judged, measure
-    from validate.models import probabilities
 
     read = read_tiles(Path(tiles), check=False)
     if truth := read.plate.get("truth"):  # the labels were shuffled
@@ -59,8 +59,8 @@ def stage(tiles: str, *models: str) -> dict[str, Any]:
 def ways(tiles: str, model: str) -> dict[str, Any]:
     """Return ms of processor a tile: one tile a thread, as the stage does, and in batches of 16."""
     import onnxruntime
+    from common.inference import probabilities
     from common.tiles import read_tiles
-    from validate.models import probabilities
 
     read, path = read_tiles(Path(tiles), check=False), Path(model, "model.onnx")
     rows = range(96)

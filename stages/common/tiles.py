@@ -1,4 +1,7 @@
-"""The `tiles` artifact: tiles.npy, tiles.csv and plate.json in one folder."""
+"""The `tiles` artifact: tiles.npy, tiles.csv and plate.json in one folder.
+
+Or problem.json alone, where the plate of a list could not be used.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from . import digest
 from .errors import StageError
 
 FORMAT = 1
+PROBLEM = "problem.json"
 CLASSES = ("negative", "positive")
 
 
@@ -101,6 +105,26 @@ def write_plate(folder: Path, document: Mapping[str, Any]) -> None:
         known.setdefault(name, digest.file_sha256(folder / name))
     text = json.dumps({"format": FORMAT, **document, "files": known}, indent=1, ensure_ascii=False)
     (folder / "plate.json").write_text(text + "\n", encoding="utf-8")
+
+
+def write_problem(folder: Path, problem: str) -> None:
+    """Write, in the place of tiles, why there are none. Raises StageError where it cannot be."""
+    try:
+        folder.mkdir(parents=True)
+        text = json.dumps({"format": FORMAT, "problem": problem}, ensure_ascii=False)
+        (folder / PROBLEM).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StageError(f"cannot write {folder}: {error.strerror or error}; make room") from None
+
+
+def read_problem(folder: Path) -> str:
+    """Return why a folder holds no tiles; empty where it should. Raises StageError if damaged."""
+    if not (folder / PROBLEM).exists():
+        return ""
+    try:
+        return str(json.loads((folder / PROBLEM).read_text(encoding="utf-8"))["problem"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(f"cannot read {folder / PROBLEM}: {error!r}; run prepare again") from None
 
 
 def read_tiles(folder: Path, *, check: bool = True) -> Tiles:

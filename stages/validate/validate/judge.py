@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from common.assay import z_factor
 from common.errors import StageError
 from common.pooling import log_odds, pooled
 from common.tiles import Tile, Tiles
@@ -111,7 +112,7 @@ def measure(of: Judged, seed: int) -> dict[str, Any]:
         "well": _level(labels, by_well, seed),
         "tile": _level(labels, by_tile, seed),
         "z_factor": {
-            scale: measures.z_factor(
+            scale: z_factor(
                 *(
                     np.array([of.score(w, scale) for w in roles[r]])
                     for r in ("positive", "negative")

@@ -96,18 +96,6 @@ def calibration_error(bins: Sequence[dict[str, float]]) -> float:
     return sum(b["count"] * abs(b["positive"] - b["probability"]) for b in bins) / total
 
 
-def z_factor(positive: Array, negative: Array) -> float | None:
-    """Return Z' (Zhang, Chung & Oldenburg 1999, J Biomol Screen 4:67), SD with n - 1.
-
-    None with under two wells a control, or where the controls' means are equal.
-    """
-    if min(len(positive), len(negative)) < 2:
-        return None
-    distance = abs(float(positive.mean() - negative.mean()))
-    spread = 3 * float(positive.std(ddof=1) + negative.std(ddof=1))
-    return 1 - spread / distance if distance > 0 else None
-
-
 def v_factor(groups: Sequence[Array]) -> float | None:
     """Return V = 1 - 6 mean(SD of a dose's wells) / range(means of the doses), SD with n - 1.
 

@@ -122,6 +122,8 @@ def _write_servable(
         "threshold": THRESHOLD,
         "tile": tiles.plate["tile"],
         "layout": tiles.plate["layout"],
+        # A plate among these is scored by the models that never saw the well.
+        "trained_on": [tiles.plate.get("plate_digest", "")],
         "models": entries,
         "gate": {
             "passed": metrics["passed"],

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import StageError
+from common.inference import probabilities
 from common.tiles import Tiles
 
-from . import judge, models
+from . import judge
 from .judge import Judged
 from .models import FP32, INT8, Model
 
@@ -47,7 +48,7 @@ def judge_fold(tiles: Tiles, model: Model, seed: int) -> Verdict:
                 print(f"{model.fold} {variant}: {done} of {len(rows)} tiles", flush=True)
 
         try:
-            probability = models.probabilities(path, tiles, rows, progress)
+            probability = probabilities(path, tiles, rows, progress)
         except StageError as error:
             if variant != INT8:
                 raise
