@@ -78,23 +78,33 @@ def names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
-def load(layout: str | Path, plate: Path | None = None) -> Layout:
+@dataclass(frozen=True)
+class OfList:
+    """What a list of plates says of one: its name there, and the file of its plate map, if any."""
+
+    plate: str
+    platemap: Path | None = None
+
+
+def load(layout: str | Path, plate: Path | None = None, of_list: OfList | None = None) -> Layout:
     """Return the layout of that name, in that file (also relative to `plate`), or of that text.
 
-    Raises StageError where there is none or it cannot be understood. A file goes by its own name in
-    messages: the folder is another one inside a container than outside.
+    `of_list` is what a list of plates says of this one. Raises StageError where there is none or
+    it cannot be understood. A file goes by its own name in messages: the folder is another one
+    inside a container than outside.
     """
     text = str(layout)
     if "\n" in text:
-        return parse(text, "the layout", plate)
+        return parse(text, "the layout", plate, of_list)
     if text.casefold() in names():
         text = text.casefold()
-        return parse((_FOLDER / f"{text}.toml").read_text(encoding="utf-8"), f"layout {text}")
+        known_text = (_FOLDER / f"{text}.toml").read_text(encoding="utf-8")
+        return parse(known_text, f"layout {text}", None, of_list)
     for path in [Path(text)] + ([plate / text] if plate is not None else []):
         if text.endswith(".toml") and path.is_file():
             origin = f"the layout {spelling.shown(path.name)}"
             try:
-                return parse(path.read_text(encoding="utf-8-sig"), origin, plate)
+                return parse(path.read_text(encoding="utf-8-sig"), origin, plate, of_list)
             except OSError as error:
                 raise StageError(f"cannot read {origin}: {error.strerror or error}") from None
             except UnicodeDecodeError:
@@ -113,17 +123,20 @@ def files_beside(plate: Path) -> list[str]:
     return sorted(path.name for path in plate.glob("*.toml") if path.is_file())
 
 
-def parse(text: str, origin: str, plate: Path | None = None) -> Layout:
+def parse(
+    text: str, origin: str, plate: Path | None = None, of_list: OfList | None = None
+) -> Layout:
     """Return the layout that the TOML `text` describes; `origin` names it in messages.
 
-    A plate map is looked for in the folder `plate`. Raises StageError.
+    A plate map is looked for in the folder `plate`, unless a list of plates names its file. Raises
+    StageError.
     """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StageError(f"{origin} is not TOML: {error}") from None
     try:
-        return _layout(document, text, plate)
+        return _layout(document, text, plate, of_list)
     except KeyError as error:
         raise StageError(f"{origin}: the key {error} is missing (docs/layouts.md)") from None
     except (TypeError, ValueError, AttributeError) as error:
@@ -146,7 +159,9 @@ def _whole(table: Mapping[str, Any], key: str, name: str, default: int | None = 
     return value
 
 
-def _layout(document: dict[str, Any], text: str, folder: Path | None) -> Layout:
+def _layout(
+    document: dict[str, Any], text: str, folder: Path | None, of_list: OfList | None
+) -> Layout:
     if document.get("format") != FORMAT:
         raise ValueError(f"format is {document.get('format')!r}, this version reads {FORMAT}")
     _check_keys(document, "")
@@ -167,7 +182,7 @@ def _layout(document: dict[str, Any], text: str, folder: Path | None) -> Layout:
         raise ValueError(f"files.fields is {fields}, and files.pattern has no group (?P<field>…)")
     plane, projection = _stack(files)
     folds = _folds(document["folds"], rows, columns)
-    wells, documents, content = _wells(document, folds, rows, columns, folder)
+    wells, documents, content = _wells(document, folds, rows, columns, folder, of_list)
     return Layout(
         name=str(document["name"]),
         title=str(document.get("title", document["name"])),
@@ -249,9 +264,16 @@ def _wells(
     rows: int,
     columns: int,
     folder: Path | None,
+    of_list: OfList | None,
 ) -> tuple[dict[str, Well], tuple[Path, ...], bytes]:
     """Return the wells, the plate map's files, and their content; both empty without a map."""
+    listed = of_list.platemap if of_list else None
     if "map" not in document:
+        if listed:
+            raise ValueError(
+                "the list of plates names a plate map, and the layout has no table [map] that says "
+                "how to read it; add one in the place of [[wells]]"
+            )
         groups = document["wells"]
         for group in groups:
             _check_keys(group, "wells")
@@ -271,11 +293,16 @@ def _wells(
             f"there is no map.columns.{unknown[0]}; there are "
             f"{', '.join(sorted(MEANINGS_OF_COLUMNS))}"
         )
+    if listed:
+        folder, given = listed.parent, {**given, "file": listed.name}
     if folder is None:
         raise ValueError("a plate map lies in the plate's folder; say with which plate it is read")
-    entries, documents = read_map(folder, MapKeys(**{"file": given["file"], **given}))
+    keys = MapKeys(**{"file": given["file"], **given})
+    entries, documents = read_map(folder, keys, of_list.plate if of_list else "")
     content = b"".join(b"\0" + file_sha256(path).encode() for path in documents)
-    return from_map(entries, folds, rows, columns), tuple(documents), content
+    # A map elsewhere is no file of the plate; the layout's digest holds its content.
+    own = () if listed else tuple(documents)
+    return from_map(entries, folds, rows, columns), own, content
 
 
 def _channels(document: Mapping[str, Any]) -> dict[str, str]:
