@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from builder.errors import BuilderError
+from cli import password
 from pipeline.errors import PipelineError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,8 +54,10 @@ def facts(found: Mapping[str, Any], rows: Sequence[Sequence[str]], *, as_json: b
 def ended(body: Callable[[], None], as_json: bool) -> None:
     """Run a body; an error becomes one message and exit code 1, Ctrl-C exit code 130.
 
-    With `as_json` the error is a JSON object on stdout as well.
+    With `as_json` the error is a JSON object on stdout as well. No program that the body starts
+    gets the signing key's password.
     """
+    password.hold()
     try:
         body()
         sys.stdout.flush()

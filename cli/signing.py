@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cli import password
 from cli.command import command
 from cli.output import JSON_HELP, ROOT, facts, say
 
@@ -30,17 +31,15 @@ def signing_key(sign: str) -> Any:
 def _password(question: str, *, twice: bool = False) -> bytes:
     """Return a password from the environment, a file, or the terminal.
 
-    The variable is taken away, so that no program which is started later has it. Raises
-    BuilderError where nobody is there to ask, and where the file can be read by others.
+    Raises BuilderError where nobody is there to ask, and where the file can be read by others.
     """
     from getpass import getpass
 
     from builder.errors import BuilderError
     from builder.signing.keys import check_private
 
-    given = os.environ.pop("PLATELINE_SIGNING_PASSWORD", "")
-    if given:
-        return given.encode()
+    if given := password.take():
+        return given
     if name := os.environ.get("PLATELINE_SIGNING_PASSWORD_FILE", ""):
         try:
             check_private(Path(name))
