@@ -25,7 +25,9 @@ from builder.signing.predicates import BILL, TEST_RESULT, passing
 from builder.signing.results import ACTION_KEY, PROVENANCE, action_key
 from builder.signing.signatures import sign, state, statements
 
-BUILDER = "urn:plateline:builder"
+VERSION = "0.1.0"
+# Who builds, as provenance says it of images and of packages.
+BUILDER = {"id": "urn:plateline:builder", "version": {"plateline": VERSION}}
 _BUILD_TYPE = "urn:plateline:image:v1"
 
 
@@ -41,10 +43,11 @@ def provenance(
             "resolvedDependencies": [
                 *source(commit),
                 *(_lock(workspace, path) for path in _locks(workspace, plan)),
-                *(_material(part) for part in parts(workspace, plan)),
+                # The operating system is said by its packages, each of which has a digest.
+                *(_material(p) for p in parts(workspace, plan) if p.kind != "system"),
             ],
         },
-        "runDetails": {"builder": {"id": BUILDER}},
+        "runDetails": {"builder": BUILDER},
     }
 
 

@@ -56,7 +56,7 @@ def package_provenance(made: Mapping[str, Any]) -> dict[str, Any]:
             "internalParameters": {"dirty": made["dirty"]},
             "resolvedDependencies": [*source(made["commit"]), *locks, *images],
         },
-        "runDetails": {"builder": {"id": BUILDER}},
+        "runDetails": {"builder": BUILDER},
     }
 
 
