@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import spelling
+from .bounds import MOST_PIXELS
 from .digest import file_sha256
 from .errors import StageError
 from .kinds import KINDS, NAMES, WITH_PATTERN
@@ -24,7 +25,6 @@ from .treatment import Well, from_groups, from_map
 from .wells import MOST_COLUMNS, MOST_ROWS, column_range, row_name, row_range, well_name
 
 FORMAT = 1
-MOST_PIXELS = 64_000_000  # of one image
 MEANINGS = ("signal", "dna")
 _FOLDER = Path(__file__).parent / "layouts"
 _FOLD_NAME = re.compile(r"[A-Za-z0-9._-]+")

@@ -13,10 +13,10 @@ from PIL import Image, ImageChops
 
 from . import plate as plates
 from . import tiling
+from .bounds import MOST_PIXELS
 from .digest import file_sha256
 from .errors import StageError
 from .kinds.inventory import Plane
-from .layout import MOST_PIXELS
 from .plate import Plate
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from .bounds import MOST_PIXELS
 from .errors import StageError
-from .layout import MOST_PIXELS
 from .png import stored
 
 TILE = 256

@@ -155,7 +155,7 @@ class Connection(HttpToolsProtocol):
         self._size += len(url)
         if self._size > head.LONGEST:
             raise head.too_long()
-        super().on_url(url)
+        self.url += url  # all that uvicorn does; a call for each part of a head costs more
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count its bytes, and keep it unless it comes after the body."""
@@ -163,7 +163,10 @@ class Connection(HttpToolsProtocol):
         if self._size > head.LONGEST:
             raise head.too_long()
         if not self._in_body:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
             if len(self.headers) > head.MOST_FIELDS:
                 raise RefusedError(431, f"the request has more than {head.MOST_FIELDS} headers")
 

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -23,6 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 # An answer that comes before a body of up to so many bytes keeps the connection for the next.
 SHORT = 1 << 20
+_UNPRINTABLE = re.compile(rb"[^\x21-\x7e]")
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
@@ -44,9 +44,9 @@ def time_limit(exec_timeout: float, asked: str | None) -> float | None:
     return min(wanted, limit or wanted) if wanted else limit
 
 
-def call_id(headers: Headers) -> str:
+def call_id(header: bytes) -> bytes:
     """Return X-Call-Id, of it only what can stand in a header and in a line of a log."""
-    return re.sub(r"[^\x21-\x7e]", "", headers.get("x-call-id", ""))[:128]
+    return _UNPRINTABLE.sub(b"", header)[:128]
 
 
 class Contract:
@@ -95,18 +95,20 @@ class _Request:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._headers = Headers(scope=scope)
+        # The first of a name counts, as everywhere in Starlette.
+        self._fields: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self._began = time.perf_counter()
         self._body = Body(service.bodies)
-        declared = self._headers.get("content-length", "0")
-        self._length = int(declared) if declared.isdecimal() else 0  # the parser took no other
-        self._more = self._length > 0 or "transfer-encoding" in self._headers
+        declared = self._fields.get(b"content-length", b"0")
+        self._length = int(declared) if declared.isdigit() else 0  # the parser took no other
+        self._more = self._length > 0 or b"transfer-encoding" in self._fields
         self._status = 0
-        self._call = call_id(self._headers)
+        self._call = call_id(self._fields.get(b"x-call-id", b""))
 
     async def answer(self, app: App) -> None:
         """Let `app` answer in time."""
-        limit = time_limit(self._service.settings.exec_timeout, self._headers.get("x-timeout"))
+        asked = self._fields.get(b"x-timeout", b"").decode("latin-1")
+        limit = time_limit(self._service.settings.exec_timeout, asked)
         try:
             async with asyncio.timeout(limit):
                 await app(self._scope, self.receive, self.send)
@@ -144,19 +146,20 @@ class _Request:
         """Send a part of the answer, with the contract's headers on its head."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Duration-Seconds"] = f"{self._seconds():.6f}"
+            seconds = b"%.6f" % self._seconds()
+            headers = [*message["headers"], (b"x-duration-seconds", seconds)]
             if self._call:
-                headers["X-Call-Id"] = self._call
+                headers.append((b"x-call-id", self._call))
             # While draining, the next request goes to another instance.
             if self._service.draining or self._gives_up():
-                headers["Connection"] = "close"
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
         await self._send(message)
 
     def _gives_up(self) -> bool:
         """Return whether the rest of the body is not worth reading, or may never come."""
         return self._more and (
-            self._status in (408, 413) or not 0 < self._length <= SHORT or "expect" in self._headers
+            self._status in (408, 413) or not 0 < self._length <= SHORT or b"expect" in self._fields
         )
 
     def close(self) -> None:
@@ -165,7 +168,7 @@ class _Request:
         seconds, method = self._seconds(), self._scope["method"]
         status = self._status or 499
         self._service.metrics.answered(method, status, seconds)
-        call = f" call-id={self._call}" if self._call else ""
+        call = f" call-id={self._call.decode()}" if self._call else ""
         line = f"{method} {self._scope['path']!a} {status} {seconds:.4f}s{call}\n"
         sys.stdout.write(line)
 

@@ -25,6 +25,7 @@ class Metrics:
             "http_request_duration_seconds", "From a request's head to its answer's end.",
             ["code", "method"], registry=self.registry,
         )  # fmt: skip
+        self._answered: dict[tuple[str, int], tuple[Any, Any]] = {}
         self.in_flight = Gauge(
             "http_requests_in_flight", "Requests being answered.", registry=self.registry
         )
@@ -36,9 +37,13 @@ class Metrics:
 
     def answered(self, method: str, code: int, seconds: float) -> None:
         """Count one answer; methods that nobody should send share one label."""
-        labels = (str(code), method if method in _METHODS else "unknown")
-        self.requests.labels(*labels).inc()
-        self.duration.labels(*labels).observe(seconds)
+        key = (method if method in _METHODS else "unknown", code)
+        if key not in self._answered:
+            labels = (str(code), key[0])
+            self._answered[key] = self.requests.labels(*labels), self.duration.labels(*labels)
+        requests, duration = self._answered[key]
+        requests.inc()
+        duration.observe(seconds)
 
     def app(self) -> Any:
         """Return the ASGI application that tells them, whatever the path."""

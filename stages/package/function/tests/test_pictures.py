@@ -2,13 +2,17 @@
 
 import base64
 import json
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
 import pytest
 from common import tiling
+from common.errors import StageError
 from common.pooling import pooled
 from conftest import MODELS, encode, tile, write_manifest
+from function import pictures
 from PIL import Image
 
 
@@ -108,3 +112,26 @@ def test_openapi_describes_the_answer_as_it_is(function):
     kinds = {"string": str, "number": float, "array": list, "object": dict}
     for name, part in schema["properties"].items():
         assert isinstance(answer[name], kinds[part["type"]])
+
+
+@pytest.mark.parametrize("token", b",[{")
+def test_a_json_body_of_too_many_values_is_refused_at_the_first_that_is_too_many(token):
+    most = pictures.MOST_VALUES
+    filler = b'"' + b"A" * 300
+    for many in (most, most + 1):
+        body = b'"' + bytes([token]) * many + filler[1:] + b'"'
+        if many > most:
+            with pytest.raises(StageError, match="more than 1000 of the signs"):
+                pictures.parse_json(body, b",[{")
+        else:
+            assert pictures.parse_json(body, b",[{") == body[1:-1].decode()
+
+
+def test_a_start_loads_no_reader_of_plates():
+    script = "import sys, function.app; print([n for n in sys.modules if n.startswith('common.')])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "common.tiling" in done.stdout
+    assert "common.layout" not in done.stdout
+    assert "common.kinds" not in done.stdout
