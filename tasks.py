@@ -42,6 +42,7 @@ GROUPS = {
         "testing.test_stage",
         "testing.shell",
         "testing.lint_code",
+        "testing.bench",
         "attacks.attacks",
     ),
     "keep the store": ("housekeeping.store", "housekeeping.gc"),

@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from builder.inspect.checkout import git
+
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docs/figures.json"
 PAGES = (ROOT / "README.md", ROOT / "docs/measurements.md")
@@ -28,7 +30,8 @@ _BLOCK = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 class Figure:
     """One line of a table: what was measured, our value, what stands beside it, and the target.
 
-    `missed` says that the target was not reached. `when` is the day, `where` the machine.
+    `missed` says that the target was not reached. `when` is the day, `where` the machine, `commit`
+    what was measured, with a + where files differed from it.
     """
 
     group: str
@@ -39,6 +42,7 @@ class Figure:
     missed: bool = False
     when: str = ""
     where: str = ""
+    commit: str = ""
 
     @property
     def key(self) -> str:
@@ -61,11 +65,21 @@ def record(
     figure = Figure(
         group, what, ours, beside, target, missed,
         when=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        where=f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        where=machine(), commit=_commit(),
     )  # fmt: skip
     known = {one.key: one for one in read()}
     known[figure.key] = figure
     _write(known.values())
+
+
+def machine() -> str:
+    """Return what kind of machine this is."""
+    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def _commit() -> str:
+    commit = git(ROOT, "rev-parse", "HEAD").decode().strip()
+    return commit + ("+" if git(ROOT, "status", "--porcelain", "--", ":!docs").strip() else "")
 
 
 def _write(figures: Iterable[Figure]) -> None:

@@ -185,3 +185,21 @@ def lint_code() -> None:
         done = subprocess.run(command, cwd=ROOT, check=False)
         if done.returncode:
             raise SystemExit(done.returncode)
+
+
+@command(
+    help={
+        "compare": "a revision of git to compare with, for example main~5",
+        "rounds": "how often each task runs, here and there in turns",
+        "instructions": "count instructions by valgrind instead of processor time; takes minutes",
+        "output": "the file to write",
+    }
+)
+def bench(
+    compare: str, rounds: int = 7, instructions: bool = False, output: str = "dist/bench.json"
+) -> None:
+    """Show which tasks got slower since a revision; writes medians and spread into one file."""
+    command = [sys.executable, "-m", "benchmarks.compare", "--compare", compare]
+    command += ["--rounds", str(rounds), "--output", output]
+    command += ["--instructions"] if instructions else []
+    raise SystemExit(subprocess.run(command, cwd=ROOT, check=False).returncode)
