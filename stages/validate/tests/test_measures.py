@@ -97,3 +97,33 @@ def test_v_factor_of_two_doses_is_the_z_factor():
     assert measures.v_factor([down, up]) == pytest.approx(z_factor(up, down))
     assert measures.v_factor([down, up[:1]]) is None
     assert measures.v_factor([up, up]) is None
+
+
+three_each = st.lists(
+    st.lists(st.floats(-10, 10), min_size=3, max_size=6), min_size=2, max_size=4
+).map(lambda groups: [np.array(group) for group in groups])
+
+
+@given(three_each)
+def test_the_jackknife_of_a_sum_of_means_is_its_standard_error(groups):
+    """For means it is exact: the samples' variances over their sizes, added up."""
+
+    def sum_of_means(given):
+        return sum(group.mean() for group in given) - 100.0
+
+    low, high = measures.jackknife(sum_of_means, groups)
+    error = sum(group.var(ddof=1) / len(group) for group in groups) ** 0.5
+    assert (high - low) / 2 == pytest.approx(1.959964 * error, abs=1e-6)
+    assert (high + low) / 2 == pytest.approx(sum_of_means(groups))
+
+
+def test_an_interval_ends_at_the_best_there_can_be():
+    groups = [np.array([0.0, 0.01, 0.02]), np.array([1.0, 1.0, 1.3])]
+    low, high = measures.jackknife(measures.v_factor, groups)
+    assert low < measures.v_factor(groups) < high == 1.0
+
+
+@pytest.mark.parametrize("few", [[0.0, 0.1], [0.0]])
+def test_two_wells_have_no_interval(few):
+    groups = [np.array([1.0, 1.1, 1.2]), np.array(few)]
+    assert measures.jackknife(measures.v_factor, groups) is None

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,17 @@ def test_an_int8_that_ranks_tiles_worse_is_not_served(tmp_path):
     run(tmp_path, wells, {"model.int8.onnx": flat})
     models = read(tmp_path, "results/metrics.json")["models"]
     assert "AUC differs" in models["A"]["int8_refused"]
-    assert models["B"]["variant"] == "int8"
+    assert "AUC" not in models["B"]["int8_refused"]
+
+
+def test_an_int8_that_blurs_the_wells_it_was_trained_on_is_not_served(tmp_path):
+    """All calls and ranks alike, but the controls of the other fold lie closer together."""
+    wells = [w if w.fold == "A" else replace(w, levels=(w.levels[0] + 9,) * 2) for w in plain()]
+    wells = [*wells, Well("B07", "B", (180.0, 180.0), "positive", 1)]
+    run(tmp_path, wells, {"model.int8.onnx": onnx_model(0.03, -3)})
+    models = read(tmp_path, "results/metrics.json")["models"]
+    assert re.search("trained on it has Z' by probability", models["A"]["int8_refused"])
+    assert models["A"]["variant"] == "fp32"
 
 
 # What cannot be judged

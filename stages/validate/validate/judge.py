@@ -23,7 +23,9 @@ from .bootstrap import exact_interval, intervals
 from .measures import Array
 
 THRESHOLD = 0.5
+ROLES = ("positive", "negative")
 _AUC_MAY_DIFFER = 0.005
+_FACTOR_MAY_FALL = 0.01
 
 SCALES: Mapping[str, Callable[[Array], float]] = {
     "probability": lambda tiles: float(pooled(tiles)),
@@ -48,6 +50,14 @@ class Judged:
         """Return the well's score on one of SCALES."""
         return SCALES[scale](self.probability[self.wells[well]])
 
+    def scores(self, wells: Sequence[str], scale: str) -> Array:
+        """Return the scores of `wells` on one of SCALES."""
+        return np.array([self.score(well, scale) for well in wells])
+
+    def controls(self, role: str) -> list[str]:
+        """Return the wells of a role."""
+        return [well for well, tile in self.of.items() if tile.role == role]
+
     def positive(self, well: str) -> bool:
         """Return whether the well is called positive."""
         return self.score(well) >= THRESHOLD
@@ -64,13 +74,11 @@ def held_out(tiles: Tiles, fold: str) -> dict[str, list[int]]:
     Raises StageError where there is none, where a well's tiles disagree on its fold or label, or
     where the labelled wells are not of both classes.
     """
-    wells: dict[str, list[int]] = {}
-    for row, tile in enumerate(tiles.index):
-        wells.setdefault(tile.well, []).append(row)
+    wells = _rows(tiles)
     for well, rows in wells.items():
         if len({(tiles.index[row].fold, tiles.index[row].label) for row in rows}) > 1:
             raise StageError(f"the tiles of {well} disagree on its fold or label; prepare again")
-    held = {well: rows for well, rows in wells.items() if tiles.index[rows[0]].fold == fold}
+    held = _of_fold(tiles, wells, fold)
     if not held:
         raise StageError(f"the fold {fold} holds no well to judge; correct the layout's folds")
     found = (tiles.index[rows[0]].label for rows in held.values())
@@ -81,6 +89,27 @@ def held_out(tiles: Tiles, fold: str) -> dict[str, list[int]]:
             "nothing can be judged: correct the layout's folds or labels"
         )
     return held
+
+
+def trained_on(tiles: Tiles, fold: str) -> dict[str, list[int]]:
+    """Return the rows of the wells of the next fold, which the model of `fold` may have seen.
+
+    One fold of them, so that the work grows with the number of folds and not with its square.
+    """
+    folds = tiles.folds
+    following = folds[(folds.index(fold) + 1) % len(folds)]
+    return _of_fold(tiles, _rows(tiles), following) if following != fold else {}
+
+
+def _rows(tiles: Tiles) -> dict[str, list[int]]:
+    wells: dict[str, list[int]] = {}
+    for row, tile in enumerate(tiles.index):
+        wells.setdefault(tile.well, []).append(row)
+    return wells
+
+
+def _of_fold(tiles: Tiles, wells: Mapping[str, list[int]], fold: str) -> dict[str, list[int]]:
+    return {well: rows for well, rows in wells.items() if tiles.index[rows[0]].fold == fold}
 
 
 def judged(
@@ -104,25 +133,23 @@ def measure(of: Judged, seed: int) -> dict[str, Any]:
     labels = list(of.labels.values())
     by_tile = [of.probability[of.wells[well]] for well in of.labels]
     by_well = [np.array([of.score(well)]) for well in of.labels]
-    roles = {
-        role: [well for well, tile in of.of.items() if tile.role == role]
-        for role in ("positive", "negative")
-    }
+    controls = {role: of.controls(role) for role in ROLES}
+    scored = {scale: [of.scores(controls[role], scale) for role in ROLES] for scale in SCALES}
     return {
         "well": _level(labels, by_well, seed),
         "tile": _level(labels, by_tile, seed),
-        "z_factor": {
-            scale: z_factor(
-                *(
-                    np.array([of.score(w, scale) for w in roles[r]])
-                    for r in ("positive", "negative")
-                )
-            )
-            for scale in SCALES
+        "z_factor": {scale: _z_factor(found) for scale, found in scored.items()},
+        "z_interval": {
+            scale: measures.jackknife(_z_factor, found) for scale, found in scored.items()
         },
-        "controls": {role: len(wells) for role, wells in roles.items()},
+        "controls": {role: len(wells) for role, wells in controls.items()},
         "series": _series(of),
     }
+
+
+def _z_factor(groups: Sequence[Array]) -> float | None:
+    positive, negative = groups
+    return z_factor(positive, negative)
 
 
 def _level(labels: Sequence[int], scores: Sequence[Array], seed: int) -> dict[str, Any]:
@@ -145,36 +172,72 @@ def _level(labels: Sequence[int], scores: Sequence[Array], seed: int) -> dict[st
     return level
 
 
-def _series(of: Judged) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str], list[str]] = {}
+def _dose_series(of: Judged) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the dose of each well of each series, (compound, unit); dose 0 alone is none."""
+    series: dict[tuple[str, str], dict[str, float]] = {}
     for well, tile in of.of.items():
         if tile.dose is not None:
-            groups.setdefault((tile.compound, tile.unit), []).append(well)
+            series.setdefault((tile.compound, tile.unit), {})[well] = float(tile.dose)
+    return {name: doses for name, doses in series.items() if any(doses.values())}
+
+
+def _by_dose(of: Judged, doses: Mapping[str, float], scale: str) -> list[Array]:
+    """Return the scores of the wells of each dose."""
+    return [
+        of.scores([well for well, dose in doses.items() if dose == one], scale)
+        for one in sorted(set(doses.values()))
+    ]
+
+
+def _series(of: Judged) -> list[dict[str, Any]]:
     found = []
-    for (compound, unit), wells in groups.items():
-        doses = [float(of.of[well].dose or 0) for well in wells]
-        if not any(doses):
-            continue
-        by_dose = [[w for w, d in zip(wells, doses, strict=True) if d == one] for one in set(doses)]
+    for (compound, unit), doses in _dose_series(of).items():
+        grouped = {scale: _by_dose(of, doses, scale) for scale in SCALES}
+        wells = list(doses)
         found.append(
             {
                 "compound": compound,
                 "unit": unit,
                 "wells": wells,
-                "doses": doses,
-                "v_factor": {
-                    scale: measures.v_factor(
-                        [np.array([of.score(w, scale) for w in ws]) for ws in by_dose]
-                    )
-                    for scale in SCALES
+                "doses": list(doses.values()),
+                "v_factor": {scale: measures.v_factor(groups) for scale, groups in grouped.items()},
+                "v_interval": {
+                    scale: measures.jackknife(measures.v_factor, groups)
+                    for scale, groups in grouped.items()
                 },
                 "fit": {
-                    scale: asdict(dose.fit(doses, [of.score(w, scale) for w in wells]))
+                    scale: asdict(dose.fit(list(doses.values()), list(of.scores(wells, scale))))
                     for scale in SCALES
                 },
             }
         )
     return found
+
+
+def factors(of: Judged) -> dict[str, float | None]:
+    """Return Z' and each series' V on either scale, by name, of wells that may have no label."""
+    found = {
+        f"Z' by {scale.replace('_', ' ')}": _z_factor(
+            [of.scores(of.controls(role), scale) for role in ROLES]
+        )
+        for scale in SCALES
+    }
+    for (compound, _), doses in _dose_series(of).items():
+        for scale in SCALES:
+            name = f"V of {compound} by {scale.replace('_', ' ')}"
+            found[name] = measures.v_factor(_by_dose(of, doses, scale))
+    return found
+
+
+def worse_factors(one: Judged, other: Judged) -> list[str]:
+    """Return which of the factors of `other` are over 0.01 below those of `one`, or not known."""
+    mine, theirs = factors(one), factors(other)
+    return [
+        f"{name} {value:.3f} in place of {before:.3f}" if value is not None else f"no {name}"
+        for name, value in theirs.items()
+        if (before := mine[name]) is not None
+        and (value is None or value < before - _FACTOR_MAY_FALL)
+    ]
 
 
 def changed_calls(one: Judged, other: Judged) -> list[str]:
