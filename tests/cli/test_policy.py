@@ -8,12 +8,16 @@ import pytest
 
 from builder.errors import BuilderError
 from builder.policy.evidence import Own
+from builder.registry.client import Registry
+from builder.signing.signatures import sign
 from builder.store import Store
 from cli import policy
 from cli.pipeline import compile, run  # noqa: A004 - the task's name
 from cli.testing import test_stage as stage_tests
+from cli.verification import verify_release
 from tests.key_pairs import PASSWORD, key_pair
 from tests.pipeline.pins import PINS
+from tests.pipeline.release.parts import image, released
 
 IMAGE = "localhost/plateline/x@sha256:" + "1" * 64
 
@@ -81,3 +85,21 @@ def test_a_part_of_the_tests_is_not_signed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PLATELINE_SIGNING_PASSWORD", PASSWORD.decode())
     with pytest.raises(BuilderError, match="only a pass of all tests is signed"):
         stage_tests("train", pytest="-k x", sign=str(tmp_path / "lab.key"), registry="r.example/p")
+
+
+def test_a_release_is_held_against_a_policy_where_its_package_pulls(
+    tmp_path: Path, store: Store, registry_host: str
+) -> None:
+    """What is signed in the release's own repository is not what `run` and a cluster pull."""
+    key = key_pair(tmp_path)
+    asked = write(tmp_path, '[signatures]\nkeys = ["lab.pub"]\n')
+    images = {name: image(store, name) for name in ("function", "train")}
+    where = {"key": [str(tmp_path / "lab.pub")], "registry": f"{registry_host}/p"}
+    with Registry(registry_host) as client:
+        released(client, registry_host, store, images, key)
+        verify_release("v1", **where)
+        with pytest.raises(BuilderError, match=r"image function@sha256:\w+, train@.*none did"):
+            verify_release("v1", policy=asked, **where)
+        for name, made in images.items():
+            sign(client, f"p/{name}", made.manifest, key)
+        verify_release("v1", policy=asked, **where)
