@@ -71,18 +71,13 @@ def judge(
         for rule, check in rules.items()
         if rule in policy.rules
         for image in images
-        if image_name(image.image) not in policy.exceptions.get(rule, {})
+        if not {image.image, image.image.partition("@")[0]} & {*policy.exceptions.get(rule, {})}
         for breach in check(policy, image)
     }
     if "advisories" in policy.rules and not records:
         why = f"{policy.advisories} has no advisory"
         found |= {Breach(image.image, "advisories", "", why) for image in images}
     return sorted(found)
-
-
-def image_name(image: str) -> str:
-    """Return the last part of an image's repository: `train` of HOST/PREFIX/train@sha256:…."""
-    return image.partition("@")[0].rpartition("/")[2]
 
 
 def _signatures(policy: Policy, image: Evidence) -> Iterator[Breach]:
@@ -133,9 +128,9 @@ def _name(base: Reference) -> str:
 def _licences(policy: Policy, image: Evidence) -> Iterator[Breach]:
     yield from _known(image, "licences")
     for part in image.parts or ():
-        if part.kind in ("system", "recipe") or part.name in policy.exceptions["licences"]:
-            continue
         shown = f"{part.name} {part.version}".strip()
+        if part.kind in ("system", "recipe") or _excepted(part, policy.exceptions["licences"]):
+            continue
         if part.licence in ("", UNKNOWN):
             yield Breach(image.image, "licences", shown, f"its licence is not known ({UNKNOWN})")
         elif not allowed(part.licence, policy.licences):
@@ -171,7 +166,7 @@ def _advisories(policy: Policy, image: Evidence, records: Sequence[Advisory]) ->
     ecosystems = {affected.ecosystem.partition(":")[0] for r in records for affected in r.affected}
     found = []
     for part in image.parts or ():
-        if part.kind not in ("deb", "wheel", "image") or part.name in ignored:
+        if part.kind not in ("deb", "wheel", "image") or _excepted(part, ignored):
             continue
         shown = f"{part.name} {part.version}"
         try:
@@ -189,6 +184,11 @@ def _advisories(policy: Policy, image: Evidence, records: Sequence[Advisory]) ->
             shown = f"{finding.pin.package} {finding.pin.version}"
             why = f"{' '.join(finding.names)}, severity {finding.severity or 'unknown'}"
             yield Breach(image.image, "advisories", shown, why)
+
+
+def _excepted(part: Part, exceptions: Mapping[str, str]) -> bool:
+    """Tell whether a package is excepted, in every version or in this one."""
+    return part.name in exceptions or f"{part.name} {part.version}" in exceptions
 
 
 def _pin(part: Part) -> Pin:

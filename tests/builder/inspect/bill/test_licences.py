@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.licenses import canonicalize_license_expression
 
@@ -86,6 +86,7 @@ def test_a_copyright_file_in_plain_words_is_not_guessed() -> None:
     assert licences.of_copyright(DEP5 + "Files: *\nCopyright: x\n") == UNKNOWN
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=4), st.booleans())
 def test_whatever_a_copyright_file_says_becomes_an_expression(
     names: list[str], headed: bool
