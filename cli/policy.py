@@ -37,6 +37,9 @@ def check(
     from builder.registry.client import Registries
 
     records = list(advisories.read(policy.advisories)) if "advisories" in policy.rules else []
+    if records:
+        newest = max(record.modified for record in records)[:10] or "an unknown day"
+        say(f"{len(records)} advisories, the newest of {newest}")
     with Registries(insecure=insecure, notice=say) as registries, ThreadPoolExecutor(4) as pool:
         found = list(
             pool.map(lambda image: gather(image, policy.keys, registries, own or {}), images)
