@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuilderError
-from builder.policy.document import read
+from builder.policy.document import RULES, read
 from tests.key_pairs import key_pair, write_other_kind
 
 
@@ -93,3 +93,11 @@ def test_what_is_wrong_is_named_with_its_line(text: str, says: str, tmp_path: Pa
 def test_a_file_that_is_not_there_is_no_empty_policy(tmp_path: Path) -> None:
     with pytest.raises(BuilderError, match=r"cannot read .*correct --policy"):
         read(tmp_path / "policy.toml")
+
+
+def test_the_policy_of_the_page_is_one(tmp_path: Path) -> None:
+    for name in ("lab", "clinic"):
+        key_pair(tmp_path, name)
+    page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text(encoding="utf-8")
+    text = page.partition("```toml\n")[2].partition("```")[0].replace("…", "1" * 64)
+    assert read(policy(tmp_path, text)).rules == {*RULES}
