@@ -89,10 +89,11 @@ def in_registry(prefix: str, *, insecure: bool = False) -> Iterator[Any]:
     from builder.signing.results import result_signer
     from builder.store import Store
 
+    store, keys = Store.open(), trusted(ROOT)
     with opened(prefix, insecure=insecure) as (client, path):
         yield RegistryCache(
-            Store.open(), client, path, share=sample_share(), note=say,
-            signer=result_signer(client, trusted(ROOT)),
+            store, client, path, share=sample_share(), note=say,
+            signer=result_signer(client, keys, store), only_signed=bool(keys),
         )  # fmt: skip
 
 
@@ -190,7 +191,8 @@ def push_images(
             commit, dirty = state(ROOT)
             sign_results(
                 results.registry, results.path, workspace, built, key, commit, dirty=dirty,
-                bill=lambda name: sbom(workspace, store, built[name].plan), jobs=jobs,
+                store=store, now=time.time(), jobs=jobs,
+                bill=lambda name: sbom(workspace, store, built[name].plan),
             )  # fmt: skip
             say(f"signed {len(built)} images with {key.public}")
     rows = [("image", "uploaded", "mounted", "inventory", "")]

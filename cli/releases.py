@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,9 @@ def release(
         if key:
             say(f"signing them with {key.public}")
             sign_results(
-                client, path, workspace, built, key, commit, dirty=dirty, tested=tested,
-                bill=lambda name: sbom(workspace, store, built[name].plan), jobs=jobs,
+                client, path, workspace, built, key, commit, dirty=dirty, store=store,
+                now=time.time(), jobs=jobs, tested=tested,
+                bill=lambda name: sbom(workspace, store, built[name].plan),
             )  # fmt: skip
         pinned = Pinned(store, workspace, built, pins(built, prefix))
         if asked:

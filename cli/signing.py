@@ -22,10 +22,27 @@ def signing_key(sign: str) -> Any:
 
     Raises BuilderError where it cannot be opened.
     """
-    from builder.signing.keys import read_signing
+    from builder.signing.keys import check_revoked, read_signing
 
     name = sign or os.environ.get("PLATELINE_SIGNING_KEY", "")
-    return read_signing(Path(name), lambda: _password(f"password of {name}: ")) if name else None
+    if not name:
+        return None
+    key = read_signing(Path(name), lambda: _password(f"password of {name}: "))
+    check_revoked(ROOT, key.public)
+    return key
+
+
+def public_keys(paths: list[str]) -> list[Any]:
+    """Return the public keys in these files, or those that this workspace trusts; none is revoked.
+
+    Raises BuilderError where one cannot be read.
+    """
+    from builder.signing.keys import check_revoked, read_public, trusted
+
+    keys = [read_public(Path(path)) for path in paths]
+    for key in keys:
+        check_revoked(ROOT, key)
+    return keys or [*trusted(ROOT)]
 
 
 def _password(question: str, *, twice: bool = False) -> bytes:

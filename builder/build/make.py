@@ -216,11 +216,11 @@ class Builder:
         return image
 
     def _believed(self, result: Mapping[str, Any]) -> bool:
-        """Tell whether a result counts: one that came signed does only while its key is trusted."""
-        signed = result.get("signed")
-        if not result.get("from") or (not signed and not self._trusted):
+        """Tell whether a result counts: what came from a cache needs a trusted key, if any is."""
+        if not result.get("from"):
             return True
-        return signed in {key.id for key in self._keys()}
+        signed, keys = result.get("signed"), {key.id for key in self._keys()}
+        return signed in keys if keys or signed or self._trusted else True
 
     def _keys(self) -> Sequence[PublicKey]:
         from builder.signing.keys import trusted  # cryptography costs time

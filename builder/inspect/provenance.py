@@ -1,7 +1,7 @@
 """How an image was made, as SLSA provenance: action key, recipe, locks, packages, commit.
 
-Source: https://slsa.dev/spec/v1.0/provenance. The same build gives the same document: it has no
-time and no machine in it.
+Source: https://slsa.dev/spec/v1.0/provenance. The same build gives the same predicate: it has no
+time and no machine in it; who signs adds the time.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from builder.packages import download
 from builder.registry.client import Registry
 from builder.registry.http import parse
 from builder.signing.keys import SigningKey
+from builder.signing.newest import Record, newest, remember
 from builder.signing.predicates import BILL, TEST_RESULT, passing
-from builder.signing.results import ACTION_KEY, PROVENANCE, action_key
+from builder.signing.results import ACTION_KEY, PROVENANCE, action_key, timed
 from builder.signing.signatures import sign, state, statements
+from builder.store import Store
 
 VERSION = "0.1.0"
 # Who builds, as provenance says it of images and of packages.
@@ -65,6 +67,8 @@ def sign_results(
     commit: str,
     *,
     dirty: bool,
+    store: Store,
+    now: float,
     bill: Callable[[str], bytes] | None = None,
     tested: Mapping[str, Tested] | None = None,
     jobs: int = 4,
@@ -72,17 +76,21 @@ def sign_results(
     """Sign each of `built` in `path`/<name>: the image, and that it is the result of its key.
 
     `bill` returns a bill of materials (CycloneDX) by an image's name, and `tested` has the images
-    whose tests passed: these are signed too. What `key` said there before is not said again. Raises
-    RegistryError, and BuilderError as `sign` does.
+    whose tests passed: these are signed too. What `key` said there before is not said again, unless
+    `store` knows of a newer result of the same action key. `now` is the time to say, in seconds
+    since 1970. Raises RegistryError, and BuilderError as `sign` does.
     """
 
     def one(name: str) -> None:
         repository, result = f"{path}/{name}", built[name]
         sign(registry, repository, result.image.manifest, key)
         said = statements(registry, repository, result.image.digest, [key.public], PROVENANCE)
-        if result.key not in [action_key(each.predicate) for each in said]:
-            made = provenance(workspace, result.plan, commit, dirty=dirty)
+        seen, digest = newest(store, result.key), result.image.digest
+        overtaken = seen is not None and seen.digest != digest
+        if overtaken or result.key not in [action_key(each.predicate) for each in said]:
+            made = timed(provenance(workspace, result.plan, commit, dirty=dirty), now)
             state(registry, repository, result.image.manifest, key, PROVENANCE, made)
+            remember(store, result.key, Record(digest, int(now), key.public.id))
         if bill:
             document = parse(bill(name), "the bill of materials")
             state(registry, repository, result.image.manifest, key, BILL, document)

@@ -128,10 +128,11 @@ class Cached:
 class RegistryCache:
     """The results that were pushed to `registry` under `path`, by action key (a RemoteCache).
 
-    `share` of the layers are to be made again and compared; `signer` tells of a repository, an
-    image and an action key whose key, of those that the workspace names, signed that the one is the
-    result of the other. `note` is told what was not taken. `found` holds the names of the images
-    that were there.
+    With `only_signed` nothing without a signature is taken. `share` of the layers are to be made
+    again and compared; `signer` tells of a repository, an image and an action key whose key, of
+    those that the workspace names, signed that the one is the result of the other; it raises
+    BuilderError where that must not be believed. `note` is told what was not taken. `found` holds
+    the names of the images that were there.
     """
 
     store: Store
@@ -139,6 +140,7 @@ class RegistryCache:
     path: str
     share: float = 0.0
     signer: Callable[[str, oci.Image, str], Signer | None] = lambda *_: None
+    only_signed: bool = False
     note: Callable[[str], object] = lambda _: None
     found: set[str] = field(default_factory=set)
 
@@ -171,21 +173,25 @@ class RegistryCache:
                 f"what the recipe says: {said}; find out who may push there"
             )
             return None
+        try:
+            signer = self.signer(repository, image, key)
+        except RegistryError:
+            raise
+        except BuilderError as error:
+            self.note(f"{name}: what {self.where} has for it was not taken: {error}")
+            return None
+        if signer is None and self.only_signed:
+            self.note(
+                f"{name}: what {self.where} has for it was not taken, since no key of this "
+                "workspace signed it as the result of these sources"
+            )
+            return None
         self.found.add(name)
         if not self.registry.insecure:
             for layer in image.layers:
                 reference = Reference(self.registry.host, repository)
                 origins.remember(self.store, layer.blob.digest, reference)
-        return Cached(image, self._signer(name, image, key))
-
-    def _signer(self, name: str, image: oci.Image, key: str) -> Signer | None:
-        try:
-            return self.signer(f"{self.path}/{name}", image, key)
-        except RegistryError:
-            raise
-        except BuilderError as error:
-            self.note(f"{name}: what signs it in {self.where} could not be read: {error}")
-            return None
+        return Cached(image, signer)
 
     def sampled(self) -> bool:
         """Tell whether the next layer is one of those to be made again; nobody can foresee it."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from builder import oci
 from builder.oci import canonical
@@ -17,14 +17,45 @@ from builder.oci.numbers import whole
 from builder.oci.reference import Reference
 from builder.registry.blobs import PIECE, BlobClient, pull_scope, push_scope
 from builder.registry.connection import RegistryError, Timing
-from builder.registry.http import Answer, DamagedError, origin, parse, shown
+from builder.registry.http import LARGEST, Answer, DamagedError, origin, parse, shown
 
-__all__ = ["PIECE", "Registries", "Registry"]
+__all__ = ["PIECE", "Registries", "Registry", "Source"]
 
 ACCEPT = ", ".join((oci.MANIFEST, oci.INDEX, oci.DOCKER_MANIFEST, oci.DOCKER_INDEX))
 # A list of tags or referrers ends, whatever the registry says.
 _PAGES = 200
 _ENTRIES = 100_000
+
+
+class Source(Protocol):
+    """Where manifests and blobs are read by digest: a registry, or an OCI layout in a file.
+
+    The methods are those of `Registry`, errors included. `host` is its name in messages.
+    """
+
+    @property
+    def host(self) -> str:
+        """Return its name."""
+
+    def get_manifest(self, repository: str, reference: str) -> tuple[oci.Descriptor, bytes] | None:
+        """Return a manifest by tag or digest with its bytes, checked; None where there is none."""
+
+    def referrers(self, repository: str, digest: str) -> list[oci.Descriptor]:
+        """Return what refers to `digest`."""
+
+    def tags(self, repository: str) -> list[str]:
+        """Return the repository's tags, sorted."""
+
+    def resolve(self, reference: Reference) -> Reference:
+        """Return `reference` pinned."""
+
+    def get_blob(self, repository: str, blob: oci.Descriptor, largest: int = LARGEST) -> bytes:
+        """Return a document of `largest` bytes at most, checked."""
+
+    def read_blob(
+        self, repository: str, blob: oci.Descriptor, sink: Callable[[bytes], object]
+    ) -> None:
+        """Stream a blob into `sink` and check it."""
 
 
 class Registry(BlobClient):

@@ -16,7 +16,7 @@ from typing import Any
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci.reference import Reference
-from builder.registry.client import Registries, Registry
+from builder.registry.client import Registries, Source
 from builder.registry.connection import RegistryError
 from builder.registry.http import parse, shown
 from builder.store import Store, origins
@@ -35,7 +35,7 @@ def _registries() -> Registries:
 
 
 def documents(
-    store: Store, registry: Registry, repository: str, reference: str, platform: Mapping[str, str]
+    store: Store, registry: Source, repository: str, reference: str, platform: Mapping[str, str]
 ) -> oci.Image | None:
     """Return an image by tag or digest, or None, its documents kept in the store; no layer.
 
@@ -83,7 +83,7 @@ def choose(index: Mapping[str, Any], platform: Mapping[str, str], name: str) -> 
 
 def fetch(
     store: Store,
-    registry: Registry,
+    registry: Source,
     repository: str,
     blob: oci.Descriptor,
     progress: Callable[[int], object] = lambda _: None,
@@ -106,7 +106,7 @@ def fetch(
 
 def pull(
     store: Store,
-    registry: Registry,
+    registry: Source,
     reference: Reference,
     *,
     jobs: int = 4,

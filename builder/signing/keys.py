@@ -167,9 +167,22 @@ def check_private(path: Path) -> None:
 def trusted(root: Path) -> tuple[PublicKey, ...]:
     """Return the keys that the workspace at `root` trusts, `keys/*.pub`; none without the folder.
 
-    Raises BuilderError for a file there that is no key.
+    Raises BuilderError for a file there that is no key, and for a key that is revoked as well.
     """
-    return tuple(read_public(path) for path in sorted((root / FOLDER).glob("*.pub")))
+    found = tuple(read_public(path) for path in sorted((root / FOLDER).glob("*.pub")))
+    for key in found:
+        check_revoked(root, key)
+    return found
+
+
+def check_revoked(root: Path, key: PublicKey) -> None:
+    """Raise BuilderError where `keys/revoked/*.pub` of the workspace holds `key`, by any name."""
+    for path in sorted((root / FOLDER / "revoked").glob("*.pub")):
+        if read_public(path).id == key.id:
+            raise BuilderError(
+                f"the key {key} is revoked: {path} is the same; take another key, or remove that "
+                "file if it was put there by mistake"
+            )
 
 
 def signer(keys: Iterable[PublicKey], signature: bytes, data: bytes) -> PublicKey | None:

@@ -17,7 +17,7 @@ from builder.errors import BuilderError
 from builder.oci import canonical
 from builder.registry.artifacts import attach
 from builder.registry.blobs import Blob, Transfer
-from builder.registry.client import Registry
+from builder.registry.client import Registry, Source
 from builder.registry.http import parse
 from builder.signing.keys import PublicKey, SigningKey
 from builder.signing.statement import (
@@ -76,8 +76,20 @@ def state(
     attach(registry, repository, image, data, BUNDLE, notes)
 
 
+def carry(registry: Registry, source: str, repository: str, image: oci.Descriptor) -> None:
+    """Put the bundles that refer to `image` in the repository `source` into another one as well.
+
+    Whose they are does not matter: each says it by itself. Raises RegistryError, and BuilderError
+    where one cannot be read.
+    """
+    for entry in registry.referrers(source, image.digest)[:_MOST]:
+        if entry.artifact_type == BUNDLE:
+            data = _only_layer(registry, source, entry.digest)
+            attach(registry, repository, image, data, BUNDLE, entry.annotations)
+
+
 def statements(
-    registry: Registry,
+    registry: Source,
     repository: str,
     digest: str,
     keys: Sequence[PublicKey],
@@ -89,7 +101,7 @@ def statements(
 
 
 def signatures(
-    registry: Registry, repository: str, digest: str, keys: Sequence[PublicKey]
+    registry: Source, repository: str, digest: str, keys: Sequence[PublicKey]
 ) -> list[Found]:
     """Return every signature of a manifest, in both forms, with the one of `keys` that made it.
 
@@ -103,7 +115,7 @@ def signatures(
 
 
 def signers(
-    registry: Registry, repository: str, digest: str, keys: Sequence[PublicKey]
+    registry: Source, repository: str, digest: str, keys: Sequence[PublicKey]
 ) -> list[PublicKey]:
     """Return those of `keys` that signed a manifest, in one form at least; raises RegistryError."""
     if not keys:
@@ -118,7 +130,7 @@ def signature_tag(digest: str) -> str:
 
 
 def _bundles(
-    registry: Registry,
+    registry: Source,
     repository: str,
     digest: str,
     keys: Sequence[PublicKey],
@@ -144,7 +156,7 @@ def _bundles(
             yield said
 
 
-def _only_layer(registry: Registry, repository: str, digest: str) -> bytes:
+def _only_layer(registry: Source, repository: str, digest: str) -> bytes:
     layers = _layers(registry, repository, digest)
     if layers is None:
         raise BuilderError("the registry lists it and does not have it")
@@ -153,7 +165,7 @@ def _only_layer(registry: Registry, repository: str, digest: str) -> bytes:
     return registry.get_blob(repository, layers[0], _LARGEST_BUNDLE)
 
 
-def _layers(registry: Registry, repository: str, name: str) -> list[oci.Descriptor] | None:
+def _layers(registry: Source, repository: str, name: str) -> list[oci.Descriptor] | None:
     """Return the layers of a manifest by tag or digest, or None where it is not there."""
     found = registry.get_manifest(repository, name)
     if found is None:
@@ -165,10 +177,10 @@ def _layers(registry: Registry, repository: str, name: str) -> list[oci.Descript
 
 
 def _simple(
-    registry: Registry, repository: str, digest: str, keys: Sequence[PublicKey]
+    registry: Source, repository: str, digest: str, keys: Sequence[PublicKey]
 ) -> Iterator[Found]:
     try:
-        layers = _layers(registry, repository, signature_tag(digest)) or []
+        layers = simple_layers(registry, repository, signature_tag(digest)) or []
     except BuilderError as error:
         yield Found("tag", problem=str(error))
         return
@@ -190,13 +202,32 @@ def _sign_simple(registry: Registry, repository: str, digest: str, key: SigningK
     payload = write_simple(digest, f"{registry.host}/{repository}")
     signature = encoded(key.sign(payload))
     mine = replace(oci.describe(SIMPLE, payload), annotations={_SIGNATURE: signature})
-    there = _layers(registry, repository, tag) or []
-    if any(
-        (layer.digest, layer.annotations.get(_SIGNATURE)) == (mine.digest, signature)
-        for layer in there
-    ):
-        return
-    layers = [*there, mine]
+    there = simple_layers(registry, repository, tag) or []
+    if not _holds(there, mine):
+        transfer.bring(repository, Blob(mine, partial(io.BytesIO, payload)))
+        add_simple(registry, repository, tag, there, [mine])
+
+
+def simple_layers(source: Source, repository: str, tag: str) -> list[oci.Descriptor] | None:
+    """Return the signatures under a tag; None without it.
+
+    Raises RegistryError, and BuilderError where the tag holds something else.
+    """
+    return _layers(source, repository, tag)
+
+
+def add_simple(
+    registry: Registry,
+    repository: str,
+    tag: str,
+    there: Sequence[oci.Descriptor],
+    more: Sequence[oci.Descriptor],
+) -> None:
+    """Put the signatures `there` and those of `more` that are others under a tag.
+
+    The repository has their payloads. Raises RegistryError.
+    """
+    layers = [*there, *(layer for layer in more if not _holds(there, layer))]
     config = canonical.dumps(
         {
             "architecture": "",
@@ -206,8 +237,7 @@ def _sign_simple(registry: Registry, repository: str, digest: str, key: SigningK
         }
     )
     described = oci.describe(oci.CONFIG, config)
-    for blob, data in ((mine, payload), (described, config)):
-        transfer.bring(repository, Blob(blob, partial(io.BytesIO, data)))
+    Transfer(registry).bring(repository, Blob(described, partial(io.BytesIO, config)))
     manifest = canonical.dumps(
         {
             "schemaVersion": 2,
@@ -217,3 +247,8 @@ def _sign_simple(registry: Registry, repository: str, digest: str, key: SigningK
         }
     )
     registry.put_manifest(repository, tag, manifest, oci.MANIFEST)
+
+
+def _holds(layers: Sequence[oci.Descriptor], one: oci.Descriptor) -> bool:
+    wanted = one.digest, one.annotations.get(_SIGNATURE)
+    return wanted in [(layer.digest, layer.annotations.get(_SIGNATURE)) for layer in layers]
