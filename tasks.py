@@ -33,6 +33,7 @@ GROUPS = {
         "releases.releases",
         "releases.pull_release",
         "verification.verify_release",
+        "mirror.mirror_release",
         "releases.diff",
         "signing.keygen",
     ),

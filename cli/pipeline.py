@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,11 +232,13 @@ def execute(
     driver: str = "",
     launcher: str = "",
     policy: str = "",
+    signatures: Any = None,
 ) -> Any:
     """Run a package on this machine and return its Result; images it lacks come from registries.
 
     One that this checkout did not compile runs only where it is trusted or the user agrees, and one
-    whose images do not keep to `policy`, a file, does not run.
+    whose images do not keep to `policy`, a file, does not run. `signatures` has those of its images
+    instead of their registries.
     """
     from builder.registry.client import Registries
     from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
@@ -279,7 +282,7 @@ def execute(
 
             listed = consent.grants(
                 loaded, values, folders, secrets or {}, network=network or engine == "kfp",
-                signed=consent.signers(loaded, registries, trusted(ROOT)),
+                signed=consent.signers(loaded, signatures or registries, trusted(ROOT)),
             )  # fmt: skip
             consent.ask(package, listed, _terminal())
         publish = consent.published(loaded, values)
@@ -340,7 +343,8 @@ def _terminal() -> Callable[[str], str] | None:
     positional=["file"],
     repeated=["param", "secret", "volume"],
     help={
-        "file": f"the compiled package ({PACKAGE})",
+        "file": f"the compiled package ({PACKAGE}), or a FILE.tar of mirror-release: all images "
+        "come out of it",
         "param": "a parameter, name=value; once for each",
         "plate": "the folder of a plate's images",
         "secret": "name=DIR with a file for each key; once for each",
@@ -380,15 +384,36 @@ def run(
     from builder.store import Store
     from pipeline.run.page import document
 
-    result = execute(
-        Path(file), Store.open(), parameters=pairs(param, "param"), plate=plate, engine=engine,
-        volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
-        secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
-        jobs=jobs, insecure=insecure, use_cache=not no_cache, trust=trust,
-        network=network, runs=runs, driver=driver, launcher=launcher, policy=policy,
-    )  # fmt: skip
+    store = Store.open()
+    with _unpacked(file, store) as (package, signatures):
+        result = execute(
+            package, store, parameters=pairs(param, "param"), plate=plate, engine=engine,
+            volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
+            secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
+            jobs=jobs, insecure=insecure, use_cache=not no_cache, trust=trust, network=network,
+            runs=runs, driver=driver, launcher=launcher, policy=policy, signatures=signatures,
+        )  # fmt: skip
     facts(document(result), run_rows(result), as_json=json)
     finish(result)
+
+
+@contextmanager
+def _unpacked(file: str, store: Any) -> Iterator[tuple[Path, Any]]:
+    """Yield the package `file` and None; of a release in a tar, also what signs its images.
+
+    The store has these images then.
+    """
+    from builder.mirror.layout import is_layout
+
+    if not is_layout(file):
+        yield Path(file), None
+        return
+    from pipeline.release import mirror
+
+    with mirror.opened(Path(file)) as (layout, which):
+        data, digest = mirror.load(layout, which, store)
+        say(f"release {digest}, out of {file}")
+        yield store.path(store.add(data).digest), layout
 
 
 def run_rows(result: Any) -> list[tuple[str, ...]]:

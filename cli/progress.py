@@ -50,6 +50,22 @@ def pushing() -> Callable[[str, int], None]:
     return show
 
 
+def moving(total: int) -> Callable[[int], None]:
+    """Return a listener of bytes that move: a line every other second, of `total` bytes."""
+    lock = threading.Lock()
+    done, last = 0, time.monotonic()
+
+    def show(size: int) -> None:
+        nonlocal done, last
+        with lock:
+            done += size
+            if time.monotonic() - last >= _PATIENCE:
+                last = time.monotonic()
+                say(f"  {done / 1e6:.0f} of at most {total / 1e6:.0f} MB")
+
+    return show
+
+
 def sometimes(say: Callable[[str], object], seconds: float = 10.0) -> Callable[[str], None]:
     """Return a listener that says the first line at once, and then one in so many seconds."""
     last = 0.0

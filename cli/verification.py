@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cli import policy as policies
 from cli.command import command
-from cli.images import named_registry, opened
+from cli.images import named_registry
+from cli.mirror import RELEASE_HELP, opened_release
 from cli.output import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
 from cli.policy import POLICY_HELP
-from cli.signing import signing_key
+from cli.signing import public_keys, signing_key
 
 
 @command(
     repeated=["key"],
     help={
-        "release": "the package's digest, the release's, or a tag",
+        "release": RELEASE_HELP,
         "key": "a public key that may have signed it; once for each (keys/*.pub of this workspace)",
         "rebuild": "make the images and the package again from the commit, and compare each bit",
         "countersign": "sign it with this private key as well, once it was made again the same",
@@ -39,22 +39,31 @@ def verify_release(
 ) -> None:
     """Say who signed a release and each image it reaches; exit with 1 where one is not signed."""
     from builder.errors import BuilderError
-    from builder.signing.keys import FOLDER, read_public, trusted
+    from builder.mirror.layout import is_layout
+    from builder.signing.keys import FOLDER
     from pipeline.release import verify
     from pipeline.release.publish import find, named_images
 
     asked = policies.read(policy)
     rebuild = rebuild or bool(countersign)
     own = signing_key(countersign) if countersign else None
-    keys = [read_public(Path(path)) for path in key] or [*trusted(ROOT)]
+    keys = public_keys(key)
     if not keys and not rebuild and not asked:
         raise BuilderError(
             f"no key was named, and the workspace trusts none; give --key FILE.pub, or put the "
             f"public keys that you trust into {ROOT / FOLDER}"
         )
-    prefix = named_registry(registry)
-    with opened(prefix, insecure=insecure) as (client, path):
-        checked = verify.verify(client, path, release, keys)
+    in_tar = is_layout(release)
+    if in_tar and (rebuild or asked):
+        raise BuilderError(
+            f"{release} is a file, which is not signed, made again or held against a policy; copy "
+            "it to a registry by mirror-release, and check it there"
+        )
+    prefix = "" if in_tar else named_registry(registry)
+    with opened_release(release, prefix, insecure=insecure) as (client, path, which):
+        checked = verify.verify(client, path, which, keys)
+        if in_tar:
+            say(f"{release}: {client.check()} blobs are what their digests say")
         unsigned = [c.name for c in checked if not c.signers] if keys else []
         if asked:
             images = named_images(find(client, path, checked[0].digest)[1])

@@ -49,12 +49,16 @@ def package_provenance(made: Mapping[str, Any]) -> dict[str, Any]:
         {"name": f"image {name}", "digest": {"sha256": image["digest"].removeprefix("sha256:")}}
         for name, image in sorted(made["images"].items())
     ]
+    old = [
+        {"name": f"{name} before its move", "digest": {"sha256": digest.removeprefix("sha256:")}}
+        for name, digest in sorted((made.get("relocated") or {}).items())
+    ]
     return {
         "buildDefinition": {
             "buildType": "urn:plateline:package:v1",
             "externalParameters": {"images": sorted(made["images"])},
             "internalParameters": {"dirty": made["dirty"]},
-            "resolvedDependencies": [*source(made["commit"]), *locks, *images],
+            "resolvedDependencies": [*source(made["commit"]), *locks, *images, *old],
         },
         "runDetails": {"builder": BUILDER},
     }

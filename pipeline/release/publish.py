@@ -20,12 +20,12 @@ from builder.oci import canonical
 from builder.oci.reference import Reference, is_tag
 from builder.registry import artifacts
 from builder.registry.blobs import Transfer
-from builder.registry.client import Registry
+from builder.registry.client import Registry, Source
 from builder.registry.http import parse
 from builder.registry.push import attach_inventory, stored
 from builder.signing.keys import SigningKey
 from builder.signing.results import PROVENANCE
-from builder.signing.signatures import sign, state
+from builder.signing.signatures import carry, sign, state
 from builder.store import Store, roots
 from pipeline.errors import PipelineError
 from pipeline.release.materials import package_provenance
@@ -90,6 +90,9 @@ def publish(
         if inventory:
             attached, _ = attach_inventory(registry, home, title, image.manifest, inventory(title))
             bills.append(attached)
+        if key:
+            # So that a copy of the release has what was said of its images: how each was made.
+            carry(registry, f"{path}/{title}", home, image.manifest)
     made = provenance.read(package)
     notes = {_REVISION: made["commit"], _DIRTY: "true" if made["dirty"] else "false"}
     layer = oci.describe("application/yaml", package, annotations={_TITLE: "plateline.yaml"})
@@ -182,7 +185,7 @@ def _release(digest: str, index: Mapping[str, Any], tags: list[str]) -> Release:
     )
 
 
-def releases(registry: Registry, path: str) -> list[Release]:
+def releases(registry: Source, path: str) -> list[Release]:
     """Return every release that `path`/pipeline holds, by package digest; raises RegistryError."""
     home = repository(path)
     found: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
@@ -195,7 +198,7 @@ def releases(registry: Registry, path: str) -> list[Release]:
     return sorted(made, key=lambda release: release.package)
 
 
-def find(registry: Registry, path: str, which: str) -> tuple[str, list[oci.Descriptor]]:
+def find(registry: Source, path: str, which: str) -> tuple[str, list[oci.Descriptor]]:
     """Return the digest of a release, and what it names: the package, the images, their bills.
 
     `which` is the package's digest, the release's, or a tag. Raises PipelineError where the
@@ -214,7 +217,7 @@ def find(registry: Registry, path: str, which: str) -> tuple[str, list[oci.Descr
     listed = index.get("manifests")
     entries = [oci.Descriptor.from_json(e) for e in listed] if isinstance(listed, list) else []
     digest = manifest[0].digest
-    if oci.is_digest(which) and which not in (digest, _package(registry, home, entries).digest):
+    if oci.is_digest(which) and which not in (digest, package_of(registry, home, entries).digest):
         raise PipelineError(
             f"{registry.host}/{home} has another package under the name of {which}; "
             "find out who may push there"
@@ -234,7 +237,7 @@ def named_images(entries: Sequence[oci.Descriptor]) -> dict[str, str]:
     return found
 
 
-def _package(registry: Registry, home: str, entries: Sequence[oci.Descriptor]) -> oci.Descriptor:
+def package_of(registry: Source, home: str, entries: Sequence[oci.Descriptor]) -> oci.Descriptor:
     """Return the file of a release's package; raises PipelineError where the registry lost it."""
     for entry in entries:
         manifest = (
@@ -246,8 +249,8 @@ def _package(registry: Registry, home: str, entries: Sequence[oci.Descriptor]) -
     raise PipelineError(f"{registry.host}/{home} lost the package of a release; publish it again")
 
 
-def fetch(registry: Registry, path: str, which: str) -> bytes:
+def fetch(registry: Source, path: str, which: str) -> bytes:
     """Return the bytes of a released package; `which` and errors are those of `find`."""
     home = repository(path)
     _, entries = find(registry, path, which)
-    return registry.get_blob(home, _package(registry, home, entries))
+    return registry.get_blob(home, package_of(registry, home, entries))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from builder.registry.client import Registry
+from builder.registry.client import Registry, Source
 from builder.registry.http import shown
 from builder.signing.keys import PublicKey, SigningKey
 from builder.signing.signatures import sign, signatures
@@ -28,7 +28,7 @@ class Checked:
 
 
 def verify(
-    registry: Registry, path: str, which: str, keys: Sequence[PublicKey]
+    registry: Source, path: str, which: str, keys: Sequence[PublicKey]
 ) -> tuple[Checked, ...]:
     """Look for signatures of `keys` at a release and at each image it reaches, in that order.
 
@@ -59,7 +59,7 @@ def countersign(registry: Registry, path: str, digest: str, key: SigningKey) -> 
 
 
 def _check(
-    registry: Registry, home: str, name: str, digest: str, keys: Sequence[PublicKey]
+    registry: Source, home: str, name: str, digest: str, keys: Sequence[PublicKey]
 ) -> Checked:
     found = signatures(registry, home, digest, keys)
     made = [each.key for each in found]

@@ -16,6 +16,7 @@ from pipeline.spec.kubernetes import asks_for_network, known_name
 from pipeline.spec.package import Package, strings
 
 if TYPE_CHECKING:
+    from builder.mirror.layout import Layout
     from builder.registry.client import Registries
     from builder.signing.keys import PublicKey
 
@@ -83,7 +84,9 @@ def grants(
     return tuple(Grant(*key, ", ".join(steps)) for key, steps in together.items())
 
 
-def signers(package: Package, registries: Registries, keys: Sequence[PublicKey]) -> dict[str, str]:
+def signers(
+    package: Package, registries: Registries | Layout, keys: Sequence[PublicKey]
+) -> dict[str, str]:
     """Return for each image of a package in words which of `keys` signed it.
 
     Their registries are asked, unless there are no keys. An image whose signatures cannot be read
@@ -97,7 +100,7 @@ def signers(package: Package, registries: Registries, keys: Sequence[PublicKey])
     return found
 
 
-def _signers(image: str, registries: Registries, keys: Sequence[PublicKey]) -> str:
+def _signers(image: str, registries: Registries | Layout, keys: Sequence[PublicKey]) -> str:
     from builder.registry.http import shown
     from builder.signing import signatures
 

@@ -32,6 +32,12 @@ class Provenance:
         return f"{text}\n\n{_MARK}{canonical.dumps(asdict(self)).decode()}"
 
 
+def redescribed(description: str, made: Mapping[str, Any]) -> str:
+    """Return a description that says `made`, as `read` returns it, in the place of what it said."""
+    text, mark, _ = description.rpartition(_MARK)
+    return f"{text}{mark}{canonical.dumps(made).decode()}"
+
+
 def read(package: bytes) -> dict[str, Any]:
     """Return what a package says of its making; raises PipelineError where it says nothing.
 

@@ -1,0 +1,1 @@
+"""What a manifest reaches, signatures included, moved whole: to a registry, or into one tar."""
