@@ -37,7 +37,13 @@ GROUPS = {
         "releases.diff",
         "signing.keygen",
     ),
-    "serve": ("serving.sign_model", "serving.deploy", "serving.trace"),
+    "serve": (
+        "serving.serve",
+        "serving.sign_model",
+        "serving.deploy",
+        "serving.rollback",
+        "serving.trace",
+    ),
     "test": (
         "testing.test",
         "testing.test_stage",
@@ -46,7 +52,7 @@ GROUPS = {
         "testing.bench",
         "attacks.attacks",
     ),
-    "keep the store": ("housekeeping.store", "housekeeping.gc"),
+    "keep the store": ("housekeeping.store", "housekeeping.gc", "housekeeping.gc_registry"),
 }
 
 

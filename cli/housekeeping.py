@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from cli.command import command
-from cli.output import JSON_HELP, facts, say
+from cli.images import named_registry, opened
+from cli.output import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
 
 
 @command(help={"json": JSON_HELP})
@@ -60,6 +62,59 @@ def gc(
         for name, used in (("gone", gone), ("left", left))
     }
     facts({**found, "dry_run": dry_run}, rows, as_json=json)
+
+
+@command(
+    help={
+        "registry": REGISTRY_HELP,
+        "delete": "delete it, once you agreed; without this, it is only listed",
+        "yes": "agree beforehand",
+        "insecure": INSECURE_HELP,
+        "json": JSON_HELP,
+    }
+)
+def gc_registry(
+    registry: str = "",
+    delete: bool = False,
+    yes: bool = False,
+    insecure: bool = False,
+    json: bool = False,
+) -> None:
+    """List the images of a registry's shared cache that no release reaches; --delete removes them.
+
+    What this checkout would build now is kept.
+    """
+    from builder.build.make import plannable
+    from builder.build.workspace import Workspace
+    from builder.store import Store
+    from pipeline.errors import PipelineError
+    from pipeline.release import retention
+
+    workspace = Workspace.load(ROOT)
+    keys = [plan.key for plan in plannable(workspace, Store.open()).values()]
+    with opened(named_registry(registry), insecure=insecure) as (client, path):
+        found = retention.stale(client, path, workspace.targets, keys)
+        rows = [("repository", "digest", "tags", "")]
+        rows += [
+            (each.repository, each.digest, str(len(each.tags)),
+             "deleted" if delete else "would be deleted")
+            for each in found
+        ]  # fmt: skip
+        if delete and found and not yes:
+            if not sys.stdin.isatty():
+                raise PipelineError(
+                    f"{len(found)} images would be deleted from {client.host}, and nobody is there "
+                    "to agree; look at the list without --delete, and give --yes as well"
+                )
+            question = f"delete {len(found)} images from {client.host}/{path}? [y/N] "
+            if input(question).strip().lower() not in ("y", "yes"):
+                raise PipelineError("nothing was deleted")
+        for each in found if delete else ():
+            retention.delete(client, each)
+    listed = [
+        {"repository": each.repository, "digest": each.digest, "tags": each.tags} for each in found
+    ]
+    facts({"stale": listed, "deleted": delete}, rows if found else [("nothing",)], as_json=json)
 
 
 def _size(size: int) -> str:

@@ -15,6 +15,7 @@ from cli.output import ENGINE_HELP, INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROO
 from cli.pipeline import PACKAGE, Pinned, hold, make_package, pipeline_targets
 from cli.policy import POLICY_HELP
 from cli.progress import pushing
+from cli.serving import GATEWAY_HELP, gateway_at
 from cli.signing import SIGN_HELP, signing_key
 
 
@@ -57,7 +58,7 @@ def release(
     from builder.registry.push import push
     from pipeline.errors import PipelineError
     from pipeline.release import publish as publishing
-    from pipeline.release.materials import state
+    from pipeline.release.materials import commit_date, state
 
     prefix = named_registry(registry)
     key, asked = signing_key(sign), policies.read(policy)  # before the work, which takes minutes
@@ -93,6 +94,7 @@ def release(
         made = publishing.publish(
             client, path, store, compiled.data, images, tag,
             inventory=lambda name: sbom(workspace, store, built[name].plan), key=key,
+            date=commit_date(ROOT, commit),
         )  # fmt: skip
     facts(_facts(made, prefix), _table(made, prefix), as_json=json)
 
@@ -132,6 +134,7 @@ def _facts(release: Any, prefix: str) -> dict[str, Any]:
         "package": release.package,
         "tags": list(release.tags),
         "commit": release.commit,
+        "date": release.date,
         "dirty": release.dirty,
         "images": dict(release.images),
     }
@@ -147,20 +150,77 @@ def _table(release: Any, prefix: str) -> list[tuple[str, ...]]:
     ]
 
 
-@command(help={"registry": REGISTRY_HELP, "insecure": INSECURE_HELP, "json": JSON_HELP})
-def releases(registry: str = "", insecure: bool = False, json: bool = False) -> None:
-    """List the releases of a registry."""
-    from pipeline.release import publish as publishing
+@command(
+    help={
+        "registry": REGISTRY_HELP,
+        "gateway": f"{GATEWAY_HELP}; without one, nobody knows what is deployed",
+        "insecure": INSECURE_HELP,
+        "json": JSON_HELP,
+    }
+)
+def releases(
+    registry: str = "", gateway: str = "", insecure: bool = False, json: bool = False
+) -> None:
+    """List the releases of a registry: who signed them, what was tested, what is deployed.
 
-    prefix = named_registry(registry)
+    Only what keys of this workspace (keys/*.pub) say counts.
+    """
+    from builder.signing.keys import trusted
+    from pipeline.release import publish as publishing
+    from pipeline.release.standing import standing
+
+    prefix, keys = named_registry(registry), trusted(ROOT)
+    running = _running(gateway, keys, insecure=insecure)
     with opened(prefix, insecure=insecure) as (client, path):
         found = publishing.releases(client, path)
-    rows = [("package", "tags", "commit", "release")]
-    rows += [
-        (r.package, " ".join(r.tags), r.commit[:12] + ("+" if r.dirty else ""), r.digest)
-        for r in found
-    ]
-    facts({"releases": [_facts(r, prefix) for r in found]}, rows, as_json=json)
+        said = [standing(client, path, release, keys) for release in found]
+    rows = [("package", "tags", "date", "commit", "signed by", "tested", "gate", "deployed as",
+             "release")]  # fmt: skip
+    listed = []
+    for r, s in zip(found, said, strict=True):
+        functions = running.get(r.package, {})
+        # A gate is passed by the models in a packaged image: known of one that is deployed.
+        gates = "passed" if functions and all(functions.values()) else "-"
+        rows.append(
+            (r.package, " ".join(r.tags) or "-", r.date or "-",
+             r.commit[:12] + ("+" if r.dirty else ""), " ".join(s.signers) or "-",
+             f"{len(s.tested)} of {len(r.images)} images" if s.tested else "-", gates,
+             " ".join(sorted(functions)) or "-", r.digest)
+        )  # fmt: skip
+        listed.append(
+            _facts(r, prefix)
+            | {"signers": s.signers, "tested": s.tested, "gate": gates == "passed",
+               "deployed": sorted(functions)}
+        )  # fmt: skip
+    facts({"releases": listed}, rows, as_json=json)
+
+
+def _running(gateway: str, keys: Any, *, insecure: bool) -> dict[str, dict[str, bool]]:
+    """Return package -> the functions that were made by it -> whether their gate is signed."""
+    from builder.errors import BuilderError
+    from builder.oci.reference import Reference
+    from builder.store import Store
+    from pipeline.release.standing import passed_gate
+    from pipeline.release.trace import Places
+    from pipeline.serving.deploy import deployed
+
+    found: dict[str, dict[str, bool]] = {}
+    if not (gateway or os.environ.get("OPENFAAS_URL")):
+        return found
+    images = deployed(gateway_at(gateway, 30, insecure=insecure))
+    with Places(Store.open(), insecure=insecure, notice=say) as places:
+        for name, image in images.items():
+            try:
+                package = places.package_named(image)
+                pinned = places.pinned(Reference.parse(image))
+                source = places.registry(pinned.host)
+                passed = passed_gate(source, pinned.repository, pinned.digest, keys)
+            except BuilderError as error:
+                say(f"not known which release {name} is of: {error}")
+                continue
+            if package:
+                found.setdefault(package, {})[name] = passed
+    return found
 
 
 @command(

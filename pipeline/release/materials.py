@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,15 @@ def package_provenance(made: Mapping[str, Any]) -> dict[str, Any]:
 def _packages(lock: Path) -> dict[str, str]:
     read = debian.read_lock if lock.name == "debian.lock" else wheels.read_lock
     return {package.name: package.version for package in read(lock.parent)}
+
+
+def commit_date(root: Path, commit: str) -> str:
+    """Return when `commit` was made, in UTC (RFC 3339); empty where the checkout lacks it."""
+    try:
+        said = checkout.git(root, "show", "-s", "--format=%ct", commit).decode()
+        return datetime.fromtimestamp(int(said), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (BuilderError, ValueError, OverflowError):
+        return ""
 
 
 def state(root: Path) -> tuple[str, bool]:

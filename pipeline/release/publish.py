@@ -35,12 +35,16 @@ RELEASE = "application/vnd.plateline.release.v1"
 PACKAGE = "application/vnd.plateline.package.v1"
 _TITLE = "org.opencontainers.image.title"
 _REVISION = "org.opencontainers.image.revision"
+_CREATED = "org.opencontainers.image.created"
 _DIRTY = "plateline.dirty"
 
 
 @dataclass(frozen=True)
 class Release:
-    """One release: the index's digest, the package's, its tags, its commit, name -> digest."""
+    """One release: the index's digest, the package's, its tags, its commit, name -> digest.
+
+    `date` is the commit's, in UTC (RFC 3339); empty in a release of before it was kept.
+    """
 
     digest: str
     package: str
@@ -48,6 +52,7 @@ class Release:
     commit: str
     dirty: bool
     images: Mapping[str, str]
+    date: str = ""
 
 
 def repository(path: str) -> str:
@@ -74,10 +79,12 @@ def publish(
     name: str = "",
     inventory: Callable[[str], bytes] | None = None,
     key: SigningKey | None = None,
+    date: str = "",
 ) -> Release:
     """Put a release of `images`, which lie in `path`/<name>, into `path`/pipeline.
 
-    The same package and images give the same digest. `name` is a further tag, which moves.
+    The same package and images give the same digest; so `date` is that of the commit. `name` is a
+    further tag, which moves.
     `inventory` returns the bill of materials of an image by its name. `key` signs the images and
     the index, and says how the package was made. Raises BuilderError where the registry refuses,
     and PipelineError for a package of others; the tags come last, so none points at half a release
@@ -95,6 +102,8 @@ def publish(
             carry(registry, f"{path}/{title}", home, image.manifest)
     made = provenance.read(package)
     notes = {_REVISION: made["commit"], _DIRTY: "true" if made["dirty"] else "false"}
+    if date:
+        notes[_CREATED] = date
     layer = oci.describe("application/yaml", package, annotations={_TITLE: "plateline.yaml"})
     entry, _ = artifacts.put(registry, home, PACKAGE, layer, package)
     entries = [
@@ -177,6 +186,7 @@ def _release(digest: str, index: Mapping[str, Any], tags: list[str]) -> Release:
         tags=tuple(tag for tag in tags if not tag.startswith("sha256-")),
         commit=notes.get(_REVISION, ""),
         dirty=notes.get(_DIRTY) != "false",
+        date=notes.get(_CREATED, ""),
         images={
             entry["annotations"][_TITLE]: entry["digest"]
             for entry in index["manifests"]

@@ -19,7 +19,15 @@ from builder.registry.push import INVENTORY
 from builder.signing.keys import PublicKey, SigningKey
 from builder.store import Store
 from pipeline.errors import PipelineError
-from pipeline.release.publish import Release, fetch, find, named_images, publish, repository
+from pipeline.release.publish import (
+    Release,
+    fetch,
+    find,
+    named_images,
+    publish,
+    releases,
+    repository,
+)
 from pipeline.release.verify import verify
 from pipeline.spec import lint, provenance
 from pipeline.spec.documents import load_yaml
@@ -47,6 +55,7 @@ def relocate(
             )
     home = repository(path)
     _, entries = find(registry, path, digest)
+    (old,) = [each for each in releases(registry, path) if each.digest == digest]
     images = {}
     for name, image in named_images(entries).items():
         found = documents(store, registry, home, image, {})
@@ -63,7 +72,7 @@ def relocate(
         raise PipelineError(f"the release has no bill of materials of {', '.join(lacking)}")
     return publish(
         registry, path, store, data, images,
-        inventory=lambda name: bills[images[name].digest], key=own,
+        inventory=lambda name: bills[images[name].digest], key=own, date=old.date,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from builder.store import Store
 from builder.store.roots import kept
 from pipeline.errors import PipelineError
 from pipeline.release import publish
+from pipeline.release.difference import Change
 from pipeline.spec import provenance
 from pipeline.spec.documents import load_yaml
 from pipeline.spec.package import PINNED, strings
@@ -108,6 +109,12 @@ class Places:
             raise BuilderError(f"the store keeps nothing as {reference}; {hint}")
         return named.digest
 
+    def package_named(self, image: str) -> str:
+        """Return the digest of the package that made a packaged image, or nothing."""
+        document = parse(self.manifest(self.pinned(Reference.parse(image))), image)
+        notes = document.get("annotations")
+        return str(notes.get(_PACKAGE, "")) if isinstance(notes, dict) else ""
+
     def blob(self, reference: Reference, blob: oci.Descriptor) -> bytes:
         """Return a blob of the repository of `reference`; raises BuilderError without it."""
         if reference.local:
@@ -154,6 +161,32 @@ def trace(
         _stages(found, places, base)
         _locks(found, root)
     return found
+
+
+def changes(old: Trace, new: Trace) -> list[Change]:
+    """Return what differs between two walks: image, models, package, stages, commit, …; pure."""
+    return sorted(
+        Change(kind, name, one.get(name, ""), other.get(name, ""))
+        for kind, one, other in (
+            ("image", {"": old.image}, {"": new.image}),
+            ("base", {"": old.base}, {"": new.base}),
+            ("model", _models(old), _models(new)),
+            ("package", {"": old.package}, {"": new.package}),
+            ("stage", _stage_digests(old), _stage_digests(new)),
+            ("lock", old.locks, new.locks),
+            ("commit", {"": old.commit}, {"": new.commit}),
+        )
+        for name in {*one, *other}
+        if one.get(name) != other.get(name)
+    )
+
+
+def _models(found: Trace) -> dict[str, str]:
+    return {str(model.get("name", "")): str(model.get("sha256", "")) for model in found.models}
+
+
+def _stage_digests(found: Trace) -> dict[str, str]:
+    return {name: stage["digest"] for name, stage in found.stages.items()}
 
 
 def trace_run(document: bytes, places: Places, root: Path | None = None) -> Trace:

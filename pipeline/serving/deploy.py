@@ -141,22 +141,8 @@ def deploy(gateway: Gateway, body: Mapping[str, Any], tile: bytes) -> Deployed:
 
     Raises PipelineError that names the request, what came back, and the next step.
     """
-    parts = urlsplit(gateway.url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise PipelineError(f"the gateway {gateway.url!r} is no http or https address")
-    open_wire = parts.scheme == "http" and not is_loopback(parts.netloc)
-    if gateway.password and open_wire and not gateway.insecure:
-        raise PipelineError(
-            f"{gateway.url} would get the password in the clear; use https, or --insecure"
-        )
     name, namespace = body["service"], body.get("namespace", "")
-    login = httpx.BasicAuth(gateway.username, gateway.password) if gateway.password else None
-    with httpx.Client(
-        base_url=gateway.url.rstrip("/"),
-        auth=login,
-        timeout=60,
-        trust_env=not is_loopback(parts.netloc),
-    ) as client:
+    with _connected(gateway) as client:
         end = time.monotonic() + gateway.timeout
         answer = _ask(client, gateway, end, "PUT", "/system/functions", json=dict(body))
         updated = answer.status_code != 404
@@ -176,6 +162,42 @@ def deploy(gateway: Gateway, body: Mapping[str, Any], tile: bytes) -> Deployed:
                 f"{answer.text[:200]!r}; is it the function's image?"
             ) from None
     return Deployed(name, body["image"], gateway.url.rstrip("/") + path, updated, said)
+
+
+def deployed(gateway: Gateway) -> dict[str, str]:
+    """Return the functions of the gateway's own namespace, name -> image.
+
+    Raises PipelineError that names the request, what came back, and the next step.
+    """
+    with _connected(gateway) as client:
+        end = time.monotonic() + gateway.timeout
+        answer = _ask(client, gateway, end, "GET", "/system/functions")
+        try:
+            return {str(each["name"]): str(each["image"]) for each in answer.json()}
+        except (ValueError, TypeError, KeyError):
+            raise PipelineError(
+                f"{gateway.url} answered {answer.status_code} and no list of functions: "
+                f"{answer.text[:200]!r}; is it an OpenFaaS gateway?"
+            ) from None
+
+
+def _connected(gateway: Gateway) -> httpx.Client:
+    """Return a client that logs in; raises PipelineError for a password in the clear."""
+    parts = urlsplit(gateway.url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise PipelineError(f"the gateway {gateway.url!r} is no http or https address")
+    open_wire = parts.scheme == "http" and not is_loopback(parts.netloc)
+    if gateway.password and open_wire and not gateway.insecure:
+        raise PipelineError(
+            f"{gateway.url} would get the password in the clear; use https, or --insecure"
+        )
+    login = httpx.BasicAuth(gateway.username, gateway.password) if gateway.password else None
+    return httpx.Client(
+        base_url=gateway.url.rstrip("/"),
+        auth=login,
+        timeout=60,
+        trust_env=not is_loopback(parts.netloc),
+    )
 
 
 def _ask(

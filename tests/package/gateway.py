@@ -76,6 +76,9 @@ def serve() -> Iterator[Fake]:
                 self.reply(503, b"starting")
             elif parts.path.startswith("/system") and not self.known():
                 self.reply(401, b"invalid credentials")
+            elif parts.path == "/system/functions" and self.command == "GET":
+                listed = [{**body, "name": name} for name, body in state.functions.items()]
+                self.reply(200, json.dumps(listed).encode())
             elif parts.path == "/system/functions":
                 self.deployment(data)
             elif parts.path.startswith("/system/function/"):
