@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ POLICY_HELP = "a policy file (TOML) that every image must keep to: docs/policy.m
 
 def read(path: str) -> Any:
     """Return the Policy of a file, None without a name; raises BuilderError for a bad one."""
-    from builder.policy.document import read as read_policy
+    if not path:
+        return None
+    from builder.policy.document import read as read_policy  # cryptography costs time
 
-    return read_policy(Path(path)) if path else None
+    return read_policy(Path(path))
 
 
 def check(
@@ -30,6 +31,8 @@ def check(
 
     `own` is what this checkout knows of the images that it makes (`of_checkout`), by digest.
     """
+    from concurrent.futures import ThreadPoolExecutor  # logging costs time
+
     from builder.errors import BuilderError
     from builder.inspect.audit import advisories
     from builder.policy.evidence import gather

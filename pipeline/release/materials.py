@@ -82,10 +82,15 @@ def commit_date(root: Path, commit: str) -> str:
 def state(root: Path) -> tuple[str, bool]:
     """Return the commit of `root`, and whether it has changes that no commit holds.
 
-    Without git, or outside of a checkout, the commit is empty.
+    Without git, outside of a checkout, and before the first commit, the commit is empty. Format:
+    git-status(1), "Porcelain Format Version 2".
     """
     try:
-        commit = checkout.git(root, "rev-parse", "HEAD").decode().strip()
-        return commit, bool(checkout.git(root, "status", "--porcelain").strip())
+        lines = checkout.git(root, "status", "--porcelain=v2", "--branch").splitlines()
     except BuilderError:
         return "", True
+    about = dict(line[2:].split(b" ", 1) for line in lines if line.startswith(b"# "))
+    commit = about.get(b"branch.oid", b"(initial)").decode()
+    if commit == "(initial)":
+        return "", True
+    return commit, not all(line.startswith(b"# ") for line in lines)
