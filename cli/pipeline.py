@@ -27,7 +27,7 @@ from cli.output import (
 )
 from cli.policy import POLICY_HELP
 
-PACKAGE = "dist/plateline.yaml"
+PACKAGE, OF_PLATES = "dist/plateline.yaml", "dist/plateline-plates.yaml"
 RUNS = "runs"
 
 
@@ -41,12 +41,12 @@ class Pinned:
     pins: Mapping[str, str]
 
 
-def pipeline_targets() -> str:
-    """Return the targets that the pipeline runs; raises PipelineError for one that is not there."""
+def pipeline_targets(pipeline: str = "plateline") -> str:
+    """Return the targets that a pipeline runs; raises PipelineError for one that is not there."""
     from builder.build.workspace import Workspace
     from pipeline.definition.stages import targets
 
-    return ",".join(targets(Workspace.load(ROOT).targets))
+    return ",".join(targets(Workspace.load(ROOT).targets, pipeline))
 
 
 def pin_local(jobs: int, targets: Sequence[str] = ()) -> Pinned:
@@ -112,7 +112,10 @@ def hold(policy: Any, pinned: Pinned, *, insecure: bool = False) -> None:
     policies.check(policy, list(pinned.pins.values()), own=own, insecure=insecure)
 
 
-def make_package(pinned: Pinned, gpus: int, builder: str, output: str, settings: str = "") -> Any:
+def make_package(
+    pinned: Pinned, gpus: int, builder: str, output: str, settings: str = "",
+    pipeline: str = "plateline", plates_at_once: int = 8,
+) -> Any:  # fmt: skip
     """Compile with the pinned images and write the package to `output`."""
     from pipeline.definition.pipelines import definition
     from pipeline.definition.settings import Settings
@@ -120,7 +123,8 @@ def make_package(pinned: Pinned, gpus: int, builder: str, output: str, settings:
     from pipeline.spec.compile import compile_package, remember, write
 
     made_from = materials.collect(pinned.workspace, pinned.built)
-    chosen = definition(Settings(gpus, builder, cluster_settings(settings)))
+    fixed = Settings(gpus, builder, cluster_settings(settings), plates_at_once)
+    chosen = definition(fixed, pipeline)
     compiled = compile_package(chosen, pinned.pins, made_from, pinned.store)
     write(compiled.data, Path(output))
     remember(pinned.store, ROOT, compiled.digest)
@@ -129,10 +133,12 @@ def make_package(pinned: Pinned, gpus: int, builder: str, output: str, settings:
 
 @command(
     help={
-        "output": "the file to write",
+        "pipeline": "which one: plateline (of one plate) or plateline-plates (of many)",
+        "output": "the file to write (dist/ and the pipeline's name)",
         "registry": REGISTRY_HELP,
         "allow-local": "pin the images of this machine's store, for a run on this machine",
         "gpus": "GPUs a train step",
+        "plates-at-once": "plates of a list that are worked on at the same time",
         "builder": "who builds the servable image: registry (no daemon) or docker (its socket)",
         "settings": SETTINGS_HELP,
         "policy": POLICY_HELP,
@@ -142,10 +148,12 @@ def make_package(pinned: Pinned, gpus: int, builder: str, output: str, settings:
     }
 )
 def compile(  # noqa: A001 - the task's name
-    output: str = PACKAGE,
+    pipeline: str = "plateline",
+    output: str = "",
     registry: str = "",
     allow_local: bool = False,
     gpus: int = 0,
+    plates_at_once: int = 8,
     builder: str = "registry",
     settings: str = "",
     policy: str = "",
@@ -153,7 +161,7 @@ def compile(  # noqa: A001 - the task's name
     jobs: int = 2,
     json: bool = False,
 ) -> None:
-    """Compile the pipeline with every image pinned by digest, and print the package's digest."""
+    """Compile a pipeline with every image pinned by digest, and print the package's digest."""
     from pipeline.errors import PipelineError
 
     started = time.monotonic()
@@ -164,10 +172,16 @@ def compile(  # noqa: A001 - the task's name
             "give --registry HOST/PREFIX, or --allow-local for `invoke run` on this machine"
         )
     asked = policies.read(policy)
-    pinned = pin_in_registry(registry, jobs, insecure=insecure) if registry else pin_local(jobs)
+    targets = pipeline_targets(pipeline).split(",")
+    pinned = (
+        pin_in_registry(registry, jobs, insecure=insecure, targets=targets)
+        if registry
+        else pin_local(jobs, targets)
+    )
     if asked:
         hold(asked, pinned, insecure=insecure)
-    compiled = make_package(pinned, gpus, builder, output, settings)
+    output = output or f"dist/{pipeline}.yaml"
+    compiled = make_package(pinned, gpus, builder, output, settings, pipeline, plates_at_once)
     found = {
         "package": output,
         "digest": compiled.digest,
@@ -220,6 +234,7 @@ def execute(
     *,
     parameters: Mapping[str, Any],
     plate: str = "",
+    plates: str = "",
     volumes: Mapping[str, Path] | None = None,
     secrets: Mapping[str, Path] | None = None,
     engine: str = "auto",
@@ -242,7 +257,7 @@ def execute(
     """
     from builder.registry.client import Registries
     from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
-    from pipeline.definition.plates import layout_value
+    from pipeline.definition.plates import layout_value, listed_plates
     from pipeline.errors import PipelineError
     from pipeline.run import consent, places
     from pipeline.run.progress import live
@@ -270,6 +285,9 @@ def execute(
             raise PipelineError(f"the plate {plate} is not a folder; name the one with its images")
         folders[IMAGES_CLAIM] = Volume(Path(plate).resolve())
         given.setdefault("plate_path", "")
+    if plates:
+        root, given["plates"] = listed_plates(plates)
+        folders[IMAGES_CLAIM] = Volume(root)
     place = Path(runs or os.environ.get("PLATELINE_RUNS") or RUNS).absolute()
     folders.setdefault(WORKDIR_CLAIM, Volume(place / "workspace", writable=True))
     if asked:
@@ -343,10 +361,11 @@ def _terminal() -> Callable[[str], str] | None:
     positional=["file"],
     repeated=["param", "secret", "volume"],
     help={
-        "file": f"the compiled package ({PACKAGE}), or a FILE.tar of mirror-release: all images "
-        "come out of it",
+        "file": f"the compiled package ({PACKAGE}; with --plates {OF_PLATES}), or a FILE.tar of "
+        "mirror-release: all images come out of it",
         "param": "a parameter, name=value; once for each",
         "plate": "the folder of a plate's images",
+        "plates": "a list of plates (CSV, TSV, Excel, JSON), or a quoted pattern: 'screen/P*'",
         "secret": "name=DIR with a file for each key; once for each",
         "volume": "claim=DIR; once for each",
         "engine": f"{ENGINE_HELP}; or kfp: KFP's own two programs run the steps by bubblewrap",
@@ -363,9 +382,10 @@ def _terminal() -> Callable[[str], str] | None:
     },
 )
 def run(
-    file: str = PACKAGE,
+    file: str = "",
     param: list[str] = [],  # noqa: B006 - invoke reads it as a list
     plate: str = "",
+    plates: str = "",
     secret: list[str] = [],  # noqa: B006
     volume: list[str] = [],  # noqa: B006
     engine: str = "auto",
@@ -385,13 +405,15 @@ def run(
     from pipeline.run.page import document
 
     store = Store.open()
-    with _unpacked(file, store) as (package, signatures):
+    chosen = file or (OF_PLATES if plates else PACKAGE)
+    with _unpacked(chosen, store) as (package, signatures):
         result = execute(
-            package, store, parameters=pairs(param, "param"), plate=plate, engine=engine,
+            package, store, parameters=pairs(param, "param"), plate=plate, plates=plates,
             volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
             secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
             jobs=jobs, insecure=insecure, use_cache=not no_cache, trust=trust, network=network,
             runs=runs, driver=driver, launcher=launcher, policy=policy, signatures=signatures,
+            engine=engine,
         )  # fmt: skip
     facts(document(result), run_rows(result), as_json=json)
     finish(result)

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.definition.settings import Settings
-from pipeline.definition.stages import TARGETS
+from pipeline.definition.stages import MODEL, images_of
 from pipeline.spec.compile import Definition
 
 
-def definition(settings: Settings) -> Definition:
-    """Return the pipeline with `settings`; kfp is imported when it is built."""
+def definition(settings: Settings, name: str = MODEL) -> Definition:
+    """Return the pipeline of that name with `settings`; kfp is imported when it is built."""
 
     def build(pins: Mapping[str, str]) -> Callable[..., Any]:
-        from pipeline.definition import plate_to_model
+        from pipeline.definition import plate_to_model, plates_to_model
 
-        return plate_to_model.build(pins, settings)
+        module: Any = plate_to_model if name == MODEL else plates_to_model
+        made: Callable[..., Any] = module.build(pins, settings)
+        return made
 
-    return Definition(TARGETS, asdict(settings), Path(__file__).parent, build)
+    options = {**asdict(settings), "pipeline": name}
+    return Definition(images_of(name), options, Path(__file__).parent, build)

@@ -14,30 +14,22 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from pipeline.definition.claims import IMAGES_CLAIM, SECRET, SOCKET_CLAIM, WORKDIR_CLAIM
-from pipeline.definition.cluster import Cluster, config, declared, put
+from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
+from pipeline.definition.cluster import config
+from pipeline.definition.model import model
 from pipeline.definition.settings import Settings
-from pipeline.definition.stages import row
-from pipeline.spec.kubernetes import NETWORK_LABEL
+from pipeline.definition.tasks import container, finished
 
 NAME = "plateline"
-_NONROOT = 65532
-
-
-def _container(images: Mapping[str, str], step: str) -> dsl.ContainerSpec:
-    stage = row(step)
-    return dsl.ContainerSpec(
-        image=images[stage.image],
-        command=["python3", "-m", stage.module],
-        args=["--executor-input", "{{$}}"],
-    )
 
 
 def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
     """Return the pipeline whose steps run `images`: target -> repository@sha256:…"""
 
     def finish(task: dsl.PipelineTask, step: str) -> None:
-        _finish(task, step, images, settings.cluster)
+        finished(task, step, images, settings.cluster)
+
+    train, validate, gate = model(images, settings)
 
     @dsl.container_component
     def scan(
@@ -53,7 +45,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         checkpoints: dsl.OutputPath(str),
     ):
         """Hash what later steps take from claims: the plate, its layout, the checkpoints."""
-        return _container(images, "scan")
+        return container(images, "scan")
 
     @dsl.container_component
     def prepare(
@@ -71,77 +63,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         digest: dsl.OutputPath(str),
     ):
         """Read the plate's images, check them, cut them to tiles."""
-        return _container(images, "prepare")
-
-    @dsl.container_component
-    def train(
-        fold: str,
-        model_type: str,
-        epochs: int,
-        batch_size: int,
-        learning_rate: float,
-        optimizer: str,
-        seed: int,
-        weights: str,
-        weights_sha256: str,
-        workspace_name: str,
-        checkpoint: bool,
-        checkpoints_digest: str,
-        tiles_digest: str,
-        tiles: dsl.Input[dsl.Dataset],
-        model: dsl.Output[dsl.Model],
-        metrics: dsl.Output[dsl.Metrics],
-        digest: dsl.OutputPath(str),
-    ):
-        """Train one model that never sees the wells of its fold."""
-        return _container(images, "train")
-
-    @dsl.container_component
-    def validate(
-        f1_threshold: float,
-        workspace_name: str,
-        checkpoint: bool,
-        checkpoints_digest: str,
-        seed: int,
-        tiles_digest: str,
-        model_digests: list,
-        tiles: dsl.Input[dsl.Dataset],
-        models: dsl.Input[list[dsl.Model]],
-        servable: dsl.Output[dsl.Model],
-        results: dsl.Output[dsl.Artifact],
-        metrics: dsl.Output[dsl.Metrics],
-        classification: dsl.Output[dsl.ClassificationMetrics],
-        report: dsl.Output[dsl.HTML],
-        passed: dsl.OutputPath(bool),
-        digest: dsl.OutputPath(str),
-    ):
-        """Judge every model on the wells it never saw."""
-        return _container(images, "validate")
-
-    @dsl.container_component
-    def package(
-        function_image: str,
-        model_repo: str,
-        artifact_repo: str,
-        workspace_name: str,
-        builder: str,
-        package_digest: str,
-        servable_digest: str,
-        servable: dsl.Input[dsl.Model],
-        metrics: dsl.Input[dsl.Metrics],
-        report: dsl.Input[dsl.HTML],
-        image: dsl.OutputPath(str),
-        artifact: dsl.OutputPath(str),
-        stack: dsl.Output[dsl.Artifact],
-        digests: dsl.Output[dsl.Markdown],
-    ):
-        """Lay the models over the pinned function image and push it."""
-        return _container(images, "package")
-
-    @dsl.container_component
-    def reject(f1_threshold: float):
-        """Fail the run because a model did not reach the threshold."""
-        return _container(images, "reject")
+        return container(images, "prepare")
 
     @dsl.container_component
     def summary(
@@ -156,47 +78,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         summary: dsl.Output[dsl.Markdown],
     ):
         """Say how the run ended and what it was asked for: no artifact reaches an exit task."""
-        return _container(images, "summary")
-
-    # A condition on another task's output inside a loop or an exit handler is silently false in
-    # some engines; a parameter of a pipeline of its own is not.
-    @dsl.pipeline(name="gate")
-    def gate(
-        passed: bool,
-        on_reject: str,
-        f1_threshold: float,
-        model_repo: str,
-        artifact_repo: str,
-        workspace_name: str,
-        package_digest: str,
-        servable_digest: str,
-        servable: dsl.Input[dsl.Model],
-        metrics: dsl.Input[dsl.Metrics],
-        report: dsl.Input[dsl.HTML],
-    ):
-        with dsl.If(passed == True, name="passed"):  # noqa: E712 - builds a condition
-            packaged = package(
-                function_image=images["function"],
-                model_repo=model_repo,
-                artifact_repo=artifact_repo,
-                workspace_name=workspace_name,
-                builder=settings.builder,
-                package_digest=package_digest,
-                servable_digest=servable_digest,
-                servable=servable,
-                metrics=metrics,
-                report=report,
-            )
-            finish(packaged, "package")
-            kubernetes.use_secret_as_volume(
-                packaged, SECRET, f"/var/run/secrets/{SECRET}", optional=True
-            )
-            kubernetes.add_pod_label(packaged, NETWORK_LABEL, "yes")  # for its registry
-            if settings.builder == "docker":
-                kubernetes.mount_pvc(packaged, SOCKET_CLAIM, "/var/run/docker.sock")
-        with dsl.Elif(on_reject == "fail", name="rejected"):
-            rejected = reject(f1_threshold=f1_threshold)
-            finish(rejected, "reject")
+        return container(images, "summary")
 
     @dsl.pipeline(
         name=NAME, description="From a microscopy plate to a validated, packaged model.",
@@ -308,6 +190,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                     workspace_name=workspace_name,
                     checkpoint=checkpoint_train,
                     checkpoints_digest=scanned.outputs["checkpoints"],
+                    most_tiles=0,
                     tiles_digest=prepared.outputs["digest"],
                     tiles=prepared.outputs["tiles"],
                 )
@@ -344,25 +227,3 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
             )
 
     return plateline
-
-
-def _finish(task: dsl.PipelineTask, step: str, images: Mapping[str, str], cluster: Cluster) -> None:
-    """Give a task its resources, limits, user, name of its image, and place in the cluster."""
-    stage = declared(cluster, step)
-    task.set_cpu_request(stage.cpu[0]).set_cpu_limit(stage.cpu[1])
-    task.set_memory_request(stage.memory[0]).set_memory_limit(stage.memory[1])
-    if stage.retries:
-        retry = stage.retry()
-        task.set_retry(
-            retry.count, backoff_duration=f"{retry.pause:.0f}s", backoff_factor=retry.factor,
-            backoff_max_duration=f"{retry.window:.0f}s",
-        )  # fmt: skip
-    # The stages write it into what they make: a model names the image that trained it.
-    task.set_env_variable("PLATELINE_IMAGE", images[stage.image])
-    # A digest cannot go stale.
-    kubernetes.set_image_pull_policy(task, "IfNotPresent")
-    kubernetes.set_timeout(task, stage.seconds)
-    kubernetes.set_security_context(
-        task, run_as_user=_NONROOT, run_as_group=_NONROOT, run_as_non_root=True
-    )
-    put(task, cluster, step)

@@ -90,6 +90,27 @@ def layout_value(layout: str, plate: str) -> str:
     )
 
 
+def listed_plates(plates: str) -> tuple[Path, str]:
+    """Return the folder of this machine that stands for the claim of images, and `plates` in it.
+
+    Of a list that is its own folder, of a pattern the folder before its first *. Raises
+    PipelineError where there is none.
+    """
+    path = Path(plates)
+    parts = path.parts
+    first = next((n for n, part in enumerate(parts) if set(part) & set("*?[")), None)
+    if first is None and not path.is_file():
+        raise PipelineError(
+            f"the list of plates {plates} is no file; name one, or quote a pattern of folders: "
+            "--plates 'screen/P*'"
+        )
+    cut = len(parts) - 1 if first is None else first
+    root = Path(*parts[:cut]) if cut else Path()
+    if not root.is_dir():
+        raise PipelineError(f"the folder {root} of --plates {plates} is not there; correct it")
+    return root.resolve(), str(Path(*parts[cut:]))
+
+
 def check_plate(sandbox: Sandbox, image: oci.Image, plate: Path, layout: str) -> dict[str, Any]:
     """Return what a layout makes of the folder `plate`: text, problems, notes, plate_digest.
 

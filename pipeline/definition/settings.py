@@ -14,15 +14,19 @@ BUILDERS = ("registry", "docker")
 class Settings:
     """What is fixed when the pipeline is compiled.
 
-    GPUs a train step, who builds the image, and what the cluster wants.
+    GPUs a train step, who builds the image, what the cluster wants, and how many plates of a list
+    are worked on at the same time: ParallelFor takes that number when it is compiled (kfp 2.17).
     """
 
     gpus: int = 0
     builder: str = "registry"
     cluster: Cluster = field(default_factory=Cluster)
+    plates_at_once: int = 8
 
     def __post_init__(self) -> None:
         if self.gpus < 0:
             raise PipelineError(f"--gpus {self.gpus}: give 0 or a positive number")
+        if self.plates_at_once < 1:
+            raise PipelineError(f"--plates-at-once {self.plates_at_once}: give 1 or more")
         if self.builder not in BUILDERS:
             raise PipelineError(f"--builder {self.builder}: give one of {', '.join(BUILDERS)}")

@@ -1,6 +1,7 @@
-"""The steps of the pipeline: each one's image, module, resources, time limit and retries.
+"""The steps of the pipelines: each one's image, module, resources, time limit and retries.
 
-A new stage is declared here, and gets its inputs, outputs and place in plate_to_model.py.
+A new stage is declared here, and gets its inputs, outputs and place in plate_to_model.py or in
+plates_to_model.py.
 """
 
 from __future__ import annotations
@@ -46,9 +47,29 @@ STAGES = {
     "package": Stage("package", "package", ("1", "2"), ("1Gi", "2Gi"), _HOUR, retries=3),
     "reject": Stage("validate", "common.reject", *_SMALL),
     "summary": Stage("prepare", "common.summary", *_SMALL),
+    "list-plates": Stage("prepare", "prepare.plates", *_SMALL, retries=1),
+    "control-tiles": Stage(
+        "prepare", "prepare.controls", ("2", "4"), ("2Gi", "4Gi"), 4 * _HOUR, retries=1
+    ),
+    "gather": Stage("prepare", "prepare.gather", ("100m", "1"), ("512Mi", "2Gi"), _HOUR, retries=1),
 }
-# Every image of the pipeline; the function's is not run by it, but packaged.
-TARGETS = (*dict.fromkeys(stage.image for stage in STAGES.values()), "function")
+PIPELINES = {  # name -> its steps
+    "plateline": ("scan", "prepare", "train", "validate", "package", "reject", "summary"),
+    "plateline-plates": (
+        "list-plates", "control-tiles", "gather", "train", "validate", "package", "reject",
+        "summary",
+    ),
+}  # fmt: skip
+MODEL, PLATES = PIPELINES
+
+
+def images_of(pipeline: str) -> tuple[str, ...]:
+    """Return the targets of all images that a pipeline runs or hands on."""
+    own = dict.fromkeys(STAGES[step].image for step in PIPELINES[pipeline])
+    return (*own, "function") if "package" in PIPELINES[pipeline] else tuple(own)
+
+
+TARGETS = images_of(MODEL)
 
 
 def row(step: str) -> Stage:
@@ -63,16 +84,19 @@ def row(step: str) -> Stage:
     return STAGES[step]
 
 
-def targets(known: Collection[str]) -> tuple[str, ...]:
-    """Return the targets of the pipeline's images.
+def targets(known: Collection[str], pipeline: str = MODEL) -> tuple[str, ...]:
+    """Return the targets of a pipeline's images.
 
-    Raises PipelineError for a row whose image is not among the targets `known`.
+    Raises PipelineError for a pipeline that there is not, and for a row whose image is not among
+    the targets `known`.
     """
+    if pipeline not in PIPELINES:
+        raise PipelineError(f"there is no pipeline {pipeline!r}; there are {', '.join(PIPELINES)}")
     for step, named in STAGES.items():
-        if named.image not in known:
+        if step in PIPELINES[pipeline] and named.image not in known:
             raise PipelineError(
                 f"the row {step!r} in STAGES of {_HERE} names the image {named.image!r}, and there "
                 f"is no stages/{named.image}/Dockerfile; name one of {', '.join(sorted(known))} "
                 f"there, or write the stage with `invoke new-stage {named.image}`"
             )
-    return TARGETS
+    return images_of(pipeline)

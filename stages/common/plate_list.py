@@ -20,12 +20,12 @@ from .kinds.inventory import some
 from .layout import Layout, OfList
 from .table import KINDS, read_bytes, read_table
 
-# The digests of that many plates still fit the one argument that a step is started with: 128 KiB
-# is what Linux takes (MAX_ARG_STRLEN).
+# The names and digests of that many plates still fit the one argument that a step is started with:
+# Linux takes 128 KiB (MAX_ARG_STRLEN).
 MOST_PLATES = 1_500
 COLUMNS = ("plate", "folder", "layout", "platemap")
 _WHAT, _WHERE = "the list of plates", "on the volume of the plates"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -193,7 +193,7 @@ def _plate(root: Path, base: PurePosixPath, line: _Line, layout: str) -> ListedP
     if not _NAME.fullmatch(plate):
         raise StageError(
             f"{line.where}: the plate's name {spelling.shown(plate)!r} has other signs than "
-            "A-Z a-z 0-9 . _ -, or more than 64; give it a name in the column plate"
+            "A-Z a-z 0-9 . _ -, or more than 40; give it a name in the column plate"
         )
     if not (root / folder).is_dir():
         raise StageError(

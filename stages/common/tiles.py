@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ PROBLEM = "problem.json"
 CLASSES = ("negative", "positive")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tile:
     """One line of tiles.csv. `field`, `y`, `x` count from 0; `y` and `x` are in tiles."""
 
@@ -45,14 +45,26 @@ class Tile:
 COLUMNS = tuple(f.name for f in fields(Tile))
 
 
+class TileArray(Protocol):
+    """Tiles [n, 256, 256, 3] of which some are asked for by number: an array, or like one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]: ...
+
+
 @dataclass(frozen=True)
 class Tiles:
-    """A tiles folder that was read: `array` is uint8 [n, 256, 256, 3], memory-mapped."""
+    """A tiles folder that was read: `array` is uint8 [n, 256, 256, 3], memory-mapped.
+
+    `plate` is its document, plate.json or, of many plates, plates.json (`common.many_plates`).
+    """
 
     folder: Path
-    array: NDArray[np.uint8]
+    array: TileArray
     index: tuple[Tile, ...]
     plate: Mapping[str, Any]
+    document: str = "plate.json"
 
     @property
     def folds(self) -> list[str]:
@@ -61,8 +73,13 @@ class Tiles:
 
     @property
     def digest(self) -> str:
-        """The digest of plate.json, which names all other files: what prepare hands on."""
-        return digest.folder_digest(self.folder / "plate.json")
+        """The digest of the document, which names all other files: what prepare hands on."""
+        return digest.folder_digest(self.folder / self.document)
+
+    @property
+    def sha256(self) -> str:
+        """What tells these tiles from others: the sha256 of tiles.npy, or that of all plates'."""
+        return str(self.plate["files"]["tiles.npy"])
 
 
 def write_index(path: Path, index: Iterable[Tile]) -> None:

@@ -55,10 +55,7 @@ def with_checkpoint(
         compute()
         return
     for part in [name, variant] if variant else [name]:
-        if not _NAME.fullmatch(part) or ".." in part:
-            raise StageError(
-                f"{part!r} cannot name a folder of the workspace; use letters, digits, - _ ."
-            )
+        checked(part)
     folder = root / name / (f"{stage}-{variant}" if variant else stage)
     if restore:
         _restore(task, folder)
@@ -67,6 +64,15 @@ def with_checkpoint(
         compute()
         held.check()
         _save(task, folder)
+
+
+def checked(name: str) -> str:
+    """Return the name of a folder of the workspace; raises StageError where it cannot be one."""
+    if name and (not _NAME.fullmatch(name) or ".." in name):
+        raise StageError(
+            f"{name!r} cannot name a folder of the workspace; use letters, digits, - _ ."
+        )
+    return name
 
 
 def saved(name: str, stages: Iterable[str]) -> str:

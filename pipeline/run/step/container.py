@@ -185,7 +185,9 @@ def _claims(task: Task, context: RunContext) -> list[tuple[Mount, Any]]:
             raise Refused(f"it mounts the claim {claim}; give a folder with --volume {claim}=DIR")
         source = places.in_claim(volume.folder, sub_path, claim, make=volume.writable)
         target = places.mount_point(mount.get("mountPath", ""))
-        digest = "" if volume.writable else context.volume_digest(source)
+        # What is never taken from the cache need not be read for its key: it may be a whole screen.
+        seen_as_is = volume.writable or not task.caching
+        digest = "" if seen_as_is else context.volume_digest(source)
         seen = Mount(source, target, writable=volume.writable)
         found.append((seen, [claim, target, sub_path, digest]))
     return found

@@ -10,11 +10,12 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 from common import digest, tiling
-from common.errors import StageError
+from common.errors import MachineError, StageError
 from common.kinds.inventory import Plane
 from common.layout import Layout
 from common.pictures import read_picture, shared_files
@@ -43,6 +44,7 @@ class Job:
     target: tuple[int, int]
     output: str
     offset: int  # bytes
+    picked: tuple[int, ...]  # of the field's tiles
     whole: bool = True
 
 
@@ -84,6 +86,8 @@ def cut_field(job: Job) -> Field:
         images = {meaning: Image.new("L", job.size) for meaning in job.planes}
     signal, dna = images["signal"], images["dna"]
     tiles = tiling.tile_well(signal, dna, job.target)
+    if len(job.picked) < len(tiles):
+        tiles = tiles[list(job.picked)]
     scale = THUMBNAIL / max(job.size)
     small = (max(1, round(job.size[0] * scale)), max(1, round(job.size[1] * scale)))
     thumbnails = [np.asarray(i.resize(small, Image.Resampling.BOX)) for i in (signal, dna)]
@@ -94,11 +98,22 @@ def cut_field(job: Job) -> Field:
             while left:
                 left = left[file.write(left) :]
     except OSError as error:
-        raise StageError(
+        raise MachineError(
             f"cannot write {job.output}: {error.strerror or error}; make room"
         ) from None
     thumbnail = np.stack(thumbnails, axis=-1)
     return Field(job.well, job.field, hashes, measure(signal, dna), thumbnail, flag, problem)
+
+
+def spread(fields: int, tiles: int, most: int) -> dict[int, tuple[int, ...]]:
+    """Return field -> the tiles taken of it: all, or `most` of a well, evenly spread over them."""
+    if not 0 < most < fields * tiles:
+        return {field: tuple(range(tiles)) for field in range(fields)}
+    picked = [int((2 * n + 1) * fields * tiles / (2 * most)) for n in range(most)]
+    chosen: dict[int, tuple[int, ...]] = {}
+    for place in picked:
+        chosen[place // tiles] = (*chosen.get(place // tiles, ()), place % tiles)
+    return chosen
 
 
 def cut_plate(
@@ -106,21 +121,26 @@ def cut_plate(
     layout: Layout,
     output: Path,
     *,
+    tiles_per_well: int = 0,
     whole: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Field], str, str]:
     """Write `output` (tiles.npy); return its fields, in the order of its tiles, and two digests.
 
-    The digests are the sha256 of `output` and the plate's (see `common.plate.digest_of`).
+    The digests are the sha256 of `output` and the plate's (see `common.plate.digest_of`). Of a well
+    at most `tiles_per_well` tiles are taken, where that is not 0, and what they are not in is not
+    read.
     Memory: one field a worker. Raises StageError for the first image that cannot be used; where
     the plate need not be `whole`, only where no field can be.
     """
     target = layout.target or tiling.default_target(*layout.size)
     count = (target[0] // tiling.TILE) * (target[1] // tiling.TILE)
-    places = [(name, number) for name in layout.wells for number in range(layout.fields)]
-    header = _header(count * len(places))
-    size = count * tiling.TILE * tiling.TILE * 3
+    picks = spread(layout.fields, count, tiles_per_well)
+    places = [(name, number) for name in layout.wells for number in picks]
+    header = _header(sum(len(picks[number]) for _, number in places))
+    size = tiling.TILE * tiling.TILE * 3
+    befores = accumulate((len(picks[number]) for _, number in places), initial=0)
     jobs = [
         Job(
             well=name,
@@ -134,15 +154,16 @@ def cut_plate(
             bits=layout.bits,
             target=target,
             output=str(output),
-            offset=len(header) + size * position,
+            offset=len(header) + size * before,
+            picked=picks[number],
             whole=whole,
         )
-        for position, (name, number) in enumerate(places)
+        for before, (name, number) in zip(befores, places, strict=False)
     ]
     try:
         output.write_bytes(header)
     except OSError as error:
-        raise StageError(f"cannot write {output}: {error.strerror or error}") from None
+        raise MachineError(f"cannot write {output}: {error.strerror or error}") from None
     processes = workers or len(os.sched_getaffinity(0))
     fields: list[Field] = []
     total = hashlib.sha256(header)
@@ -150,10 +171,10 @@ def cut_plate(
     try:
         with output.open("rb") as file:
             file.seek(len(header))
-            for field in pool.map(cut_field, jobs):
+            for job, field in zip(jobs, pool.map(cut_field, jobs), strict=True):
                 fields.append(field)
-                for _ in range(count):
-                    total.update(file.read(size // count))
+                for _ in job.picked:
+                    total.update(file.read(size))
                 if progress is not None:
                     progress(len(fields), len(jobs))
         shared = shared_files(plate)
@@ -161,7 +182,7 @@ def cut_plate(
             zip(map(plate.relative, shared), pool.map(digest.file_sha256, shared), strict=True)
         )
     except BrokenProcessPool:
-        raise StageError(
+        raise MachineError(
             f"a worker was killed after {len(fields)} of {len(jobs)} fields, most likely for want "
             "of memory; give the task more memory"
         ) from None

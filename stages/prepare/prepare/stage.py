@@ -10,13 +10,13 @@ from typing import Any
 
 from common import digest, plate, tiling
 from common import layout as layouts
-from common.errors import StageError
+from common.errors import MachineError
 from common.layout import Layout
 from common.stage_io import StageIO
 from common.tiles import CLASSES, Tile, write_index, write_plate
 from common.workspace import with_checkpoint
 
-from prepare.cutting import Field, cut_plate
+from prepare.cutting import Field, cut_plate, spread
 from prepare.quality import flags
 from prepare.scan import check_plate, plate_folder
 from prepare.summary import summary_html
@@ -59,34 +59,38 @@ def prepare_plate(
     *,
     expected: str = "",
     whole: bool = True,
+    tiles_per_well: int = 0,
+    quiet: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write the tiles folder and the summary of the plate in `folder`; return plate.json.
 
     `expected` is the plate's digest where the run names one. Where the plate need not be `whole`,
-    an image that is missing or cannot be read flags its field, whose tiles are black. Raises
-    StageError for anything that cannot be used; `tiles` is then removed, so nothing half-written is
-    taken for whole.
+    an image that is missing or cannot be read flags its field, whose tiles are black. Of a well at
+    most `tiles_per_well` tiles are taken, where that is not 0. `quiet` says nothing of what the
+    layout leaves out. Raises StageError for anything that cannot be used; `tiles` is then removed,
+    so nothing half-written is taken for whole.
     """
     found = plate.match(folder, layout)
     plate.check(found, whole=whole)
-    for note in found.notes:
+    for note in () if quiet else found.notes:
         print(f"prepare: {note}", flush=True)
     try:
         tiles.mkdir(parents=True, exist_ok=True)
         fields, sha256, plate_digest = cut_plate(
-            found, layout, tiles / "tiles.npy", whole=whole, workers=workers, progress=progress
-        )
+            found, layout, tiles / "tiles.npy", tiles_per_well=tiles_per_well, whole=whole,
+            workers=workers, progress=progress,
+        )  # fmt: skip
         for one in fields:
             if one.problem:
                 print(f"prepare: {one.flag}: {one.problem}", flush=True)
         check_plate(plate_digest, expected)
-        document = _write(tiles, layout, fields, sha256, plate_digest)
+        document = _write(tiles, layout, fields, sha256, plate_digest, tiles_per_well)
         summary.write_text(summary_html(layout, document, fields), encoding="utf-8")
     except OSError as error:
         shutil.rmtree(tiles, ignore_errors=True)
-        raise StageError(f"cannot write {tiles}: {error.strerror or error}; make room") from None
+        raise MachineError(f"cannot write {tiles}: {error.strerror or error}; make room") from None
     except BaseException:
         shutil.rmtree(tiles, ignore_errors=True)
         raise
@@ -94,10 +98,11 @@ def prepare_plate(
 
 
 def _write(
-    tiles: Path, layout: Layout, fields: list[Field], sha256: str, plate_digest: str
+    tiles: Path, layout: Layout, fields: list[Field], sha256: str, plate_digest: str, most: int
 ) -> dict[str, Any]:
     marks = flags([field.quality for field in fields])
     across, down = (n // tiling.TILE for n in layout.target or tiling.default_target(*layout.size))
+    picks = spread(layout.fields, across * down, most)
     index: list[Tile] = []
     by_well: dict[str, dict[str, Any]] = {}
     for field, seen in zip(fields, marks, strict=True):
@@ -124,8 +129,7 @@ def _write(
                 label=well.label,
                 flags=mark,
             )
-            for y in range(down)
-            for x in range(across)
+            for y, x in (divmod(place, across) for place in picks[field.field])
         ]
     for entry in by_well.values():
         del entry["name"]
@@ -141,6 +145,8 @@ def _write(
             "size": list(layout.size),
             "target": [across * tiling.TILE, down * tiling.TILE],
             "fields": layout.fields,
+            "bits": layout.bits,
+            "channels": dict(layout.channels),
         },
         "plate_digest": plate_digest,
         "folds": list(layout.folds),

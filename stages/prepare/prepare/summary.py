@@ -23,11 +23,11 @@ _STYLE = (
 
 
 def montage(layout: Layout, fields: Sequence[Field]) -> Image.Image:
-    """Return the plate's first fields side by side: signal green, DNA magenta, one scale a plate.
+    """Return each well's first field side by side: signal green, DNA magenta, one scale a plate.
 
     Green and magenta stay apart without red-green vision.
     """
-    first = {field.well: field.thumbnail for field in fields if field.field == 0}
+    first = {field.well: field.thumbnail for field in reversed(fields)}
     height, width, _ = next(iter(first.values())).shape
     stack = np.stack(list(first.values()))
     low = np.percentile(stack, 1, axis=(0, 1, 2))

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import onnxruntime
 import tensorflow
-from common import digest
+from common import digest, many_plates
 from common.errors import StageError
 from common.stage_io import StageIO
-from common.tiles import Tiles, read_tiles
+from common.tiles import Tiles
 from common.workspace import with_checkpoint
 from numpy.typing import NDArray
 
@@ -49,6 +49,7 @@ class Options:
     batch_size: int
     learning_rate: float
     seed: int
+    most_tiles: int
 
     @staticmethod
     def of(task: StageIO) -> Options:
@@ -63,12 +64,19 @@ class Options:
             batch_size=task.parameter("batch_size", int, 32),
             learning_rate=task.parameter("learning_rate", float, 0.01),
             seed=task.parameter("seed", int, 0),
+            most_tiles=task.parameter("most_tiles", int, 0),
         )
         if options.optimizer not in fit.OPTIMIZERS:
             raise StageError(
                 f"unknown optimizer {options.optimizer!r}; there are {', '.join(fit.OPTIMIZERS)}"
             )
-        for name, least in (("epochs", 1), ("batch_size", 1), ("learning_rate", 0), ("seed", 0)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("learning_rate", 0),
+            ("seed", 0),
+            ("most_tiles", 0),
+        ):
             if not getattr(options, name) >= least:
                 raise StageError(f"{name} is {getattr(options, name)}; {least} is the least")
         return options
@@ -85,8 +93,11 @@ class Wells:
     validation_wells: tuple[str, ...]
 
     @staticmethod
-    def of(tiles: Tiles, fold: str, seed: int) -> Wells:
-        """Choose them; raises StageError where there is no such fold, or a class is missing."""
+    def of(tiles: Tiles, fold: str, seed: int, most: int = 0) -> Wells:
+        """Choose them, `most` tiles evenly spread over all unless it is 0.
+
+        Raises StageError where there is no such fold, or a class is missing.
+        """
         if fold not in tiles.folds:
             raise StageError(f"there is no fold {fold!r}; the plate has {', '.join(tiles.folds)}")
         chosen = [
@@ -96,6 +107,8 @@ class Wells:
         ]
         if not chosen:
             raise StageError(f"no labelled well is outside of the fold {fold}; see the layout")
+        if 0 < most < len(chosen):
+            chosen = [chosen[(2 * n + 1) * len(chosen) // (2 * most)] for n in range(most)]
         wells = {tiles.index[n].well: int(tiles.index[n].label or 0) for n in chosen}
         held_back = fit.validation_wells(wells, seed)
         return Wells(
@@ -123,9 +136,9 @@ def _train(task: StageIO) -> None:
     keras.backend.clear_session()  # layers' numbers are in the exported file
     options = Options.of(task)
     keras.utils.set_random_seed(options.seed)
-    tiles = read_tiles(task.input("tiles").path)
+    tiles = many_plates.read(task.input("tiles").path)
     task.check_handed("tiles_digest", tiles.digest)
-    wells = Wells.of(tiles, options.fold, options.seed)
+    wells = Wells.of(tiles, options.fold, options.seed, options.most_tiles)
     scaling = network.fit_normalisation(wells.tiles)
     source = network.check_weights(options.weights, options.weights_sha256)
     body = network.build(options.model_type, scaling, source)
@@ -153,7 +166,7 @@ def _train(task: StageIO) -> None:
         "train_wells": wells.train_wells,
         "validation_wells": wells.validation_wells,
         "normalisation": asdict(scaling),
-        "tiles_sha256": tiles.plate["files"]["tiles.npy"],
+        "tiles_sha256": tiles.sha256,
         "versions": {
             "keras": keras.__version__,
             "tensorflow": tensorflow.__version__,

@@ -58,7 +58,7 @@ def _load(folder: Path, tiles: Tiles) -> Model:
         raise StageError(f"cannot read the model in {folder}: {error!r}; train again") from None
     if fold not in tiles.folds:
         raise StageError(f"{folder} is of the unknown fold {fold!r}; train again")
-    given = tiles.plate["files"]["tiles.npy"]
+    given = tiles.sha256
     if trained_on != given:
         raise StageError(
             f"the model {fold} was trained on the tiles {trained_on[:12]}…, those given are "

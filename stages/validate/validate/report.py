@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common.many_plates import plate_of
 from common.tiles import Tile, Tiles
 from common.wells import row_number
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -21,6 +22,7 @@ from .judge import THRESHOLD, Judged
 from .verdict import Verdict
 
 _TILES = 12
+_MAPS = 12  # plates with a map of their own: the page must not grow with their number
 _LEVELS = ("well", "tile")
 _SIGNS = {"positive": "▲", "negative": "▼", "empty": "○"}
 _SCALES = {"probability": "probability", "log_odds": "mean log odds"}
@@ -57,7 +59,9 @@ def render(
         style=_STYLE,
         metrics=metrics, verdicts=verdicts, classes=tiles.plate["classes"], inputs=inputs,
         scales=_SCALES, levels=_LEVELS, threshold=THRESHOLD, draws=DRAWS,
-        plate=_plate(tiles, verdicts), series=list(_series(verdicts)), roc=roc,
+        plate=_plate(tiles, verdicts, dict.fromkeys(p["plate"] for p in metrics.get("plates", ()))),
+        tiles_of=len(tiles.plate.get("plates", ())),
+        series=list(_series(verdicts)), roc=roc,
         reliability=reliability, tiles=list(_tiles(tiles, verdicts)),
         flagged=list(_flagged(tiles, verdicts)),
     )  # fmt: skip
@@ -81,10 +85,12 @@ def _treatment(tile: Tile) -> str:
     return f"{tile.compound} {given}".strip()
 
 
-def _plate(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
-    """Return the plate's map, its legend and its number of columns."""
+def _plate(
+    tiles: Tiles, verdicts: Mapping[str, Verdict], worst: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the maps of the plate, or of the first of those named, their legend and columns."""
     flags = {well["well"]: well.get("flags", "") for well in tiles.plate["wells"]}
-    cells = []
+    cells: dict[str, list[plots.Cell]] = {}
     for of, well, tile in _wells(verdicts):
         wrong, flag = _is_wrong(of, well), flags.get(well, "")
         signs = _SIGNS.get(tile.role, "") + ("✕" if wrong else "") + ("!" if flag else "")
@@ -92,13 +98,19 @@ def _plate(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
         note += f", flagged {flag.replace('_', ' ')}" if flag else ""
         note += ", wrongly called" if wrong else ""
         row = (row_number(tile.row) or 1) - 1
-        cells.append(
+        cells.setdefault(plate_of(well), []).append(
             plots.Cell(row, tile.column - 1, of.score(well), signs, note, tile.label is not None)
         )
-    rows = tiles.plate["layout"].get("rows") or max(cell.row for cell in cells) + 1
-    columns = tiles.plate["layout"].get("columns") or max(cell.column for cell in cells) + 1
-    drawn = plots.plate_map(cells, rows, columns)
-    return {"map": _svg(drawn), "ramp": _svg(plots.ramp()), "columns": columns}
+    every = [cell for own in cells.values() for cell in own]
+    rows = tiles.plate["layout"].get("rows") or max(cell.row for cell in every) + 1
+    columns = tiles.plate["layout"].get("columns") or max(cell.column for cell in every) + 1
+    shown = list(worst) or list(cells)
+    maps = [
+        {"name": name, "map": _svg(plots.plate_map(cells[name], rows, columns))}
+        for name in shown[:_MAPS]
+    ]
+    left = len(shown) - len(maps)
+    return {"maps": maps, "left": left, "ramp": _svg(plots.ramp()), "columns": columns}
 
 
 def _series(verdicts: Mapping[str, Verdict]) -> Iterator[dict[str, Any]]:

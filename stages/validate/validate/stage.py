@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common import digest
+from common import digest, many_plates
 from common.errors import StageError
 from common.stage_io import StageIO
-from common.tiles import Tiles, read_tiles
+from common.tiles import Tiles
 from common.workspace import with_checkpoint
 
 from . import kubeflow, models, report
 from .judge import SCALES, THRESHOLD
+from .plates import by_plate
 from .verdict import Verdict, judge_fold
 
 METRICS = "metrics.json"
@@ -58,18 +59,20 @@ def _reread(path: Path, threshold: float) -> bool:
 
 def _compute(task: StageIO, threshold: float) -> None:
     seed = task.parameter("seed", int, 0)
-    tiles = read_tiles(task.input("tiles").path)
+    tiles = many_plates.read(task.input("tiles").path)
     task.check_handed("tiles_digest", tiles.digest)
     found = models.load([artifact.path for artifact in task.inputs("models")], tiles)
     task.check_handed("model_digests", [model.digest for model in found.values()])
     verdicts = {fold: judge_fold(tiles, model, seed) for fold, model in found.items()}
-    metrics = {
+    metrics: dict[str, Any] = {
         "f1_threshold": threshold,
         "models": {
             fold: {"variant": v.variant, "int8_refused": v.refused, **v.served}
             for fold, v in verdicts.items()
         },
     }
+    if plates := by_plate(tiles, verdicts):
+        metrics |= {"plates": plates, "broken_plates": tiles.plate["broken"]}
     metrics["passed"] = passed = gate(metrics, threshold)
     try:
         _write_servable(task.output("servable"), tiles, verdicts, metrics)
@@ -180,7 +183,7 @@ def _facts(
     inputs = {
         "plate": plate.get("plate_digest", ""),
         "layout": plate["layout"].get("digest", ""),
-        "tiles": plate["files"]["tiles.npy"],
+        "tiles": tiles.sha256,
         "image of validate": os.environ.get("PLATELINE_IMAGE", ""),
     }
     for fold, verdict in verdicts.items():

@@ -10,7 +10,7 @@ from builder.toml import line
 from pipeline.definition import plate_to_model
 from pipeline.definition.cluster import Cluster, Place, Toleration, Workspace, read
 from pipeline.definition.settings import Settings
-from pipeline.definition.stages import STAGES, TARGETS
+from pipeline.definition.stages import MODEL, PIPELINES, TARGETS
 from pipeline.errors import PipelineError
 from pipeline.spec.lint import lint
 
@@ -62,7 +62,7 @@ def test_every_setting_reaches_the_package(settings, tmp_path):
     assert lint(path) == []
     spec, platform = yaml.safe_load_all(path.read_text())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert len(executors) == len(STAGES)
+    assert len(executors) == len(PIPELINES[MODEL])
     for name, asked in executors.items():
         pool = "gpu" if "train" in name else "cpu"
         assert asked["nodeSelector"]["labels"] == {"kubernetes.io/arch": "amd64", "pool": pool}
