@@ -25,6 +25,7 @@ GROUPS = {
         "pipeline.check_plate",
         "pipeline.compile",
         "pipeline.run",
+        "scoring.score",
         "cluster.lint",
     ),
     "use a cluster": ("cluster.preflight", "conformance.conformance", "cluster.submit"),

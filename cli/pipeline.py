@@ -133,7 +133,8 @@ def make_package(
 
 @command(
     help={
-        "pipeline": "which one: plateline (of one plate) or plateline-plates (of many)",
+        "pipeline": "plateline (one plate to a model), plateline-plates (many to a model), or "
+        "plateline-score (plates to hits)",
         "output": "the file to write (dist/ and the pipeline's name)",
         "registry": REGISTRY_HELP,
         "allow-local": "pin the images of this machine's store, for a run on this machine",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.definition.settings import Settings
-from pipeline.definition.stages import MODEL, images_of
+from pipeline.definition.stages import MODEL, PLATES, SCORE, images_of
 from pipeline.spec.compile import Definition
 
 
@@ -16,9 +16,10 @@ def definition(settings: Settings, name: str = MODEL) -> Definition:
     """Return the pipeline of that name with `settings`; kfp is imported when it is built."""
 
     def build(pins: Mapping[str, str]) -> Callable[..., Any]:
-        from pipeline.definition import plate_to_model, plates_to_model
+        from pipeline.definition import plate_to_model, plates_to_hits, plates_to_model
 
-        module: Any = plate_to_model if name == MODEL else plates_to_model
+        modules: Any = {MODEL: plate_to_model, PLATES: plates_to_model, SCORE: plates_to_hits}
+        module = modules[name]
         made: Callable[..., Any] = module.build(pins, settings)
         return made
 

@@ -1,7 +1,7 @@
 """The steps of the pipelines: each one's image, module, resources, time limit and retries.
 
 A new stage is declared here, and gets its inputs, outputs and place in plate_to_model.py or in
-plates_to_model.py.
+plates_to_model.py or plates_to_hits.py.
 """
 
 from __future__ import annotations
@@ -52,6 +52,15 @@ STAGES = {
         "prepare", "prepare.controls", ("2", "4"), ("2Gi", "4Gi"), 4 * _HOUR, retries=1
     ),
     "gather": Stage("prepare", "prepare.gather", ("100m", "1"), ("512Mi", "2Gi"), _HOUR, retries=1),
+    "fetch": Stage("package", "package.fetch", ("100m", "1"), ("256Mi", "1Gi"), _HOUR, retries=3),
+    "scan-plate": Stage(
+        "prepare", "prepare.listed_scan", ("100m", "1"), ("256Mi", "512Mi"), _HOUR, retries=1
+    ),
+    "prepare-plate": Stage(
+        "prepare", "prepare.listed", ("2", "4"), ("4Gi", "8Gi"), 4 * _HOUR, retries=1
+    ),
+    "score": Stage("score", "score", ("2", "4"), ("2Gi", "8Gi"), 4 * _HOUR, retries=1),
+    "screen": Stage("score", "score.screen", ("1", "2"), ("1Gi", "8Gi"), _HOUR, retries=1),
 }
 PIPELINES = {  # name -> its steps
     "plateline": ("scan", "prepare", "train", "validate", "package", "reject", "summary"),
@@ -59,8 +68,9 @@ PIPELINES = {  # name -> its steps
         "list-plates", "control-tiles", "gather", "train", "validate", "package", "reject",
         "summary",
     ),
+    "plateline-score": ("list-plates", "fetch", "scan-plate", "prepare-plate", "score", "screen"),
 }  # fmt: skip
-MODEL, PLATES = PIPELINES
+MODEL, PLATES, SCORE = PIPELINES
 
 
 def images_of(pipeline: str) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def prepare(task: StageIO) -> None:
             task.output("summary"),
             expected=task.parameter("plate_digest", str, ""),
             whole=task.parameter("bad_images", str, "fail") != "flag",
-            progress=_print_progress,
+            progress=print_progress,
         )
         task.set_parameter("folds", document["folds"])
         task.set_parameter("digest", digest.folder_digest(task.output("tiles") / "plate.json"))
@@ -46,7 +46,8 @@ def prepare(task: StageIO) -> None:
     )
 
 
-def _print_progress(done: int, total: int) -> None:
+def print_progress(done: int, total: int) -> None:
+    """Print, eight times a plate, how many wells are done."""
     if done % max(1, total // 8) == 0 or done == total:
         print(f"prepare: {done} of {total} wells", flush=True)
 

@@ -124,7 +124,7 @@ def picture(tiles: Tiles, rows: Sequence[int]) -> Picture:
     """Return the picture [height, width, 3] that the tiles of one field were cut from."""
     places = [(tiles.index[row].y, tiles.index[row].x) for row in rows]
     down, across = (max(axis) + 1 for axis in zip(*places, strict=True))
-    size = tiles.array.shape[1]
+    size = len(tiles.array[rows[0]])
     whole = np.zeros((down * size, across * size, 3), np.uint8)
     for (y, x), row in zip(places, rows, strict=True):
         whole[y * size : (y + 1) * size, x * size : (x + 1) * size] = tiles.array[row]

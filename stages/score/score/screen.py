@@ -20,6 +20,7 @@ from common.errors import StageError
 from common.stage_io import StageIO, run_stage
 
 from . import tables
+from .kept import kept
 from .stage import FORMAT, PLATE
 from .treatments import judge
 
@@ -53,9 +54,11 @@ def screen(task: StageIO) -> None:
     for name, value in (("false_discovery_rate", rate), ("min_agreement", agreement)):
         if not 0 <= value <= 1:
             raise StageError(f"{name} = {value:g} is not within 0 to 1")
-    artifacts = task.inputs("scores")
-    task.check_handed("scores_digests", [digest.folder_digest(a.path) for a in artifacts])
-    plates = [read_plate(artifact.path) for artifact in artifacts]
+    digests = task.parameters().get("scores_digests")
+    if not isinstance(digests, list) or not digests:
+        raise StageError("scores_digests names no plate; the list of plates is empty")
+    workspace = task.parameter("workspace_name", str, "")
+    plates = [read_plate(kept(workspace, str(one))) for one in digests]
     check_alike(plates)
     folder = task.output("screen")
     try:

@@ -20,8 +20,8 @@ from common.stage_io import StageIO
 from common.tiles import Tiles, read_problem, read_tiles
 from common.wells import row_number
 
+from . import kept, nuclei, plate_quality, tables, wells
 from . import model as models
-from . import nuclei, plate_quality, tables, wells
 from .model import Released
 from .normalisation import METHODS, Normalised, mad, normalise
 from .wells import Fields, Measured, Score
@@ -90,6 +90,7 @@ def score(task: StageIO) -> None:
             task.check_handed("tiles_digest", tiles.digest)
             models.check_scale(released, tiles)
             document = score_plate(folder, name, tiles, released, rules, asked)
+        kept_as = kept.keep(folder, task.parameter("workspace_name", str, ""))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise StageError(f"cannot write {folder}: {error.strerror or error}; make room") from None
@@ -100,7 +101,7 @@ def score(task: StageIO) -> None:
     if "metrics" in task.output_names():
         task.set_metadata("metrics", flat)
         task.output("metrics").write_text(json.dumps(flat, indent=1) + "\n")
-    task.set_parameter("digest", digest.folder_digest(folder))
+    task.set_parameter("digest", kept_as)
     print(f"plate {name}: {document['row']['Plate_Status']}", flush=True)
     for problem in document["problems"]:
         print(f"plate {name}: {problem}", flush=True)

@@ -13,10 +13,11 @@ from common import digest
 from common.errors import StageError
 from common.pooling import log_odds, pooled
 from common.stage_io import StageIO
-from common.tiles import Tile, write_index, write_plate
+from common.tiles import Tile, write_index, write_plate, write_problem
 from score.screen import screen
 from score.stage import score
 
+WORKSPACE = "screen"
 MODELS = Path(__file__).parent / "models"
 DIGEST = "sha256:" + "ab" * 32
 
@@ -109,7 +110,8 @@ def scored(folder, given, *, name="P1", model=None, content="", size=(256, 256),
     """Score a plate; return the folder of its scores."""
     tiles = plate_of(folder, given, name=name, content=content, size=size)
     one = task(
-        folder / name / "out", {"listed": json.dumps({"plate": name}), **parameters},
+        folder / name / "out",
+        {"listed": json.dumps({"plate": name}), "workspace_name": WORKSPACE, **parameters},
         {"tiles": [tiles], "servable": [model or servable(folder)]}, ("scores", "metrics"),
     )  # fmt: skip
     score(one)
@@ -118,9 +120,18 @@ def scored(folder, given, *, name="P1", model=None, content="", size=(256, 256),
 
 
 def screened(folder, *scores, **parameters):
-    one = task(folder / "all", parameters, {"scores": scores}, ("screen", "summary", "metrics"))
+    digests = [digest.folder_digest(one) for one in scores]
+    given = {"workspace_name": WORKSPACE, "scores_digests": digests, **parameters}
+    one = task(folder / "all", given, {}, ("screen", "summary", "metrics"))
     screen(one)
     return folder / "all/screen", (folder / "all/summary").read_text(), one
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path, monkeypatch):
+    (tmp_path / "workspace").mkdir()
+    monkeypatch.setenv("PLATELINE_WORKSPACE", str(tmp_path / "workspace"))
+    return tmp_path / "workspace" / WORKSPACE / "scores"
 
 
 def table(folder, name="wells"):
@@ -344,13 +355,45 @@ def test_plates_scored_with_other_parameters_are_refused(tmp_path):
         screened(tmp_path, *folders)
 
 
-def test_two_plates_of_one_name_and_a_damaged_plate_are_refused(tmp_path):
+def test_two_plates_of_one_name_are_refused(tmp_path):
     folder = scored(tmp_path, wells())
     with pytest.raises(StageError, match="two plates have the name P1"):
         screened(tmp_path, folder, folder)
-    (folder / "wells.parquet").write_bytes(b"PAR1")
-    with pytest.raises(StageError, match=r"score (the plate )?again"):
+
+
+def test_tables_on_the_workspace_that_changed_or_are_gone_are_refused(tmp_path, workspace):
+    folder = scored(tmp_path, wells())
+    (kept,) = workspace.iterdir()
+    (kept / "wells.parquet").write_bytes(b"PAR1")
+    with pytest.raises(StageError, match=r"were changed; run again with the parameter fresh"):
         screened(tmp_path, folder)
+    for path in kept.iterdir():
+        path.unlink()
+    kept.rmdir()
+    with pytest.raises(StageError, match="the workspace has no tables sha256:"):
+        screened(tmp_path, folder)
+
+
+@pytest.mark.parametrize("name", ["../other", "sha256:" + "../" * 21 + "x", ""])
+def test_nothing_but_a_digest_names_tables_on_the_workspace(tmp_path, name):
+    given = {"workspace_name": WORKSPACE, "scores_digests": [name]}
+    with pytest.raises(StageError, match="is no digest of a plate's tables"):
+        screen(task(tmp_path, given, {}, ("screen",)))
+
+
+def test_a_plate_that_could_not_be_prepared_is_a_line_and_stops_nobody(tmp_path):
+    tiles = tmp_path / "broken/tiles"
+    write_problem(tiles, "no image of well A01; copy it")
+    one = task(
+        tmp_path / "broken", {"listed": '{"plate": "P9"}', "workspace_name": WORKSPACE},
+        {"tiles": [tiles], "servable": [servable(tmp_path)]}, ("scores", "metrics"),
+    )  # fmt: skip
+    score(one)
+    out, text, last = screened(tmp_path, scored(tmp_path, wells()), tmp_path / "broken/scores")
+    plates = pd.read_csv(out / "plates.csv").set_index("Metadata_Plate")
+    assert plates.loc["P9", "Plate_Problems"] == "no image of well A01; copy it"
+    assert "- P9: no image of well A01; copy it" in text
+    assert last.output_parameters()["hits"] == 36
 
 
 def test_a_rate_that_cannot_be_is_refused(tmp_path):

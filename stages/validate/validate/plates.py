@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from common.assay import z_factor
 from common.many_plates import plate_of
 from common.tiles import Tiles
 
-from . import measures
 from .judge import SCALES
 from .verdict import Verdict
 
@@ -37,7 +37,7 @@ def by_plate(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> list[dict[str, An
                     "negative": len(roles[0]),
                     "wrong": [well for well in own if of.labels[well] != int(of.positive(well))],
                     "z_factor": {
-                        scale: measures.z_factor(
+                        scale: z_factor(
                             *(np.array([of.score(w, scale) for w in roles[r]]) for r in (1, 0))
                         )
                         for scale in SCALES
