@@ -75,7 +75,7 @@ def demo(
     steps = {step.name.rpartition(".")[2]: step for step in result.steps.values()}
     for step in result.steps.values():
         if step.state != "skipped":
-            times[_short(step.name)] = round(step.seconds, 2)
+            times[step.title] = round(step.seconds, 2)
     if result.state != "succeeded":
         finish(result)
     mark = time.monotonic()
@@ -118,12 +118,6 @@ def _metrics(result: Any, step: Any) -> dict[str, Any]:
     """Return validate's metrics.json: what the gate saw, a model at a time."""
     text = (_path(result, step, "results") / "metrics.json").read_text(encoding="utf-8")
     return dict(encoder.loads(text))
-
-
-def _short(step: str) -> str:
-    """Return a step's name without the groups around it: `train 1` for the second of a loop."""
-    *groups, name = step.split(".")
-    return " ".join([name, *(group for group in groups if group.isdecimal())])
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:

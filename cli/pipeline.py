@@ -441,8 +441,12 @@ def _unpacked(file: str, store: Any) -> Iterator[tuple[Path, Any]]:
 
 def run_rows(result: Any) -> list[tuple[str, ...]]:
     """Return the table of a run's steps."""
-    rows = [("step", "state", "seconds", "")]
-    return rows + [(s.name, s.state, f"{s.seconds:.1f}", s.error) for s in result.steps.values()]
+    from pipeline.run.page import memory
+
+    rows = [("step", "state", "seconds", "memory", "")]
+    return rows + [
+        (s.title, s.state, f"{s.seconds:.1f}", memory(s), s.error) for s in result.steps.values()
+    ]
 
 
 def finish(result: Any) -> None:

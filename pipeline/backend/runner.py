@@ -25,6 +25,7 @@ from pipeline.run.record import Record, Result, Step
 from pipeline.run.runner import check_lent, find_images, new_folder, to_the_end, write
 from pipeline.run.step.context import Stopped, Volume
 from pipeline.spec import placeholders
+from pipeline.spec.labels import Labels
 from pipeline.spec.package import Package, arguments
 from pipeline.spec.rules.naming import check_names
 
@@ -61,7 +62,8 @@ def run(
     began = time.time()
     name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{package.digest[7:19]}"
     folder = new_folder(runs, name)
-    record, phases = Record(progress), ["the run ended by a defect; see above"]
+    record = Record(progress, Labels(package.spec).of)
+    phases = ["the run ended by a defect; see above"]
     with ExitStack() as stack:
         for lent in ("account", "launcher"):  # of use while it runs only
             stack.callback(shutil.rmtree, folder / lent, ignore_errors=True)
@@ -103,12 +105,13 @@ def run(
     state = "stopped" if interrupted else "succeeded" if phases[0] == SUCCEEDED else "failed"
     errors = [step.error for step in record.steps.values() if step.state == "failed"]
     result = Result(
-        state=state, folder=folder, page=folder / "index.html", package_digest=package.digest,
+        name=package.name, state=state, started=began, folder=folder,
+        page=folder / "index.html", package_digest=package.digest,
         steps=dict(record.steps), outputs={}, artifacts={}, parameters=given, notes=notes,
         seconds=time.time() - began,
         error="" if state == "succeeded" else (errors or [phases[0]])[0],
     )  # fmt: skip
-    write(package.name, result)
+    write(result)
     if interrupted:
         raise KeyboardInterrupt
     return result

@@ -50,10 +50,10 @@ def fetch(
     try:
         made = {}
         for name, step in ended.steps.steps.items():
-            said(f"fetching what {name} left")
+            said(f"fetching what {step.title} left")
             made[name] = _step(connection, ended, step, folder, notes)
         result = _result(ended, package, folder, made, notes)
-        result.page.write_text(page.render(package.name, result))
+        result.page.write_text(page.render(result))
         (folder / "run.json").write_text(json.dumps(page.document(result), indent=1))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -118,9 +118,10 @@ def _result(
     error = str((run.get("error") or {}).get("message") or "")
     failed = [step for step in steps.values() if step.state == "failed"]
     if not error and failed:
-        error = f"{failed[0].name} failed" + (f": {failed[0].error}" if failed[0].error else "")
+        error = f"{failed[0].title} failed" + (f": {failed[0].error}" if failed[0].error else "")
     return Result(
-        state=_STATES.get(ended.state, "failed"), folder=folder.resolve(),
+        name=package.name, state=_STATES.get(ended.state, "failed"), started=began,
+        folder=folder.resolve(),
         page=folder.resolve() / "index.html", package_digest=package.digest, steps=steps,
         outputs={}, artifacts={},
         parameters=(run.get("runtime_config") or {}).get("parameters") or {},

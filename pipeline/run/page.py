@@ -14,7 +14,7 @@ import jinja2
 
 from pipeline.errors import PipelineError
 from pipeline.run import beneath, places
-from pipeline.run.record import Result, Step
+from pipeline.run.record import FORMAT, Result, Step
 from pipeline.spec.values import text
 
 _LOG = 64 * 1024  # bytes of a log's end that the page shows
@@ -61,18 +61,22 @@ class Shown:
     inputs: Mapping[str, Any]
     artifacts: Sequence[Artifact]
     log: str
+    log_link: str
 
 
 def document(result: Result) -> dict[str, Any]:
-    """Return the run's facts as JSON-able data."""
-    return {**asdict(result), "folder": str(result.folder), "page": str(result.page)}
+    """Return the run's facts as JSON-able data: what run.json holds (`pipeline.run.record`)."""
+    facts = {**asdict(result), "folder": str(result.folder), "page": str(result.page)}
+    return {"format": FORMAT, **facts}
 
 
-def render(name: str, result: Result) -> str:
+def render(result: Result) -> str:
     """Return the page of `result`: graph, parameters, metrics, pictures, reports and logs."""
     steps = sorted(result.steps.values(), key=lambda step: (step.started or 1e12, step.name))
+    titles = {step.name: step.title for step in steps}
     return _template().render(
-        name=name, result=result, rows=levels(steps), bars=bars(steps),
+        result=result, rows=levels(steps), bars={bar.step.name: bar for bar in bars(steps)},
+        failed=[step for step in steps if step.state == "failed"], titles=titles,
         parameters=dict(sorted(result.parameters.items())),
         steps=[_shown(result, step) for step in steps],
     )  # fmt: skip
@@ -84,7 +88,7 @@ def _template() -> jinja2.Template:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True,
     )  # fmt: skip
-    environment.filters["text"] = text
+    environment.filters |= {"text": text, "memory": memory}
     return environment.get_template("page.html.jinja")
 
 
@@ -122,20 +126,24 @@ def bars(steps: Sequence[Step]) -> list[Bar]:
     ]
 
 
+def memory(step: Step) -> str:
+    """Return a step's peak memory in words; a dash where it was not seen."""
+    return f"{step.max_rss / 1e9:.2f} GB" if step.max_rss else "–"
+
+
 def _shown(result: Result, step: Step) -> Shown:
-    inputs: dict[str, Any] = {"state": step.state, "image": step.image, **step.parameters}
-    if step.max_rss:
-        inputs["peak memory"] = f"{step.max_rss / 2**20:.0f} MB"
+    inputs: dict[str, Any] = {"name": step.name, "image": step.image, **step.parameters}
     artifacts = [
         _artifact(result, step, name, entry)
         for name, entries in step.artifacts.items()
         for entry in entries
     ]
     try:
-        log = _tail(places.step_folder(result.folder, step.name) / "log.txt")
+        path = places.step_folder(result.folder, step.name) / "log.txt"
+        log, link = _tail(path), path.relative_to(result.folder).as_posix()
     except (OSError, PipelineError):  # it never began, or its name is not allowed
-        log = ""
-    return Shown(step, inputs, artifacts, log)
+        log = link = ""
+    return Shown(step, inputs, artifacts, log, link)
 
 
 def _artifact(result: Result, step: Step, name: str, entry: Mapping[str, Any]) -> Artifact:

@@ -19,7 +19,7 @@ def lines(stream: TextIO) -> Callable[[Step], None]:
             seen[step.name] = step.state
             took = f" {step.seconds:.1f} s" if step.seconds else ""
             error = f": {step.error}" if step.error else ""
-            print(f"{step.name}: {step.state}{took}{error}", file=stream, flush=True)
+            print(f"{step.title}: {step.state}{took}{error}", file=stream, flush=True)
 
     return show
 
@@ -41,7 +41,7 @@ def live(stream: TextIO) -> Iterator[Callable[[Step], None]]:
         for step in list(steps.values()):
             running = step.state == "running"
             seconds = time.time() - step.started if running else step.seconds
-            made.add_row(step.name, step.state, f"{seconds:.1f}")
+            made.add_row(step.title, step.state, f"{seconds:.1f}")
         return made
 
     with Live(get_renderable=table, console=Console(file=stream), refresh_per_second=4):

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.run import beneath, places
 
+FORMAT = 2  # of run.json: the fields of Result and Step; one of another format is not read
 DONE = ("succeeded", "cached")
 _ENDED = ("succeeded", "failed", "stopped")
 
@@ -21,7 +22,8 @@ _ENDED = ("succeeded", "failed", "stopped")
 class Step:
     """One container of a run.
 
-    `state` is waiting, running, succeeded, cached, failed, skipped or stopped.
+    `state` is waiting, running, succeeded, cached, failed, skipped or stopped. `label` is what
+    people call it, unique in its run. `error` says why it failed, `advice` what mends that.
     """
 
     name: str
@@ -31,18 +33,30 @@ class Step:
     started: float = 0.0
     seconds: float = 0.0
     error: str = ""
+    advice: str = ""
     max_rss: int | None = None
     attempts: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
     artifacts: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its label, or its name where nobody gave it one."""
+        return self.label or self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A whole run: `state` is succeeded, failed or stopped; `folder` holds everything it left."""
+    """A whole run: `state` is succeeded, failed or stopped; `folder` holds everything it left.
 
+    `name` is the package's, `started` in seconds since 1970, `seconds` how long it took.
+    """
+
+    name: str
     state: str
+    started: float
     folder: Path
     page: Path
     package_digest: str
@@ -66,11 +80,19 @@ class Result:
 
 
 class Record:
-    """The steps of a run; threads update it, `progress` hears of every change."""
+    """The steps of a run; threads update it, `progress` hears of every change.
 
-    def __init__(self, progress: Callable[[Step], None]) -> None:
+    `label` says what a step is called, from its name and its parameters.
+    """
+
+    def __init__(
+        self,
+        progress: Callable[[Step], None],
+        label: Callable[[str, Mapping[str, Any]], str] = lambda name, _: name,
+    ) -> None:
         self.steps: dict[str, Step] = {}
         self._progress = progress
+        self._label = label
         self._lock = threading.Lock()
 
     def update(self, name: str, **changes: Any) -> Step:
@@ -81,7 +103,8 @@ class Record:
                 changes["started"] = time.time()
             if changes.get("state") in _ENDED and step.started:
                 changes["seconds"] = time.time() - step.started
-            self.steps[name] = step = replace(step, **changes)
+            step = replace(step, **changes)
+            self.steps[name] = step = replace(step, label=self._label(name, step.parameters))
             with suppress(OSError, ValueError):  # a closed terminal does not end a run
                 self._progress(step)
         return step

@@ -23,6 +23,7 @@ from pipeline.run.scheduler import Graph
 from pipeline.run.step.cache import Cache
 from pipeline.run.step.context import RunContext, Volume
 from pipeline.spec.kubernetes import known_name
+from pipeline.spec.labels import Labels
 from pipeline.spec.package import Package, arguments, image_digest, load
 from pipeline.spec.rules.inputs import check_inputs
 from pipeline.spec.rules.naming import check_names
@@ -65,7 +66,7 @@ def run(
     notes = check_lent(package, given, volumes, secrets)
     began, name = time.time(), time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = new_folder(runs, f"{name}-{package.digest.removeprefix('sha256:')[:12]}")
-    record = Record(progress)
+    record = Record(progress, Labels(package.spec).of)
     around = RunContext(
         folder=folder, sandbox=choose(engine, store), store=store, images=images,
         kubernetes=package.kubernetes, volumes=volumes, secrets=secrets, network=network,
@@ -90,22 +91,22 @@ def run(
     except (PipelineError, OSError) as error:
         end = Outcome("failed", error=f"looking at what the steps left failed: {error}")
     result = Result(
-        state="stopped" if around.stop.is_set() else end.state,
+        name=package.name, state="stopped" if around.stop.is_set() else end.state, started=began,
         folder=folder, page=folder / "index.html",
         package_digest=package.digest, steps=dict(record.steps), outputs=end.parameters,
         artifacts=end.artifacts, parameters=given, notes=notes, seconds=time.time() - began,
         error=end.error,
     )  # fmt: skip
-    write(package.name, result)
+    write(result)
     if interrupted:
         raise KeyboardInterrupt
     return result
 
 
-def write(name: str, result: Result) -> None:
+def write(result: Result) -> None:
     """Write a run's page and facts into its folder; raises PipelineError where that fails."""
     try:
-        result.page.write_text(page.render(name, result))
+        result.page.write_text(page.render(result))
         (result.folder / "run.json").write_text(json.dumps(page.document(result), indent=1))
     except OSError as error:
         raise PipelineError(

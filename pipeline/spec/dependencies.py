@@ -1,11 +1,11 @@
-"""Which tasks of a DAG wait for which, and names that wait for each other.
+"""Which tasks of a DAG wait for which, which are around a step, and names that wait in a circle.
 
 Source: api/v2alpha1/pipeline_spec.proto of kubeflow/pipelines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -32,3 +32,19 @@ def circle(before: Mapping[str, Sequence[str]]) -> list[str]:
 def sequence(before: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the names, each after all that it waits for; raises CycleError."""
     return list(TopologicalSorter(before).static_order())
+
+
+def way(spec: Mapping[str, Any], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each task on the way to the step `name`, its own last, with the names before its key.
+
+    The name is as in a run: the keys of the tasks around it, joined by dots; a loop's rounds are
+    numbers in between.
+    """
+    component, prefix = spec["root"], ""
+    for part in name.split("."):
+        task = component.get("dag", {}).get("tasks", {}).get(part)
+        if task is not None:
+            yield prefix, task
+            reference = task["componentRef"]["name"]
+            component = spec.get("components", {}).get(reference, {})
+        prefix += f"{part}."

@@ -17,7 +17,8 @@ from pipeline.kubeflow.server import metadata, runs
 from pipeline.kubeflow.server.connection import Connection, ServerError
 from pipeline.kubeflow.server.metadata import OUTPUT, Stored
 from pipeline.run.record import Step
-from pipeline.spec.dependencies import producers
+from pipeline.spec.dependencies import producers, way
+from pipeline.spec.labels import Labels
 from pipeline.spec.values import whole
 
 # Execution.State of ml_metadata; CANCELED is what the backend writes for a false condition.
@@ -70,7 +71,11 @@ def of_run(
             omitted = _begun_by_no_driver(run, _omitted(spec, set(made.steps)))
             made = replace(made, steps={**made.steps, **omitted})
     if spec:
-        steps = {n: replace(step, after=waited(spec, n)) for n, step in made.steps.items()}
+        labels = Labels(spec)
+        steps = {
+            n: replace(step, after=waited(spec, n), label=labels.of(n, step.parameters))
+            for n, step in made.steps.items()
+        }
         made = replace(made, steps=steps)
     return made
 
@@ -208,18 +213,6 @@ def of_nodes(run: Mapping[str, Any]) -> Steps:
 def waited(spec: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """Return what the step `name` waits for, by the package's graph; names as a local run has."""
     after: tuple[str, ...] = ()
-    for prefix, task in _tasks(spec, name):
+    for prefix, task in way(spec, name):
         after = tuple(prefix + key for key in producers(task)) or after
     return after
-
-
-def _tasks(spec: Mapping[str, Any], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each task on the way to a step, and the names in front of those beside it."""
-    component, prefix = spec["root"], ""
-    for part in name.split("."):
-        task = component.get("dag", {}).get("tasks", {}).get(part)
-        if task is not None:
-            yield prefix, task
-            reference = task["componentRef"]["name"]
-            component = spec.get("components", {}).get(reference, {})
-        prefix += f"{part}."

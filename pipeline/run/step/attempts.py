@@ -30,6 +30,16 @@ _NO_NETWORK = re.compile(
     r"no such host|bad address|could not resolve|connecterror|connection refused",
     re.IGNORECASE,
 )
+_MEMORY = "give it more memory: a higher limit in the package, or a smaller job"
+_TIME = "give it more time: a longer limit in the package, or a smaller job"
+
+
+class _EndedError(PipelineError):
+    """A container that ended badly, and what mends it beside what it said itself, if anything."""
+
+    def __init__(self, cause: str, advice: str) -> None:
+        super().__init__(f"{cause}; {advice}" if advice else cause)
+        self.advice = advice
 
 
 def run(task: Task, context: RunContext) -> dict[str, Any]:
@@ -54,8 +64,12 @@ def run(task: Task, context: RunContext) -> dict[str, Any]:
                     raise Stopped from None
                 pause = retries.next(attempt, time.monotonic() - started)
                 if pause is None or isinstance(error, Refused):
-                    failure = _named(task.name, error)
-                    context.record.update(task.name, state="failed", error=str(failure))
+                    label = context.record.steps[task.name].title
+                    failure = _named(label, error)
+                    advice = error.advice if isinstance(error, _EndedError) else ""
+                    context.record.update(
+                        task.name, state="failed", error=str(failure), advice=advice
+                    )
                     raise failure from error
             else:
                 context.record.update(
@@ -154,13 +168,23 @@ def _execute(
     context.record.update(task.name, attempts=attempt, max_rss=ended.max_rss)
     if ended.code or ended.timed_out:
         words = _last_words(log)
-        offline = not container.process.network and _NO_NETWORK.search(words)
-        advice = (
-            "; it has no network, since its package does not say that it needs one (the pod label "
-            f"{NETWORK_LABEL}: yes); to give it to every step, run with --network"
-        )
-        raise PipelineError(f"{ended}; {words}{advice if offline else ''}")
+        offline = not container.process.network and bool(_NO_NETWORK.search(words))
+        cause = f"{ended}; {words}"
+        if offline:
+            cause += (
+                "; it has no network, since its package does not say that it needs one (the pod "
+                f"label {NETWORK_LABEL}: yes)"
+            )
+        raise _EndedError(cause, _advice(ended, offline=offline))
     return outputs.read(task, message, out)
+
+
+def _advice(ended: Exit, *, offline: bool) -> str:
+    if offline:
+        return "to give the network to every step, run with --network"
+    if ended.out_of_memory:
+        return _MEMORY
+    return _TIME if ended.timed_out else ""
 
 
 def _once(name: str, process: Process, log: Path, context: RunContext) -> Exit:
