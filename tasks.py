@@ -27,6 +27,8 @@ GROUPS = {
         "pipeline.run",
         "scoring.score",
         "cluster.lint",
+        "history.runs",
+        "history.compare",
     ),
     "use a cluster": ("cluster.preflight", "conformance.conformance", "cluster.submit"),
     "release": (
