@@ -2,8 +2,8 @@
 
 import time
 
-from pipeline.run.page import levels
-from pipeline.run.record import Record, Step
+from pipeline.run.page import levels, render
+from pipeline.run.record import Record, Result, Step
 
 
 def rows(*steps):
@@ -32,3 +32,27 @@ def test_a_stopped_step_keeps_the_time_that_it_ran():
     time.sleep(0.02)
     assert record.update("a", state="stopped").seconds >= 0.02
     assert record.update("b", state="stopped").seconds == 0
+
+
+def test_a_failed_run_begins_with_the_step_its_cause_and_what_comes_next(tmp_path):
+    steps = [
+        Step("a.0.fit", state="failed", error="out of <memory>", advice="give it more",
+             max_rss=2_500_000_000, seconds=3, label="fit (fold left)"),
+        Step("b", state="failed", error="exit code 1"),
+        Step("c", state="skipped", after=("a",)),
+    ]  # fmt: skip
+    page = render(
+        Result(
+            name="p", state="failed", started=1, folder=tmp_path, page=tmp_path / "index.html",
+            package_digest="sha256:1", steps={step.name: step for step in steps}, outputs={},
+            artifacts={}, parameters={}, notes=(), seconds=4, error="out of <memory>",
+        )
+    )  # fmt: skip
+    top = page[: page.index("<h2>Steps</h2>")]
+    assert 'Failed: <a href="#a.0.fit">fit (fold left)</a>' in top
+    assert "out of &lt;memory&gt;" in top
+    assert "<b>Next:</b> give it more." in top
+    assert "exit code 1" in top
+    assert "run the package again" in top
+    assert "2.50 GB" in page
+    assert ">a.0.fit<" not in page.replace("<td>a.0.fit", "")  # only as the compiler's name
