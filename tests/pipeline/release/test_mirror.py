@@ -34,6 +34,7 @@ from pipeline.release.relocate import relocate
 from pipeline.release.verify import verify
 from pipeline.spec import provenance
 from tests import registries
+from tests.builder.logins import HTPASSWD, log_in
 from tests.conftest import missing
 from tests.key_pairs import key_pair
 from tests.pipeline.release.parts import bill, image, package, released
@@ -110,6 +111,23 @@ def test_a_registry_gets_all_of_a_release_and_the_second_time_nothing(
     assert fetch(far, "q/r", "v1") == fetch(client, "p", "v1")
     again = mirror.to_registry(cargo, empty(tmp_path), client, far, "q/r")
     assert (again.uploaded, again.uploads, again.mounts) == (0, 0, 0)
+
+
+def test_a_registry_with_passwords_gets_it_with_the_password_alone(
+    client: Registry, made: Release, key: SigningKey, tmp_path: Path
+) -> None:
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    auth = {"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}}
+    with registries.serve(tmp_path / "closed", auth=auth) as host:
+        cargo = mirror.survey(client, "p", "v1")
+        with (
+            Registry(host, docker_config=log_in(tmp_path / "out", host, "wrong")) as nobody,
+            pytest.raises(BuilderError, match="401"),
+        ):
+            mirror.to_registry(cargo, empty(tmp_path), client, nobody, "q")
+        with Registry(host, docker_config=log_in(tmp_path / "in", host)) as closed:
+            mirror.to_registry(cargo, empty(tmp_path), client, closed, "q")
+            whole(closed, "q", made, key)
 
 
 def test_what_a_tar_took_along_arrives_in_a_registry_whole(
