@@ -82,7 +82,8 @@ def gc_registry(
 ) -> None:
     """List the images of a registry's shared cache that no release reaches; --delete removes them.
 
-    What this checkout would build now is kept.
+    What this checkout would build now is kept. A package that was compiled and submitted without
+    a release loses its images.
     """
     from builder.build.make import plannable
     from builder.build.workspace import Workspace
