@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,6 @@ from .workspace import workspace_root
 
 FORMAT = 1
 FOLDER, DOCUMENT, STATE = "plates", "plates.json", "state.json"
-_MOST_OPEN = 32  # files that are mapped at the same time; a process may open about 1,000
 
 
 class Stack:
@@ -41,8 +39,7 @@ class Stack:
         """Take (file, sha256, number of tiles) of each."""
         self._files = files
         self._ends = np.cumsum([count for _, _, count in files])
-        self._open: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
-        self._checked: set[int] = set()
+        self._starts: dict[int, int] = {}  # of the tiles in each file that was checked
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -60,27 +57,35 @@ class Stack:
         for part in np.unique(parts):
             chosen = parts == part
             start = int(self._ends[part]) - self._files[part][2]
-            made[chosen] = self._array(int(part))[places[chosen] - start]
+            made[chosen] = self._read(int(part), places[chosen] - start)
         return made
 
-    def _array(self, part: int) -> NDArray[np.uint8]:
+    def _read(self, part: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return these rows of a file; it is read, as mapped files would add up in memory."""
+        path, _, _ = self._files[part]
+        found = np.empty((len(rows), 256, 256, 3), np.uint8)
+        try:
+            start = self._start(part)
+            with path.open("rb", buffering=0) as file:
+                for place, row in enumerate(rows):
+                    file.seek(start + int(row) * found[place].nbytes)
+                    if file.readinto(found[place].data.cast("B")) != found[place].nbytes:
+                        raise ValueError("it ends too early")
+        except (OSError, ValueError) as error:
+            raise StageError(f"cannot read {path} ({error}); {_AGAIN}") from None
+        return found
+
+    def _start(self, part: int) -> int:
         path, sha256, count = self._files[part]
         with self._lock:
-            if part not in self._open:
-                if part not in self._checked and digest.file_sha256(path) != sha256:
+            if part not in self._starts:
+                if digest.file_sha256(path) != sha256:
                     raise StageError(f"{path} was changed or is damaged; {_AGAIN}")
-                self._checked.add(part)
-                try:
-                    array = np.load(path, mmap_mode="r", allow_pickle=False)
-                except (OSError, ValueError) as error:
-                    raise StageError(f"cannot read {path} ({error}); {_AGAIN}") from None
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
                 if array.dtype != np.uint8 or array.shape != (count, 256, 256, 3):
                     raise StageError(f"{path} is {array.dtype} {array.shape}; {_AGAIN}")
-                self._open[part] = array
-                if len(self._open) > _MOST_OPEN:
-                    self._open.popitem(last=False)
-            self._open.move_to_end(part)
-            return self._open[part]
+                self._starts[part] = array.offset
+            return self._starts[part]
 
 
 _AGAIN = "run again, which makes what the workspace lacks"

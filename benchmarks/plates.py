@@ -1,0 +1,105 @@
+"""Many plates and one large plate: what grows, and how far from bare reading prepare is.
+
+    .venv/bin/python -m benchmarks.plates [--plates N] [--wells N] [--record]
+
+Cuts N/8, N/4, N/2 and N small simulated plates and gathers them; prints seconds and memory of each,
+and the package's size and number of tasks. Then prepares a 384-well plate of 9 fields, 2 channels,
+2160 x 2160 pixels and 16 bits (or its first wells: `--wells 384` makes 44 GB of tiles) whose files
+are links to four, beside a loop that reads and decodes them with tifffile. `--record` keeps it in
+docs/figures.json. Asserts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import figures
+from builder.build.make import Built, build
+from builder.build.workspace import Workspace
+from builder.sandbox.engines import choose
+from builder.sandbox.process import Mount, Process, run
+from builder.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "dist/plateline-plates.yaml"
+
+
+def inside(store: Store, built: Built, scratch: Path, *words: str) -> dict[str, Any]:
+    """Return what a function of plates_prepare.py returned; exits where it fails."""
+    with (scratch / "log").open("wb") as log:
+        process = Process(
+            image=built.image, command=("python3", "/benchmark/plates_prepare.py", *words),
+            env={"PYTHONPATH": "/app"},
+            mounts=(Mount(ROOT / "benchmarks", "/benchmark"), Mount(scratch, "/out", True)),
+        )  # fmt: skip
+        ended = run(choose("bubblewrap", store), process, log)
+    text = (scratch / "log").read_text()
+    if ended.code:
+        raise SystemExit(f"{' '.join(words)} failed:\n{text}")
+    return dict(json.loads(text.splitlines()[-1]))
+
+
+def package() -> dict[str, Any]:
+    """Return the size of the compiled package and its tasks; nothing where it was not compiled."""
+    if not PACKAGE.is_file():
+        return {}
+    spec = next(yaml.safe_load_all(PACKAGE.read_text()))
+    dags = [spec["root"], *spec["components"].values()]
+    tasks = sum(len(one.get("dag", {}).get("tasks", {})) for one in dags)
+    return {"bytes": PACKAGE.stat().st_size, "tasks": tasks}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="benchmarks.plates", description=__doc__)
+    parser.add_argument("--plates", type=int, default=200)
+    parser.add_argument("--wells", type=int, default=384)
+    parser.add_argument("--record", action="store_true")
+    given = parser.parse_args()
+    store = Store.open()
+    built = build(Workspace.load(ROOT), store, ["prepare"])["prepare"]
+    found: dict[str, Any] = {"package": package(), "many": {}}
+    print(f"package: {found['package']}")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        inside(store, built, scratch, "draw", "/out/images", str(given.plates))
+        for count in (given.plates // 8, given.plates // 4, given.plates // 2, given.plates):
+            cut = inside(store, built, scratch, "controls", "/out/images", "/out", str(count))
+            put = inside(store, built, scratch, "gathered", "/out", str(count))
+            found["many"][str(count)] = {"controls": cut, "gather": put}
+            print(
+                f"{count} plates: {cut['seconds']:.1f} s, {cut['seconds'] / count:.2f} s a plate, "
+                f"{cut['own_mib']:.0f} + {cut['worker_mib']:.0f} MiB; gathered and {put['tiles']} "
+                f"tiles read: {put['seconds']:.1f} s, {put['own_mib']:.0f} MiB, "
+                f"argument {put['bytes']:,} bytes",
+                flush=True,
+            )
+            shutil.rmtree(scratch / f"w{count}")
+        linked = inside(store, built, scratch, "link", "/out/large", str(given.wells))
+        bare = inside(store, built, scratch, "read", "/out/large")
+        made = inside(
+            store, built, scratch, "prepare", "/out/large", "/out/tiles", str(given.wells)
+        )
+        again = inside(store, built, scratch, "read", "/out/large")
+        ratio = made["seconds"] / min(bare["seconds"], again["seconds"])
+        found["large"] = {"wells": given.wells, **linked, "read": [bare, again], "prepare": made,
+                          "ratio": ratio}  # fmt: skip
+        print(
+            f"{given.wells} wells of 9 fields, {linked['files']} files, "
+            f"{2 * bare['pixels'] / 1e9:.1f} GB decoded: read {bare['seconds']:.1f} and "
+            f"{again['seconds']:.1f} s, prepare {made['seconds']:.1f} s, ratio {ratio:.2f}; "
+            f"{made['own_mib']:.0f} + {made['worker_mib']:.0f} MiB a worker"
+        )
+    if given.record:
+        figures.record("plates", found)
+
+
+if __name__ == "__main__":
+    main()
