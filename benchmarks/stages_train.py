@@ -143,5 +143,57 @@ def int8(folder: str) -> dict[str, Any]:
     return {name: float(np.median(times)) for name, times in spent.items()}
 
 
+def heads(tiles: str, fold: str, out: str, seeds: str) -> dict[str, Any]:
+    """Train a fold's head with each of so many seeds on the one network that they share.
+
+    Without fine-tuning neither the network nor its 8 bits depend on the seed, so that both are
+    exported once and their features of every tile, one a run, are computed once. Writes NPZ files
+    `features` (by variant, [tiles, d]) and `heads` (kernel [seeds, d], bias [seeds]).
+    """
+    import numpy as np
+    import onnx
+    import onnxruntime
+    from common.tiles import read_tiles
+    from train import augment, export, fit, network
+    from train.stage import Wells, _calibration, make_deterministic
+
+    make_deterministic()
+    read, folder = read_tiles(Path(tiles), check=False), Path(out)
+    folder.mkdir(parents=True)
+    wells = Wells.of(read, fold, 0)
+    scaling = network.fit_normalisation(wells.tiles)
+    body = network.build("EfficientNet_Lite0", scaling)
+    zero = np.zeros(body.model.output_shape[1], np.float32)
+    export.export(network.with_head(body.model, zero, 0.0), _calibration(wells.tiles), folder)
+
+    def features(file: str) -> Any:
+        model = onnx.load(folder / file)
+        (head,) = [n for n in model.graph.node if n.op_type in ("MatMul", "Gemm") and zero.size in
+                   [t.dims[0] for t in model.graph.initializer if t.name in n.input]]  # fmt: skip
+        name = next(n for n in head.input if n not in {t.name for t in model.graph.initializer})
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+        return lambda given: np.concatenate(
+            [session.run([name], {"tiles": given[n : n + 1]})[0] for n in range(len(given))]
+        )
+
+    exact, eight = features("model.onnx"), features("model.int8.onnx")
+    found = {"fp32": exact(read.array), "int8": eight(read.array)}
+    chosen = [n for n, t in enumerate(read.index) if t.label is not None and t.fold != fold]
+    kernels, biases = [], []
+    for seed in range(int(seeds)):
+        views = [augment.view(wells.tiles, n, seed) for n in range(1, 1 + augment.VIEWS)]
+        stacked = np.concatenate([found["fp32"][chosen], *map(exact, views)])
+        head = fit.fit_newton(stacked, np.tile(wells.labels, 1 + len(views)))
+        kernels.append(head.kernel)
+        biases.append(head.bias)
+        print(f"{fold}: seed {seed}", flush=True)
+    np.savez(folder / "features.npz", **found)
+    np.savez(folder / "heads.npz", kernel=np.array(kernels), bias=np.array(biases))
+    return {"features": int(zero.size)}
+
+
 if __name__ == "__main__":
     print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

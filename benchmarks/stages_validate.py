@@ -80,5 +80,55 @@ def ways(tiles: str, model: str) -> dict[str, Any]:
     return found
 
 
+def seeds(tiles: str, fold: str, folder: str) -> dict[str, Any]:
+    """Judge the heads of `stages_train.heads`, each seed's in both variants, as validate does.
+
+    Returns a list under `seeds`: of each the variant that is served, and both variants' factors
+    with their intervals, {variant: {name: [value, low, high]}}.
+    """
+    import numpy as np
+    from common.tiles import read_tiles
+    from validate import judge
+    from validate.judge import SCALES, held_out, judged, measure, trained_on
+
+    read = read_tiles(Path(tiles), check=False)
+    features = dict(np.load(Path(folder, "features.npz")))
+    heads = np.load(Path(folder, "heads.npz"))
+    found = []
+    for kernel, bias in zip(heads["kernel"], heads["bias"], strict=True):
+
+        def answers(variant: str, wells: Any, kernel: Any = kernel, bias: Any = bias) -> Any:
+            rows = [row for each in wells.values() for row in each]
+            logits = features[variant][rows] @ kernel + np.float32(bias)
+            probability = 1 / (1 + np.exp(-logits.astype(np.float32)))
+            return judged(read, fold, wells, probability.astype(np.float64))
+
+        held, seen = held_out(read, fold), trained_on(read, fold)
+        of = {variant: answers(variant, held) for variant in features}
+        measured = {variant: measure(each, 0) for variant, each in of.items()}
+        alike = not judge.changed_calls(of["fp32"], of["int8"]) and judge.close_enough(
+            measured["fp32"], measured["int8"]
+        )
+        worse = judge.worse_factors(*(answers(variant, seen) for variant in ("fp32", "int8")))
+        entry: dict[str, Any] = {
+            "served": "int8" if alike and not worse else "fp32", "refused": worse,
+        }  # fmt: skip
+        for variant, each in measured.items():
+            (series,) = each["series"]
+            named = (
+                ("V", series["v_factor"], series["v_interval"]),
+                ("Z'", each["z_factor"], each["z_interval"]),
+            )
+            entry[variant] = {
+                f"{name} {scale}": [value[scale], *(interval[scale] or (None, None))]
+                for name, value, interval in named
+                for scale in SCALES
+            }
+            entry[variant]["wells right"] = [each["well"]["accuracy"]] * 3
+            entry["compound"] = series["compound"]
+        found.append(entry)
+    return {"seeds": found}
+
+
 if __name__ == "__main__":
     print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

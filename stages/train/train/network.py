@@ -104,14 +104,57 @@ class Normalise(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("plateline")
-class Moments(keras.layers.Layer):
-    """Feature map [n, h, w, c] -> its mean and standard deviation over the tile, [n, 2 c]."""
+class Cells(keras.layers.Layer):
+    """Where cells are: normalised tiles [n, 256, 256, 3] -> DNA's intensity, [n, 256, 256]."""
 
     def call(self, x: Any) -> Any:
+        """Return the DNA channel, scaled to 1e-4 to 1: a tile without cells has weights too."""
+        return (x[..., 2] + 1.0) * 0.5 + 1e-4
+
+
+@keras.saving.register_keras_serializable("plateline")
+class Averages(keras.layers.Layer):
+    """[n, a, b] -> [n, height, width]: the means over `height` x `width` equal areas."""
+
+    def __init__(self, height: int, width: int, **members: Any) -> None:
+        super().__init__(**members)
+        self.height, self.width = height, width
+
+    def call(self, x: Any) -> Any:
+        """Average `x`; the areas need not hold whole pixels."""
+        down = np.asarray(areas(x.shape[1], self.height), "float32")
+        across = np.asarray(areas(x.shape[2], self.width), "float32")
+        return keras.ops.matmul(keras.ops.matmul(down, x), across.T)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes the layer again."""
+        return {**super().get_config(), "height": self.height, "width": self.width}
+
+
+def areas(before: int, after: int) -> NDArray[np.float64]:
+    """Return the matrix [after, before] that averages `before` pixels over `after` equal areas."""
+    ends = np.arange(after + 1) * before / after
+    pixels = np.arange(before)
+    shared = np.minimum(ends[1:, None], pixels + 1) - np.maximum(ends[:-1, None], pixels)
+    return np.asarray(np.clip(shared, 0, None) * after / before)
+
+
+@keras.saving.register_keras_serializable("plateline")
+class Moments(keras.layers.Layer):
+    """Feature map [n, h, w, c], cells [n, h, w] -> weighted mean and deviation, [n, 2 c].
+
+    Weighted by where cells are, so that how much background a tile has does not count.
+    """
+
+    def call(self, x: Any, cells: Any) -> Any:
         """Pool `x`."""
-        mean = keras.ops.mean(x, axis=(1, 2))
+        weights = cells / keras.ops.sum(cells, axis=(1, 2), keepdims=True)
+        weights = keras.ops.expand_dims(weights, -1)
+        mean = keras.ops.sum(x * weights, axis=(1, 2))
         # One pass over the map; what it loses in precision is far below the maps' own noise.
-        variance = keras.ops.mean(keras.ops.square(x), axis=(1, 2)) - keras.ops.square(mean)
+        variance = keras.ops.sum(keras.ops.square(x) * weights, axis=(1, 2)) - keras.ops.square(
+            mean
+        )
         width = keras.ops.sqrt(keras.ops.maximum(variance, 0.0) + 1e-6)
         return keras.ops.concatenate([mean, width], axis=-1)
 
@@ -135,9 +178,9 @@ class ModelType:
 class Body:
     """A network up to its features, [n, d], in two parts that share its layers.
 
-    `frozen` turns tiles into what `tunable` takes: the map at the split and the features before
-    it. Without pretrained weights everything is to be trained: `frozen` is None, and `tunable`
-    takes tiles. `model` is both in one.
+    `frozen` turns tiles into what `tunable` takes: the map at the split, where cells are in it, and
+    the features before it. Without pretrained weights everything is to be trained: `frozen` is
+    None, and `tunable` takes tiles. `model` is both in one.
     """
 
     model: keras.Model
@@ -236,21 +279,34 @@ def build(model_type: str, scaling: Normalisation, source: str = "imagenet") -> 
     tiles = keras.Input((TILE, TILE, 3), dtype="uint8", name="tiles")
     x = Normalise(list(scaling.low), list(scaling.high), name="normalise")(tiles)
     maps = kind.maps(x, source)
-    pooled = [Moments(name=f"moments_{name}")(maps[name]) for name in kind.pooled]
+    dna, split = Cells(name="moments_cells")(x), maps[kind.split]
+    at_split = _averages(dna, split, "moments_cells_split")
     before = kind.pooled.index(kind.split) + 1
+    pooled = []
+    for number, name in enumerate(kind.pooled):
+        whole = dna if number < before - 1 else at_split
+        cells = _averages(whole, maps[name], f"moments_cells_{name}")
+        pooled.append(Moments(name=f"moments_{name}")(maps[name], cells))
     early = keras.layers.Concatenate(name="early")(pooled[:before])
     features = keras.layers.Concatenate(name="features")([early, *pooled[before:]])
     model = keras.Model(tiles, features)
     if source == "none":
         return Body(model, None, model)
     kind.load(model, source)
-    frozen = keras.Model(tiles, [maps[kind.split], early])
+    given = [split, at_split, early]
+    frozen = keras.Model(tiles, given)
     for layer in frozen.layers:
         layer.trainable = False
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False  # and so uses what it learnt from a million images
-    return Body(model, frozen, keras.Model([maps[kind.split], early], features))
+    return Body(model, frozen, keras.Model(given, features))
+
+
+def _averages(cells: Any, like: Any, name: str) -> Any:
+    """Return `cells` averaged to the size of the map `like`."""
+    size = like.shape[1], like.shape[2]
+    return cells if cells.shape[1:3] == size else Averages(*size, name=name)(cells)
 
 
 def with_head(body: keras.Model, kernel: NDArray[np.float32], bias: float) -> keras.Model:
