@@ -53,7 +53,7 @@ def browser():
         yield browser
 
 
-@pytest.fixture(params=[(1280, "light"), (400, "light"), (400, "dark")], ids=str)
+@pytest.fixture(params=[(1280, "light"), (420, "light"), (400, "dark")], ids=str)
 def page(request, browser, report):
     width, scheme = request.param
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
@@ -96,6 +96,22 @@ def test_numbers_on_the_plate_can_be_read(page):
         "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
     )
     assert ink != ground
+
+
+def test_the_table_of_wells_opens_by_keyboard_and_leads_to_pictures(page):
+    summary = page.find_element("css selector", "details.wells summary")
+    table = page.find_element("css selector", "details.wells table")
+    assert not table.is_displayed()
+    summary.send_keys("\n")
+    assert table.is_displayed()
+    wide, seen = page.execute_script(
+        "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    assert wide <= seen
+    link = table.find_element("css selector", "a[href^='#tile-']")
+    link.send_keys("\n")
+    target = page.execute_script("return document.querySelector(':target').tagName")
+    assert target == "FIGURE"
 
 
 def test_nothing_is_asked_of_a_network(page):

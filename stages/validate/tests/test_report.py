@@ -1,5 +1,8 @@
 """The report as text; tests/stages/test_report.py opens it in a browser."""
 
+import base64
+import csv
+import io
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -32,7 +35,7 @@ def test_nothing_comes_from_outside(page):
     links = Links()
     links.feed(page)
     assert links.found
-    assert all(link.startswith("data:") for link in links.found)
+    assert all(link.startswith(("data:", "#")) for link in links.found)
     assert "default-src 'none'" in page
     assert not re.search(r"url\(|@import", page)
 
@@ -59,6 +62,30 @@ def test_it_shows_certain_uncertain_and_wrong_tiles(page):
     assert page.count("data:image/jpeg") >= 26
 
 
+def test_it_begins_with_the_answer_and_the_number_to_quote(page):
+    answer = page.index("Quote Z′")
+    assert answer < page.index("<table")
+    assert re.search(
+        r"Quote Z′ −?\d+\.\d{3}</b>, by mean log odds", page
+    )  # two controls: no interval
+    assert re.search(r"11 of 12 wells with a known answer are called rightly; \d+ of 48", page)
+
+
+def test_the_table_of_wells_is_whole_and_can_be_taken_away(page):
+    data = re.search(r"href='data:text/csv;base64,([^']+)'", page)[1]
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(data).decode())))
+    assert len(rows) == page.count("<tr id='well-") == 48
+    assert rows[0]["name"] == "A01"
+    assert {row["compound"] for row in rows} == {"Wortmannin", "<Nothing> & Söhne"}
+    assert all(0 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_each_well_with_a_picture_leads_to_it_and_no_anchor_stands_twice(page):
+    anchors = re.findall(r"id='(tile-\w+)'", page)
+    assert anchors
+    assert sorted(anchors) == sorted(set(anchors)) == sorted(set(re.findall(r"#(tile-\w+)", page)))
+
+
 def test_molarities_are_said_as_they_are_spoken():
     said = [
         numbers.amount(*given) for given in ((3.23e-10, "M"), (1e-13, "M"), (0, "M"), (11.08, "nM"))
@@ -75,6 +102,7 @@ def test_a_plate_without_doses_says_so(tmp_path):
     validate(write(tmp_path, plain()))
     text = (tmp_path / "out/report").read_text(encoding="utf-8")
     assert "names no dose series" in text
+    assert re.search(r"Quote Z′ −?\d+\.\d{3} \[[-\d., ]+\]</b>, by mean log odds", text)
     assert "No well's images were flagged" in text
     assert "<h3>Wrongly called</h3><p>None.</p>" in text
 

@@ -171,6 +171,7 @@ def dose_response(
     unit: str,
     curve: Callable[[float], float] | None,
     ec50: tuple[float, float, float] | None,
+    name: str = "",
 ) -> str:
     """Return one well a circle, the doses' means as bars, and the fitted curve with its EC50.
 
@@ -215,7 +216,10 @@ def dose_response(
         for score in here:
             x, y = frame.at(place[dose], score)
             parts.append(f"<circle class='well' cx='{x:.1f}' cy='{y:.1f}' r='4'/>")
-    return frame.svg("".join(parts), "Dose response of the wells' scores")
+    x, y = frame.left + 8, frame.top + 18
+    parts.append(f"<text class='name' x='{x}' y='{y}'>{escape(name)}</text>" if name else "")
+    label = "Dose response of the wells' scores"
+    return frame.svg("".join(parts), f"{label}: {name}" if name else label)
 
 
 def roc_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:

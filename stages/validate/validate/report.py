@@ -5,6 +5,9 @@ The page is the template `report.html.jinja`; this module says what stands in it
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +56,8 @@ def render(
                       "colour": plots.colour}  # fmt: skip
     layout = tiles.plate["layout"]
     roc, reliability = _curves(verdicts)
+    wells = list(_table(tiles, verdicts))
+    shown, pictured = _anchored(list(_tiles(tiles, verdicts)))
     return pages.get_template("report.html.jinja").render(
         title=layout.get("title") or layout["name"],
         source=layout.get("source"),
@@ -62,9 +67,67 @@ def render(
         plate=_plate(tiles, verdicts, dict.fromkeys(p["plate"] for p in metrics.get("plates", ()))),
         tiles_of=len(tiles.plate.get("plates", ())),
         series=list(_series(verdicts)), roc=roc,
-        reliability=reliability, tiles=list(_tiles(tiles, verdicts)),
+        reliability=reliability, tiles=shown, pictured=pictured, quoted=_quoted(verdicts),
+        wells=wells, wells_csv=_csv(wells), calls={
+            "labelled": sum(len(v.judged.labels) for v in verdicts.values()),
+            "right": sum(not _is_wrong(v.judged, w) for v in verdicts.values()
+                         for w in v.judged.labels),
+            "positive": sum(well["call"] == "positive" for well in wells), "all": len(wells),
+        },
         flagged=list(_flagged(tiles, verdicts)),
     )  # fmt: skip
+
+
+def _quoted(verdicts: Mapping[str, Verdict]) -> dict[str, Any] | None:
+    """Return the Z' to quote: the lowest of all folds by log odds, which do not saturate."""
+    found = [
+        {
+            "fold": fold, "value": v.served["z_factor"]["log_odds"],
+            "interval": v.served["z_interval"]["log_odds"],
+            "probability": v.served["z_factor"]["probability"],
+        }
+        for fold, v in verdicts.items()
+        if v.served["z_factor"]["log_odds"] is not None
+    ]  # fmt: skip
+    return min(found, key=lambda one: float(one["value"]), default=None)
+
+
+def _table(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the table of all wells, by row and column of the plate."""
+    flags = {well["well"]: well.get("flags", "") for well in tiles.plate["wells"]}
+    every = sorted(_wells(verdicts), key=lambda w: (row_number(w[2].row) or 0, w[2].column))
+    for of, well, tile in every:
+        yield {
+            "name": well, "fold": of.fold, "role": tile.role, "treatment": _treatment(tile),
+            "compound": tile.compound, "dose": tile.dose, "unit": tile.unit,
+            "probability": of.score(well), "log_odds": of.score(well, "log_odds"),
+            "call": "positive" if of.positive(well) else "negative",
+            "wrong": _is_wrong(of, well), "flags": flags.get(well, "").replace("_", " "),
+        }  # fmt: skip
+
+
+def _csv(wells: list[dict[str, Any]]) -> str:
+    """Return the table as a data URL of a CSV file, its dose and unit in columns of their own."""
+    columns = ("name", "fold", "role", "compound", "dose", "unit", "probability", "log_odds",
+               "call", "flags")  # fmt: skip
+    stream = io.StringIO()
+    out = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    out.writeheader()
+    out.writerows(wells)
+    return "data:text/csv;base64," + base64.b64encode(stream.getvalue().encode()).decode()
+
+
+def _anchored(groups: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], set[str]]:
+    """Give the first picture of each well an anchor; return the groups and the wells that have one.
+
+    An id may stand on a page once.
+    """
+    wells: set[str] = set()
+    for group in groups:
+        for tile in group["tiles"]:
+            tile["anchor"] = "" if tile["well"] in wells else f"tile-{tile['well']}"
+            wells.add(tile["well"])
+    return groups, wells
 
 
 def _svg(chart: str) -> Markup:
@@ -132,7 +195,8 @@ def _chart(of: Judged, series: Mapping[str, Any]) -> Markup:
             return float(dose.logistic(np.array(x), *shape))
 
     scores = [of.score(well) for well in series["wells"]]
-    return _svg(plots.dose_response(series["doses"], scores, series["unit"], curve, ec50))
+    name = series["compound"] or "unnamed series"
+    return _svg(plots.dose_response(series["doses"], scores, series["unit"], curve, ec50, name))
 
 
 def _curves(verdicts: Mapping[str, Verdict]) -> tuple[Markup, Markup]:
