@@ -17,7 +17,7 @@ from builder.oci import layer
 from builder.oci.entry import Entry
 from builder.oci.layer_plan import LayerPlan
 from builder.oci.overlay import NOTHING, Below
-from builder.packages import bytecode, debian, python, wheels
+from builder.packages import bytecode, debian, python, sdist, wheels
 from builder.store import Store
 
 # What BuildKit sets by itself, in an ARG that asks for it:
@@ -351,7 +351,15 @@ class _Stage:
         if self.base is None:
             raise BuilderError("wheels need a Python to compile for; begin with FROM base")
         interpreter = plans.interpreter(self.base)
-        for plan in wheels.plan(folder, plans.downloads, where, interpreter):
+        base = self.base
+
+        def make() -> None:
+            if (folder / sdist.WANTED).exists():
+                from builder.build import sdists  # the sandbox costs time
+
+                sdists.make(sdist.read_lock(folder), lambda: plans.image_of(base))
+
+        for plan in wheels.plan(folder, plans.downloads, where, interpreter, make):
             self._add(plan, f"{line} # {plan.name}")
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from builder import oci
+from builder.build import sdists
 from builder.build.workspace import Target, Workspace
 from builder.errors import BuilderError
-from builder.packages import debian, debian_index, lock_file, pip, python, wheels
+from builder.packages import debian, debian_index, lock_file, pip, python, sdist, wheels
 from builder.packages.download import downloads_folder
+from builder.store import Store, default_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ def lock(
     named = [target for target in chosen if target in wanted]
     if not named:
         return changes
+    for target in wanted:
+        _sdists(workspace, target, anew=target in named)
     found = _wheels(wanted, named, upgrade=upgrade)
     before = {t.name: {w.name: w.version for w in wheels.pinned(t.folder)} for t in wanted}
     moved = {
@@ -83,6 +88,38 @@ def lock(
             _write(target.folder, found[target.name])
             changes += moved[target.name]
     return changes
+
+
+def python_of(workspace: Workspace, target: Target, store: Store) -> sdists.ImageOf:
+    """Return a way to the image that the recipe begins with; it raises BuilderError."""
+
+    def image() -> tuple[Store, oci.Image]:
+        from builder.build.make import build  # costs time
+
+        below = target.recipe.stages[0].base
+        if below not in workspace.targets:
+            raise BuilderError(
+                f"{target.path}: {sdist.WANTED} needs the Python of a target, and the recipe "
+                f"begins with FROM {below}; begin it with `FROM base`"
+            )
+        return store, build(workspace, store, [below])[below].image
+
+    return image
+
+
+def _sdists(workspace: Workspace, target: Target, *, anew: bool) -> None:
+    """Bring the wheels of sdists.in to the downloads; pin them `anew` for a target that is named.
+
+    They are built in the image that the recipe begins with. Raises BuilderError.
+    """
+    folder = target.folder
+    if not (folder / sdist.WANTED).exists():
+        return
+    image = python_of(workspace, target, Store(default_root()))
+    if anew:
+        sdist.write_lock(folder, sdists.pin(folder, image, lambda path: _resolve([path], {})))
+    else:
+        sdists.make(sdist.read_lock(folder), image)
 
 
 def _names(named: Sequence[Target], others: Sequence[LockedVersion]) -> list[str]:
@@ -188,7 +225,7 @@ def _resolve(inputs: Sequence[Path], constraints: dict[str, str]) -> list[wheels
         shown = " and ".join(f"{i.parent.name}/{i.name}" for i in inputs)
         report = pip.run(
             ["install", "--dry-run", "--ignore-installed", "--report", "-", "--target", folder,
-             *pip.platform(), "-c", str(path), *(f"-r{i}" for i in inputs)],
+             *pip.platform(), *_made(inputs), "-c", str(path), *(f"-r{i}" for i in inputs)],
             f"resolving {shown} for {python.TAG} on linux-amd64",
         )  # fmt: skip
     found = []
@@ -199,6 +236,12 @@ def _resolve(inputs: Sequence[Path], constraints: dict[str, str]) -> list[wheels
             raise BuilderError(f"pip gave no sha256 for {name} {version}; is it from a folder?")
         found.append(wheels.Wheel(name, version, sha256, _size(name, version, sha256)))
     return sorted(found, key=lambda wheel: wheel.name)
+
+
+def _made(inputs: Sequence[Path]) -> list[str]:
+    """Return pip's options for the wheels that were made here of sdists."""
+    made = [item for path in inputs for item in sdist.read_lock(path.parent)]
+    return [f"--find-links={downloads_folder() / i.wheel_sha256 / i.wheel}" for i in made]
 
 
 def _size(name: str, version: str, sha256: str) -> int:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from builder.build import planner
+from builder.build import lock, planner, sdists
 from builder.build.make import Built, build, plans
 from builder.build.plan import ImagePlan
 from builder.build.workspace import Workspace
@@ -29,10 +29,10 @@ from builder.errors import BuilderError
 from builder.inspect import graph, pythons
 from builder.inspect.compare import Difference, difference
 from builder.inspect.pythons import Python
-from builder.packages import debian, pip, wheels
+from builder.packages import debian, pip, sdist, wheels
 from builder.packages.download import downloads_folder
 from builder.sandbox import host
-from builder.store import Store
+from builder.store import Store, default_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +161,10 @@ def _bring_downloads(workspace: Workspace, names: Sequence[str]) -> None:
     """Download what the locks name, as this user: another one may have no way to the mirrors."""
     for name in names:
         folder = workspace.target(name).folder
+        if pinned := sdist.read_lock(folder):
+            # Made again, in another folder: what differs from the lock is refused.
+            image = lock.python_of(workspace, workspace.target(name), Store(default_root()))
+            sdists.make(pinned, image, again=True)
         if (folder / wheels.LOCK).exists():
             pip.fetch(wheels.read_lock(folder), downloads_folder(), f"{name}/{wheels.LOCK}")
         if (folder / "debian.lock").exists():

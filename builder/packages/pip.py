@@ -62,7 +62,8 @@ def run(arguments: Sequence[str], what: str) -> str:
             errors.insert(
                 0,
                 f"{lacking[1]} has no wheel for Python {python.VERSION} on linux-amd64, and sdists "
-                "are not taken; ask for a version that has one. pip says:",
+                "are not taken unless sdists.in names them; ask for a version that has a wheel, or "
+                "write `name==version` into sdists.in beside requirements.in. pip says:",
             )
         if wrong := re.findall(r"^    (\S+==\S+)(?: from .*)?:$", done.stderr, re.MULTILINE):
             names = ", ".join(wrong)

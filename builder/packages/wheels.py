@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,9 +76,16 @@ def check_one_version(folders: Iterable[Path]) -> None:
 
 
 def plan(
-    folder: Path, cache: Path, destination: str, interpreter: bytecode.Interpreter
+    folder: Path,
+    cache: Path,
+    destination: str,
+    interpreter: bytecode.Interpreter,
+    make: Callable[[], None] = lambda: None,
 ) -> list[LayerPlan]:
-    """Plan the layers of the wheels in `folder`'s lock, unpacked under `destination`."""
+    """Plan the layers of the wheels in `folder`'s lock, unpacked under `destination`.
+
+    `make` brings to `cache` the wheels that no index has.
+    """
     wheels = read_lock(folder)
     prefix = destination.strip("/")
     apart = _Apart(wheels, cache, prefix, f"{folder.name}/{LOCK}")
@@ -91,6 +98,7 @@ def plan(
         def entries() -> Iterator[Entry]:
             from builder.packages import wheel_layout  # installer costs time
 
+            make()
             paths = pip.fetch(group, cache, f"{folder.name}/{LOCK}")
             apart.check()
             for path in paths:

@@ -231,7 +231,7 @@ def test_two_wheels_that_write_one_file_are_not_locked(index: Path, workspace: W
 def test_an_sdist_is_not_taken(index: Path, workspace: Workspace) -> None:
     wheel(index, "tool", "1.0", needs="library")
     (index / "library-1.0.tar.gz").write_bytes(b"")
-    with pytest.raises(BuilderError, match=r"library.* has no wheel .*sdists are not taken"):
+    with pytest.raises(BuilderError, match=r"library.* has no wheel .*unless sdists\.in names"):
         lock(workspace)
 
 

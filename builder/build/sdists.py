@@ -1,0 +1,80 @@
+"""The wheels of packages that have an sdist only: pinned by `invoke lock`, made where lacking."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from builder import oci
+from builder.errors import BuilderError
+from builder.packages import pip, sdist
+from builder.packages.download import downloads_folder, keep, sha256_file
+from builder.packages.sdist import Sdist
+from builder.packages.wheels import Wheel
+from builder.sandbox import wheel_build
+from builder.store import Store
+
+ImageOf = Callable[[], tuple[Store, oci.Image]]
+Resolve = Callable[[Path], Sequence[Wheel]]
+
+
+def pin(folder: Path, image_of: ImageOf, resolve: Resolve) -> list[Sdist]:
+    """Pin each line of sdists.in, and keep the wheel it makes, made twice in two folders.
+
+    `resolve` finds the wheels of a requirements file. Raises BuilderError where an sdist is
+    refused, does not build, or makes two wheels that differ.
+    """
+    cache, found = downloads_folder(), []
+    for name, version in sdist.asked(folder):
+        path = sdist.bring(name, version, "", cache)
+        _, requires = sdist.build_system(path)
+        with tempfile.TemporaryDirectory() as temporary:
+            wanted = Path(temporary, "build-requirements.in")
+            wanted.write_text("".join(f"{line}\n" for line in requires))
+            wheels = tuple(resolve(wanted)) if requires else ()
+        draft = Sdist(name, version, sha256_file(path), "", "", wheels)
+        file, first = _build(draft, image_of, "one")
+        _, second = _build(draft, image_of, "another/place")
+        if first != second:
+            raise BuilderError(
+                f"{name} {version} is not reproducible: built twice, its wheel {file} differs; "
+                "ask for a version that has a wheel"
+            )
+        made = Sdist(name, version, draft.sha256, file, wheel_build.sha256(first), wheels)
+        _keep(made, first)
+        found.append(made)
+    return found
+
+
+def make(sdists: Sequence[Sdist], image_of: ImageOf, *, again: bool = False) -> None:
+    """Make the wheels that the downloads lack, or all of them `again` in another folder.
+
+    Raises BuilderError where one comes out other than its lock says.
+    """
+    for item in sdists:
+        path = downloads_folder() / item.wheel_sha256 / item.wheel
+        if not again and path.exists() and sha256_file(path) == item.wheel_sha256:
+            continue
+        _keep(item, _build(item, image_of, "a/third" if again else "one")[1])
+
+
+def _build(item: Sdist, image_of: ImageOf, place: str) -> tuple[str, bytes]:
+    cache = downloads_folder()
+    path = sdist.bring(item.name, item.version, item.sha256, cache)
+    backend, _ = sdist.build_system(path)
+    wheels = pip.fetch(item.requires, cache, f"the build of {item.name}")
+    return wheel_build.build(*image_of(), path, backend, wheels, place)
+
+
+def _keep(item: Sdist, content: bytes) -> None:
+    path = downloads_folder() / item.wheel_sha256 / item.wheel
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
+        stream.write(content)
+    advice = "the build is not the one that was locked: run `invoke lock`, and see what differs"
+    temporary = Path(stream.name)
+    try:
+        keep(temporary, item.wheel_sha256, path, f"the sandbox for {item.name}", advice)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,177 @@
+"""Packages without a wheel: what pins an sdist and its build requirements, and what is refused.
+
+Nothing of an sdist is executed here. Format: https://packaging.python.org/en/latest/specifications/
+source-distribution-format/; what it needs to be built: PEP 518.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from packaging.utils import canonicalize_name
+
+from builder.errors import BuilderError
+from builder.packages import lock_file, python
+from builder.packages.download import fetch
+from builder.packages.wheels import LINE, Wheel
+
+WANTED, LOCK = "sdists.in", "sdists.lock"
+# The most that an sdist may hold, unpacked: bytes and members.
+BYTES, MEMBERS = 1 << 29, 100_000
+_ASKED = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)")
+_LINE = re.compile(
+    r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})"
+    r"  # makes ([A-Za-z0-9._+-]+-none-any\.whl) sha256:([0-9a-f]{64})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sdist:
+    """One pinned sdist, the wheels that build it, and the wheel that it makes."""
+
+    name: str
+    version: str
+    sha256: str
+    wheel: str
+    wheel_sha256: str
+    requires: tuple[Wheel, ...]
+
+
+def asked(folder: Path) -> list[tuple[str, str]]:
+    """Return name and version of each line of sdists.in; raises BuilderError for another line."""
+    path = folder / WANTED
+    found: list[tuple[str, str]] = []
+    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line := raw.partition("#")[0].strip():
+            match = _ASKED.fullmatch(line)
+            if not match:
+                raise BuilderError(f"{path}:{number}: not `name==version`: {line!r}; write it so")
+            found.append((canonicalize_name(match[1]), match[2]))
+    return found
+
+
+def read_lock(folder: Path) -> list[Sdist]:
+    """Read sdists.lock where sdists.in is; raises BuilderError where it is stale or bad."""
+    if not (folder / WANTED).exists():
+        return []
+    text = lock_file.read(folder / LOCK)
+    lock_file.check_fresh(folder, WANTED, LOCK, text)
+    found: list[Sdist] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        if match := _LINE.fullmatch(line):
+            found.append(Sdist(match[1], match[2], match[3], match[4], match[5], ()))
+        elif found and line.startswith("  ") and (needs := LINE.fullmatch(line[2:])):
+            last, wheel = found[-1], Wheel(needs[1], needs[2], needs[3], int(needs[4]))
+            found[-1] = Sdist(
+                last.name, last.version, last.sha256, last.wheel, last.wheel_sha256,
+                (*last.requires, wheel),
+            )  # fmt: skip
+        else:
+            raise BuilderError(
+                f"{folder / LOCK}:{number}: not a line of this lock: {line!r}; "
+                f"run `{lock_file.lock_command(folder)}`"
+            )
+    return found
+
+
+def write_lock(folder: Path, sdists: Sequence[Sdist]) -> None:
+    """Write sdists.lock: an sdist a line, below it the wheels that build it."""
+    lines = [
+        f"# made from {WANTED} {lock_file.in_hash(folder, WANTED)}",
+        "# by `invoke lock`: one sdist a line, below it the wheels that build it",
+    ]
+    for s in sdists:
+        made = f"# makes {s.wheel} sha256:{s.wheel_sha256}"
+        lines.append(f"{s.name}=={s.version} --hash=sha256:{s.sha256}  {made}")
+        lines += [
+            f"  {w.name}=={w.version} --hash=sha256:{w.sha256}  # {w.size} bytes"
+            for w in s.requires
+        ]
+    (folder / LOCK).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def bring(name: str, version: str, sha256: str, cache: Path) -> Path:
+    """Return where the sdist is, downloaded and checked where `cache` lacks it.
+
+    An empty `sha256` takes the one that the index gives. Raises BuilderError.
+    """
+    if sha256 and (path := next((cache / sha256).glob("*.tar.gz"), None)):
+        return fetch(path.as_uri(), sha256, cache, path.name)
+    url, found = _locate(name, version)
+    return fetch(url, sha256 or found, cache, url.rpartition("/")[2])
+
+
+def _locate(name: str, version: str) -> tuple[str, str]:
+    """Ask pip for the address and hash of an sdist.
+
+    pip executes an sdist to download it, unless its hash is wrong: then it says which file it was
+    and what the hash is, and stops before that. So it is given a hash that nothing has.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "requirements.txt")
+        path.write_text(f"{name}=={version} --hash=sha256:{'0' * 64}\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:",
+             "--require-hashes", f"--python-version={python.VERSION}", "-d", folder,
+             "-r", str(path)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    address = re.search(r"^    \S+==\S+ from (\S+\.tar\.gz)", done.stderr, re.MULTILINE)
+    sha256 = re.search(r"^\s+Got\s+([0-9a-f]{64})$", done.stderr, re.MULTILINE)
+    if not address or not sha256 or "****" in address[1]:
+        last = " ".join(done.stderr.strip().splitlines()[-2:])
+        raise BuilderError(
+            f"no sdist (.tar.gz) of {name} {version} can be had for Python {python.VERSION}; "
+            f"check {WANTED} and `pip config list`. pip says: {last}"
+        )
+    return address[1], sha256[1]
+
+
+def build_system(path: Path) -> tuple[str, list[str]]:
+    """Return the backend of an sdist and what building it needs, and check what it holds.
+
+    Raises BuilderError for an archive that is damaged or too large, or that has a link, a device,
+    or a path that leads out of its one folder.
+    """
+    backend, requires = "setuptools.build_meta:__legacy__", ["setuptools>=40.8.0"]
+    size = count = 0
+    top = ""
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for member in archive:
+                parts = PurePosixPath(member.name).parts
+                top = top or (parts[0] if parts else "")
+                size, count = size + member.size, count + 1
+                if size > BYTES or count > MEMBERS:
+                    raise BuilderError(
+                        f"{path.name} holds more than {BYTES >> 20} MiB or {MEMBERS} files; "
+                        "it is not built"
+                    )
+                if not parts or parts[0] != top or ".." in parts or member.name.startswith("/"):
+                    raise BuilderError(f"{path.name}: {member.name!r} leads out of its folder")
+                if not (member.isreg() or member.isdir()):
+                    raise BuilderError(f"{path.name}: {member.name!r} is neither file nor folder")
+                if parts[1:] == ("pyproject.toml",) and member.size < 1 << 20:
+                    stream = archive.extractfile(member)
+                    assert stream
+                    table = tomllib.loads(stream.read().decode()).get("build-system", {})
+                    requires = [str(r) for r in table.get("requires", requires)]
+                    backend = str(table.get("build-backend", backend))
+                    if "backend-path" in table:
+                        raise BuilderError(
+                            f"{path.name} brings its own build backend (backend-path), which is "
+                            "not supported; ask for a version that has a wheel"
+                        )
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise BuilderError(f"{path.name} is not an sdist that can be read ({error})") from None
+    return backend, requires
