@@ -41,7 +41,6 @@ FAILED = Seen("failed", {}, {})
 # What kfp.local 2.17 makes of a package where it differs from a cluster; docs/run.md says why.
 DIFFERENCES: dict[str, Seen] = {
     "parameters": Seen("succeeded", {"Output": 's|7|0.5|true|["a",1.0]|{"k":[1.0,2.5]}'}, {}),
-    "parameters given": Seen("succeeded", {"Output": "t|-1|1e-05|false|[]|{}"}, {}),
     "constants": Seen("succeeded", {"Output": 'a "b" ü|-3|2.0|false|[]|{}'}, {}),
     "an artifact that is only a file": FAILED,
     "condition that is true": Seen("succeeded", {}, {}),

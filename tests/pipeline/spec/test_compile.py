@@ -154,8 +154,9 @@ def closure(module: str) -> set[str]:
 
 
 def decides_nothing(module: str) -> bool:
-    """The store keeps a package's bytes, checked by digest; an exception's class is in none."""
-    return module.startswith("builder.store") or module.endswith(".errors")
+    """The store keeps a package's bytes, checked by digest; an exception's class is in none; what
+    the reader of the settings file found is in the key itself."""
+    return module.startswith("builder.store") or module.endswith((".errors", "builder.toml"))
 
 
 def test_the_key_holds_every_module_that_decides_what_a_package_holds(

@@ -70,7 +70,7 @@ def cases(c: SimpleNamespace) -> dict[str, Case]:
             parameters, {"Output": 's|7|0.5|true|["a",1]|{"k":[1,2.5]}'}, {"s": "s"}
         ),
         "parameters given": Case(
-            parameters, {"Output": "t|-1|0.00001|false|[]|{}"},
+            parameters, {"Output": "t|-1|1e-05|false|[]|{}"},
             {"s": "t", "i": -1, "f": 1e-5, "b": False, "items": [], "d": {}},
         ),
         "parameters with null inside": Case(
