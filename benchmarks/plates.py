@@ -1,12 +1,11 @@
 """Many plates and one large plate: what grows, and how far from bare reading prepare is.
 
-    .venv/bin/python -m benchmarks.plates [--plates N] [--wells N] [--record]
+    .venv/bin/python -m benchmarks.plates [--plates N] [--wells N]
 
 Cuts N/8, N/4, N/2 and N small simulated plates and gathers them; prints seconds and memory of each,
 and the package's size and number of tasks. Then prepares a 384-well plate of 9 fields, 2 channels,
 2160 x 2160 pixels and 16 bits (or its first wells: `--wells 384` makes 44 GB of tiles) whose files
-are links to four, beside a loop that reads and decodes them with tifffile. `--record` keeps it in
-docs/figures.json. Asserts nothing.
+are links to four, beside a loop that reads and decodes them with tifffile. Asserts nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from builder.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dist/plateline-plates.yaml"
+_RATIO = 1.3  # of prepare to reading and decoding alone
 
 
 def inside(store: Store, built: Built, scratch: Path, *words: str) -> dict[str, Any]:
@@ -61,26 +61,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.plates", description=__doc__)
     parser.add_argument("--plates", type=int, default=200)
     parser.add_argument("--wells", type=int, default=384)
-    parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     store = Store.open()
     built = build(Workspace.load(ROOT), store, ["prepare"])["prepare"]
-    found: dict[str, Any] = {"package": package(), "many": {}}
-    print(f"package: {found['package']}")
+    if of := package():
+        figures.record(
+            "plates", "package of any number of plates", f"{of['bytes']:,} bytes",
+            beside=f"{of['tasks']} tasks",
+        )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         inside(store, built, scratch, "draw", "/out/images", str(given.plates))
         for count in (given.plates // 8, given.plates // 4, given.plates // 2, given.plates):
             cut = inside(store, built, scratch, "controls", "/out/images", "/out", str(count))
             put = inside(store, built, scratch, "gathered", "/out", str(count))
-            found["many"][str(count)] = {"controls": cut, "gather": put}
-            print(
-                f"{count} plates: {cut['seconds']:.1f} s, {cut['seconds'] / count:.2f} s a plate, "
-                f"{cut['own_mib']:.0f} + {cut['worker_mib']:.0f} MiB; gathered and {put['tiles']} "
-                f"tiles read: {put['seconds']:.1f} s, {put['own_mib']:.0f} MiB, "
-                f"argument {put['bytes']:,} bytes",
-                flush=True,
-            )
+            figures.record(
+                "plates", f"control tiles of {count} plates, a plate",
+                f"{cut['seconds'] / count:.2f} s",
+                beside=f"{cut['own_mib']:.0f} + {cut['worker_mib']:.0f} MiB a worker",
+            )  # fmt: skip
+            figures.record(
+                "plates", f"gather and read the tiles of {count} plates", f"{put['seconds']:.1f} s",
+                beside=f"{put['own_mib']:.0f} MiB, argument of {put['bytes']:,} bytes",
+            )  # fmt: skip
             shutil.rmtree(scratch / f"w{count}")
         linked = inside(store, built, scratch, "link", "/out/large", str(given.wells))
         bare = inside(store, built, scratch, "read", "/out/large")
@@ -88,17 +91,15 @@ def main() -> None:
             store, built, scratch, "prepare", "/out/large", "/out/tiles", str(given.wells)
         )
         again = inside(store, built, scratch, "read", "/out/large")
-        ratio = made["seconds"] / min(bare["seconds"], again["seconds"])
-        found["large"] = {"wells": given.wells, **linked, "read": [bare, again], "prepare": made,
-                          "ratio": ratio}  # fmt: skip
-        print(
-            f"{given.wells} wells of 9 fields, {linked['files']} files, "
-            f"{2 * bare['pixels'] / 1e9:.1f} GB decoded: read {bare['seconds']:.1f} and "
-            f"{again['seconds']:.1f} s, prepare {made['seconds']:.1f} s, ratio {ratio:.2f}; "
-            f"{made['own_mib']:.0f} + {made['worker_mib']:.0f} MiB a worker"
-        )
-    if given.record:
-        figures.record("plates", found)
+        alone = min(bare["seconds"], again["seconds"])
+        ratio = made["seconds"] / alone
+        figures.record(
+            "plates", f"prepare {given.wells} wells of 9 fields of 2160 x 2160, 16 bits",
+            f"{made['seconds']:.1f} s",
+            beside=f"reading {linked['files']} files: {alone:.1f} s; "
+            f"{made['own_mib']:.0f} + {made['worker_mib']:.0f} MiB a worker",
+            target=f"ratio at most {_RATIO} (is {ratio:.2f})", missed=ratio > _RATIO,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":
