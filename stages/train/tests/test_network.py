@@ -30,7 +30,7 @@ def test_moments_count_what_lies_in_cells_alone() -> None:
     random = np.random.default_rng(0)
     maps, cells = random.normal(2, 3, (2, 8, 8, 5)).astype(np.float32), np.zeros((2, 8, 8), "f4")
     cells[:, :, :3] = 0.5
-    found = np.asarray(network.Moments()(maps, cells))
+    found = np.asarray(network.Moments()(maps, network.Weights()(cells)))
     inside = maps[:, :, :3]
     expected = np.concatenate([inside.mean(axis=(1, 2)), inside.std(axis=(1, 2))], -1)
     assert np.allclose(found, expected, atol=1e-4)
@@ -40,7 +40,7 @@ def test_a_tile_without_cells_has_the_moments_of_all_of_it() -> None:
     dark = np.full((1, 256, 256, 3), -1, np.float32)
     cells = network.Averages(8, 8)(network.Cells()(dark))
     maps = np.random.default_rng(0).normal(0, 1, (1, 8, 8, 4)).astype(np.float32)
-    found = np.asarray(network.Moments()(maps, cells))
+    found = np.asarray(network.Moments()(maps, network.Weights()(cells)))
     assert np.allclose(found[:, :4], maps.mean(axis=(1, 2)), atol=1e-5)
 
 

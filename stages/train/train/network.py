@@ -140,16 +140,28 @@ def areas(before: int, after: int) -> NDArray[np.float64]:
 
 
 @keras.saving.register_keras_serializable("plateline")
+class Weights(keras.layers.Layer):
+    """Where cells are, [n, h, w] -> what each place counts, [n, h, w, 1]; the sum of a tile is 1.
+
+    Maps of one size share one: of two equal ones TensorFlow keeps either, by chance, and the names
+    in the exported file would differ.
+    """
+
+    def call(self, cells: Any) -> Any:
+        """Divide by the sum."""
+        weights = cells / keras.ops.sum(cells, axis=(1, 2), keepdims=True)
+        return keras.ops.expand_dims(weights, -1)
+
+
+@keras.saving.register_keras_serializable("plateline")
 class Moments(keras.layers.Layer):
-    """Feature map [n, h, w, c], cells [n, h, w] -> weighted mean and deviation, [n, 2 c].
+    """Feature map [n, h, w, c], weights [n, h, w, 1] -> weighted mean and deviation, [n, 2 c].
 
     Weighted by where cells are, so that how much background a tile has does not count.
     """
 
-    def call(self, x: Any, cells: Any) -> Any:
+    def call(self, x: Any, weights: Any) -> Any:
         """Pool `x`."""
-        weights = cells / keras.ops.sum(cells, axis=(1, 2), keepdims=True)
-        weights = keras.ops.expand_dims(weights, -1)
         mean = keras.ops.sum(x * weights, axis=(1, 2))
         # One pass over the map; what it loses in precision is far below the maps' own noise.
         variance = keras.ops.sum(keras.ops.square(x) * weights, axis=(1, 2)) - keras.ops.square(
@@ -282,11 +294,13 @@ def build(model_type: str, scaling: Normalisation, source: str = "imagenet") -> 
     dna, split = Cells(name="moments_cells")(x), maps[kind.split]
     at_split = _averages(dna, split, "moments_cells_split")
     before = kind.pooled.index(kind.split) + 1
-    pooled = []
+    pooled, weights = [], {}
     for number, name in enumerate(kind.pooled):
         whole = dna if number < before - 1 else at_split
         cells = _averages(whole, maps[name], f"moments_cells_{name}")
-        pooled.append(Moments(name=f"moments_{name}")(maps[name], cells))
+        if id(cells) not in weights:
+            weights[id(cells)] = Weights(name=f"moments_weights_{name}")(cells)
+        pooled.append(Moments(name=f"moments_{name}")(maps[name], weights[id(cells)]))
     early = keras.layers.Concatenate(name="early")(pooled[:before])
     features = keras.layers.Concatenate(name="features")([early, *pooled[before:]])
     model = keras.Model(tiles, features)
