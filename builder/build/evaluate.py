@@ -17,7 +17,7 @@ from builder.oci import layer
 from builder.oci.entry import Entry
 from builder.oci.layer_plan import LayerPlan
 from builder.oci.overlay import NOTHING, Below
-from builder.packages import bytecode, debian, python, sdist, wheels
+from builder.packages import bytecode, debian, python, wheels
 from builder.store import Store
 
 # What BuildKit sets by itself, in an ARG that asks for it:
@@ -354,8 +354,10 @@ class _Stage:
         base = self.base
 
         def make() -> None:
+            from builder.packages import sdist  # it and the sandbox cost time to load
+
             if (folder / sdist.WANTED).exists():
-                from builder.build import sdists  # the sandbox costs time
+                from builder.build import sdists
 
                 sdists.make(sdist.read_lock(folder), lambda: plans.image_of(base))
 
