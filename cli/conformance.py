@@ -90,11 +90,11 @@ def conformance(
         folder = Path(open_.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX)))
         say(f"compiling {len(cases)} packages")
         suite = packages.compiled(cases, folder)
-        here = functools.partial(_here, store, folder / "here", names, engine, insecure)
+        own = "bubblewrap" if engine == "kfp" else engine
+        here = functools.partial(_here, store, folder / "here", names, own, insecure)
         if engine == "kfp":
             from pipeline.backend.programs import VERSION
 
-            here = functools.partial(_here, store, folder / "here", names, "bubblewrap", insecure)
             version = f"{VERSION} by its own programs"
             programs = (driver, launcher)
             verdicts = list(_by_programs(suite, here, store, folder / "kfp", names, programs))

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from cli.command import command
 from cli.output import JSON_HELP, facts, say, table
-from cli.pipeline import RUNS
+from cli.pipeline import RUNS, runs_folder
 
 _RUNS_HELP = f"the folder of the runs ({RUNS}, or $PLATELINE_RUNS)"
-
-
-def _folder(runs: str) -> Path:
-    return Path(runs or os.environ.get("PLATELINE_RUNS") or RUNS)
 
 
 @command(help={"runs": _RUNS_HELP, "json": JSON_HELP})
@@ -31,26 +25,29 @@ def runs(runs: str = "", json: bool = False) -> None:
     from pipeline.history.comparison import asked
 
     known, unreadable = [], {}
-    for folder in reading.folders(_folder(runs)):
+    for folder in reading.folders(runs_folder(runs)):
         try:
             known.append(reading.read(folder))
         except PipelineError as error:
             unreadable[folder.name] = str(error)
+    given = [(run, asked(run)) for run in known]
+    first: dict[str, Any] = {}
+    for run, parameters in given:
+        first.setdefault(run.name, parameters)
     varied = {
         (run.name, key)
-        for run in known
-        for other in known
-        for key, value in asked(run).items()
-        if run.name == other.name and asked(other).get(key) != value
+        for run, parameters in given
+        for key in {**first[run.name], **parameters}
+        if parameters.get(key) != first[run.name].get(key)
     }
     listed: list[dict[str, Any]] = [
         {
             "run": run.folder.name, "name": run.name, "started": run.started,
             "package": run.package_digest, "state": run.state, "seconds": run.seconds,
-            "parameters": {k: v for k, v in asked(run).items() if (run.name, k) in varied},
+            "parameters": {k: v for k, v in parameters.items() if (run.name, k) in varied},
             "result": _result(run), "page": str(run.page),
         }
-        for run in known
+        for run, parameters in given
     ]  # fmt: skip
     rows = [("run", "when (UTC)", "package", "state", "seconds", "parameters", "result")]
     rows += [
@@ -92,7 +89,7 @@ def compare(one: str, other: str, runs: str = "", json: bool = False) -> None:
     """Compare two runs: parameters, images, metrics, wells whose call changed, and why it moved."""
     from pipeline.history import comparison, reading
 
-    first, second = (reading.read(reading.find(_folder(runs), word)) for word in (one, other))
+    first, second = (reading.read(reading.find(runs_folder(runs), word)) for word in (one, other))
     found = comparison.compare(first, second)
     names = first.folder.name, second.folder.name
     if json:

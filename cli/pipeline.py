@@ -221,6 +221,11 @@ def pulled(image: str, store: Any, registries: Any, jobs: int) -> Any:
     return pull(store, registries.at(reference.host), reference, jobs=jobs)
 
 
+def runs_folder(named: str) -> Path:
+    """Return where runs are written: the named folder, that of the environment, or `runs/`."""
+    return Path(named or os.environ.get("PLATELINE_RUNS") or RUNS)
+
+
 def check_programs(engine: str, driver: str, launcher: str) -> None:
     """Raise PipelineError for KFP's programs with an engine that does not run them."""
     from pipeline.errors import PipelineError
@@ -289,7 +294,7 @@ def execute(
     if plates:
         root, given["plates"] = listed_plates(plates)
         folders[IMAGES_CLAIM] = Volume(root)
-    place = Path(runs or os.environ.get("PLATELINE_RUNS") or RUNS).absolute()
+    place = runs_folder(runs).absolute()
     folders.setdefault(WORKDIR_CLAIM, Volume(place / "workspace", writable=True))
     if asked:
         _hold_package(asked, loaded, arguments(loaded, given), insecure=insecure)

@@ -11,7 +11,7 @@ from typing import Any
 from cli.command import command
 from cli.output import ENGINE_HELP, INSECURE_HELP, JSON_HELP, ROOT, facts, say
 from cli.progress import sometimes
-from cli.signing import SIGN_HELP, signing_key
+from cli.signing import SIGN_HELP, no_key, public_keys, signing_key
 
 STACK = str(ROOT / "deploy" / "openfaas" / "stack.yaml")
 _SHOWN = ("class", "probability", "model_digest")
@@ -66,16 +66,11 @@ def trace(
 
 def _receipt(file: str, picture: str, names: list[str], *, as_json: bool) -> None:
     """Print what a receipt says, and whose word it is."""
-    from builder.signing.keys import FOLDER, read_public, trusted
-    from pipeline.errors import PipelineError
     from pipeline.release.receipt import read
 
-    keys = [read_public(Path(name)) for name in names] or [*trusted(ROOT)]
+    keys = public_keys(names)
     if not keys:
-        raise PipelineError(
-            f"no key was named, and the workspace trusts none; give --key FILE.pub, or put it "
-            f"into {ROOT / FOLDER}"
-        )
+        raise no_key()
     found = read(_bytes(Path(file)), keys, _bytes(Path(picture)) if picture else None)
     said = {
         "signed by": str(found.key), "picture": f"sha256:{found.picture}",

@@ -45,6 +45,17 @@ def public_keys(paths: list[str]) -> list[Any]:
     return keys or [*trusted(ROOT)]
 
 
+def no_key() -> Exception:
+    """Return the error for a task that needs public keys and has none."""
+    from builder.errors import BuilderError
+    from builder.signing.keys import FOLDER
+
+    return BuilderError(
+        f"no key was named, and the workspace trusts none; give --key FILE.pub, or put the public "
+        f"keys that you trust into {ROOT / FOLDER}"
+    )
+
+
 def _password(question: str, *, twice: bool = False) -> bytes:
     """Return a password from the environment, a file, or the terminal.
 

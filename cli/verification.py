@@ -11,7 +11,7 @@ from cli.images import named_registry
 from cli.mirror import RELEASE_HELP, opened_release
 from cli.output import INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
 from cli.policy import POLICY_HELP
-from cli.signing import public_keys, signing_key
+from cli.signing import no_key, public_keys, signing_key
 
 
 @command(
@@ -40,7 +40,6 @@ def verify_release(
     """Say who signed a release and each image it reaches; exit with 1 where one is not signed."""
     from builder.errors import BuilderError
     from builder.mirror.layout import is_layout
-    from builder.signing.keys import FOLDER
     from pipeline.release import verify
     from pipeline.release.publish import find, named_images
 
@@ -49,10 +48,7 @@ def verify_release(
     own = signing_key(countersign) if countersign else None
     keys = public_keys(key)
     if not keys and not rebuild and not asked:
-        raise BuilderError(
-            f"no key was named, and the workspace trusts none; give --key FILE.pub, or put the "
-            f"public keys that you trust into {ROOT / FOLDER}"
-        )
+        raise no_key()
     in_tar = is_layout(release)
     if in_tar and (rebuild or asked):
         raise BuilderError(

@@ -8,10 +8,21 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from pipeline.definition.claims import SECRET, SOCKET_CLAIM
+from pipeline.definition.claims import SECRET, SOCKET_CLAIM, WORKDIR_CLAIM
 from pipeline.definition.settings import Settings
 from pipeline.definition.tasks import container, finished
 from pipeline.spec.kubernetes import NETWORK_LABEL
+
+
+def finished_on_workspace(
+    task: dsl.PipelineTask, step: str, images: Mapping[str, str], settings: Settings
+) -> None:
+    """Finish a task of train or validate: both have the workspace claim, train its GPUs too."""
+    finished(task, step, images, settings.cluster)
+    kubernetes.mount_pvc(task, WORKDIR_CLAIM, "/mnt/workspace")
+    if step == "train" and settings.gpus:
+        task.set_accelerator_type("nvidia.com/gpu")
+        task.set_accelerator_limit(settings.gpus)
 
 
 def model(

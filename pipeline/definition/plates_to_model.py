@@ -16,7 +16,7 @@ from kfp import dsl, kubernetes
 
 from pipeline.definition.claims import IMAGES_CLAIM, WORKDIR_CLAIM
 from pipeline.definition.cluster import config
-from pipeline.definition.model import model
+from pipeline.definition.model import finished_on_workspace, model
 from pipeline.definition.settings import Settings
 from pipeline.definition.stages import PLATES
 from pipeline.definition.tasks import container, finished
@@ -196,11 +196,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                     tiles_digest=gathered.outputs["digest"],
                     tiles=gathered.outputs["tiles"],
                 )
-                finish(trained, "train")
-                kubernetes.mount_pvc(trained, WORKDIR_CLAIM, "/mnt/workspace")
-                if settings.gpus:
-                    trained.set_accelerator_type("nvidia.com/gpu")
-                    trained.set_accelerator_limit(settings.gpus)
+                finished_on_workspace(trained, "train", images, settings)
             judged = validate(
                 f1_threshold=f1_threshold,
                 workspace_name=workspace_name,
@@ -212,8 +208,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
                 tiles=gathered.outputs["tiles"],
                 models=dsl.Collected(trained.outputs["model"]),
             )
-            finish(judged, "validate")
-            kubernetes.mount_pvc(judged, WORKDIR_CLAIM, "/mnt/workspace")
+            finished_on_workspace(judged, "validate", images, settings)
             gate(
                 passed=judged.outputs["passed"],
                 on_reject=on_reject,

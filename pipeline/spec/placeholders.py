@@ -109,19 +109,21 @@ def substitute(
     found: list[str] = []
     for word in words:
         fill = partial(_filled, executor_input, facts, text if "$.outputs" in word else argument)
-        expanded = _structure(word, executor_input)
+        written = structure(word)
+        expanded = word if written is None else _expand(written, executor_input)
         parts = expanded if isinstance(expanded, list) else [expanded]
         found += [_ANY.sub(fill, str(part)) for part in parts]
     return found
 
 
-def _structure(word: str, executor_input: Mapping[str, Any]) -> Any:
+def structure(word: str) -> Any:
+    """Return the Concat or IfPresent of the SDK that a word is; None where it is none."""
     if not word.startswith(('{"Concat"', '{"IfPresent"')):
-        return word
+        return None
     try:
-        return _expand(load_json(word, "an argument"), executor_input)
+        return load_json(word, "an argument")
     except PipelineError:
-        return word  # it only begins like one
+        return None  # it only begins like one
 
 
 def _expand(node: Any, executor_input: Mapping[str, Any]) -> Any:

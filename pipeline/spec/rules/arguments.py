@@ -38,7 +38,7 @@ def words(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _literal(where: str, word: str) -> Found:
-    if word.startswith(('{"Concat"', '{"IfPresent"')) and '"Concat"' in json.dumps(_parsed(word)):
+    if '"Concat"' in json.dumps(placeholders.structure(word)):
         yield Finding(
             where, "concat-placeholder",
             f"the backend hands the step {word[:60]!r} as it stands here; let the program join the "
@@ -51,13 +51,6 @@ def _literal(where: str, word: str) -> Found:
                 f"the backend leaves {found.text} as it is here; hand the value on as a parameter, "
                 "or read the metadata from the executor input",
             )  # fmt: skip
-
-
-def _parsed(word: str) -> Any:
-    try:
-        return json.loads(word)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _left_out(

@@ -20,8 +20,8 @@ from pipeline.spec.rules.finding import Finding, Found, declared, texts
 _LAUNCHER = 103_000_000  # bytes, the most that the launcher took in a step's container (seen)
 _LEAST = _LAUNCHER + 64_000_000  # and what a small program needs beside it
 _PULL = 120  # seconds; an image of 1.5 GB at 25 MB/s takes half of it
-# resolve.go: a constant that is one of these and nothing else is replaced by the driver (read).
 _STORES = ("gs", "s3", "minio", "oci")  # objectstore/config.go, importer_launcher.go
+# resolve.go: a constant that is one of these and nothing else is replaced by the driver (read).
 _FACTS = {
     "pipeline_job_name", "pipeline_job_resource_name", "pipeline_job_uuid", "pipeline_task_name",
     "pipeline_task_uuid", "pipeline_job_create_time_utc", "pipeline_job_schedule_time_utc",
