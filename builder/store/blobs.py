@@ -35,8 +35,9 @@ def _seal(digest: str) -> int:
 
 
 def _sealed(digest: str) -> tuple[int, int]:
-    now = int(time.time()) * _SECOND
-    return now, now + _seal(digest)
+    now = time.time_ns()
+    # The second before this one: a time ahead of the clock would be younger than any age.
+    return now, (now // _SECOND - 1) * _SECOND + _seal(digest)
 
 
 def default_root(environ: Mapping[str, str] = os.environ) -> Path:

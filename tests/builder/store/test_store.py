@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +17,10 @@ from builder.store import Store
 @given(data=st.binary(max_size=200))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_kept_comes_back(store: Store, data: bytes) -> None:
-    assert store.read(store.add(data).digest) == data
+    kept = store.add(data)
+    assert store.read(kept.digest) == data
+    # A time ahead of the clock would be younger than any number of days that `gc` is given.
+    assert store.path(kept.digest).stat().st_mtime <= time.time()
 
 
 @pytest.mark.parametrize("damage", [b"", b"hellO", b"hell", b"hello!"])
