@@ -66,7 +66,7 @@ class Bench:
             cwd=ROOT, check=True, capture_output=True,
         ).stdout  # fmt: skip
         for name in filter(None, names.decode().split("\0")):
-            if (ROOT / name).exists():
+            if os.path.lexists(ROOT / name):  # a link may point into an image
                 (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.checkout / name, follow_symlinks=False)
         (self.checkout / ".venv").symlink_to(ROOT / ".venv")

@@ -97,7 +97,9 @@ def conformance(
 
             version = f"{VERSION} by its own programs"
             programs = (driver, launcher)
-            verdicts = list(_by_programs(suite, here, store, folder / "kfp", names, programs))
+            verdicts = list(
+                _by_programs(suite, here, store, folder / "kfp", names, programs, insecure)
+            )
         elif local_only:
             verdicts = list(_alone(suite, here))
             version = ""
@@ -162,7 +164,7 @@ def _alone(suite: Sequence[Any], here: Here) -> Iterator[Any]:
 
 def _by_programs(
     suite: Sequence[Any], here: Here, store: Any, folder: Path, names: tuple[str, str],
-    programs: tuple[str, str],
+    programs: tuple[str, str], insecure: bool,
 ) -> Iterator[Any]:  # fmt: skip
     """Yield what was not the same of each case when KFP's own programs ran it."""
     from builder.registry.client import Registries
@@ -172,7 +174,7 @@ def _by_programs(
     from pipeline.kubeflow.conformance.observation import differences
     from pipeline.kubeflow.conformance.verdict import CONTENTS_LEFT, Verdict
 
-    with Registries(notice=say) as registries:
+    with Registries(insecure=insecure, notice=say) as registries:
         found = of_kfp.bring(*programs, store, lambda name: pulled(name, store, registries, 2))
 
     def run(package: Any, lent: Any, **how: Any) -> Any:

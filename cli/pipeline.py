@@ -340,6 +340,7 @@ def _hold_package(policy: Any, package: Any, values: Mapping[str, Any], *, insec
     """Hold every image that a package names, or is given as a parameter, against a policy."""
     from builder.oci.reference import Reference
     from builder.policy.evidence import of_checkout
+    from pipeline.definition.stages import MODEL, PIPELINES
     from pipeline.spec.package import PINNED, references, strings
 
     given = filter(PINNED.fullmatch, strings(list(values.values())))
@@ -347,7 +348,8 @@ def _hold_package(policy: Any, package: Any, values: Mapping[str, Any], *, insec
     own = {}
     if any(Reference.parse(image).local for image in images):
         # They were compiled here with --allow-local, so this checkout can say what they are.
-        own = of_checkout(*build(pipeline_targets(), 2, need_layers=False))
+        compiled = pipeline_targets(package.name if package.name in PIPELINES else MODEL)
+        own = of_checkout(*build(compiled, 2, need_layers=False))
     policies.check(policy, images, own=own, insecure=insecure)
 
 

@@ -15,6 +15,11 @@ from cli import policy
 from cli.pipeline import compile, run  # noqa: A004 - the task's name
 from cli.testing import test_stage as stage_tests
 from cli.verification import verify_release
+from pipeline.definition.pipelines import definition
+from pipeline.definition.settings import Settings
+from pipeline.definition.stages import PIPELINES, PLATES, SCORE, images_of
+from pipeline.spec.compile import compile_package
+from pipeline.spec.provenance import Provenance
 from tests.key_pairs import PASSWORD, key_pair
 from tests.pipeline.pins import PINS
 from tests.pipeline.release.parts import image, released
@@ -61,11 +66,6 @@ def test_a_package_of_others_does_not_run_against_a_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The base image that is handed over as a parameter counts too."""
-    from pipeline.definition.pipelines import definition
-    from pipeline.definition.settings import Settings
-    from pipeline.spec.compile import compile_package
-    from pipeline.spec.provenance import Provenance
-
     monkeypatch.setenv("PLATELINE_STORE", str(tmp_path / "home/store"))
     key_pair(tmp_path)
     asked = write(tmp_path, '[signatures]\nkeys = ["lab.pub"]\n')
@@ -78,6 +78,33 @@ def test_a_package_of_others_does_not_run_against_a_policy(
         assert f"{name}@sha256:111111111111" in str(caught.value)
     assert "its signatures cannot be read" in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_checkout_is_asked_for_the_images_of_the_pipeline_that_was_compiled(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLATELINE_STORE", str(tmp_path / "home/store"))
+    asked = write(tmp_path, "[tests]\npassed = true\n")
+    images = images_of(name)
+    pins = {image: f"localhost/plateline/{image}@sha256:{'1' * 64}" for image in images}
+    source = Provenance("", True, {}, {})
+    made = compile_package(definition(Settings(), name), pins, source, Store.open())
+    (tmp_path / "package.yaml").write_bytes(made.data)
+    built: list[str] = []
+
+    def build(targets: str, *_: object, **__: object) -> None:
+        built.append(targets)
+        raise BuilderError("enough")
+
+    monkeypatch.setattr("cli.pipeline.build", build)
+    needed = {SCORE: ["model=r.example/m@sha256:" + "1" * 64, "plates=p"], PLATES: ["plates=p"]}
+    with pytest.raises(BuilderError, match="enough"):
+        run(
+            str(tmp_path / "package.yaml"), policy=asked, trust=True, runs=str(tmp_path / "runs"),
+            param=needed.get(name, []),
+        )  # fmt: skip
+    assert [sorted(targets.split(",")) for targets in built] == [sorted(images)]
 
 
 def test_a_part_of_the_tests_is_not_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
