@@ -97,6 +97,8 @@ def survey(store: Store, now: float) -> list[Item]:
     items += [_plain("download", path, now) for path in _inside(beside / "downloads")]
     items += [_plain("step", path, now) for path in _inside(beside / "steps")]
     items += [_plain("plate", path, now) for path in _inside(beside / "plates")]
+    # Whole or not at all: its metadata names its objects, which a cached step would miss.
+    items += [_plain("engine kfp", path, now) for path in _inside(beside) if path.name == "kfp"]
     return items
 
 

@@ -221,6 +221,18 @@ def test_downloads_of_a_last_build_stay(make: Make, store: Store) -> None:
     assert (store.root.parent / "downloads" / ("a" * 64) / "x.whl").exists()
 
 
+def test_what_the_engine_kfp_keeps_goes_whole_when_it_was_not_used(store: Store) -> None:
+    folder = store.root.parent / "kfp"
+    (folder / "objects").mkdir(parents=True)
+    (folder / "objects" / "one").write_bytes(b"12345")
+    (folder / "metadata.sqlite").write_bytes(b"123")
+    used = folder.stat().st_mtime
+    assert not collect(store, keep_days=30, now=used + DAY).gone
+    gone = collect(store, keep_days=30, now=used + 31 * DAY).gone
+    assert [(item.kind, item.size) for item in gone] == [("engine kfp", 8)]
+    assert not folder.exists()
+
+
 def test_what_a_killed_process_left_goes_after_a_day(store: Store) -> None:
     (store.root / "tmp" / "half").write_bytes(b"x")
     written = (store.root / "tmp" / "half").stat().st_mtime
