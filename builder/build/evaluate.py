@@ -359,7 +359,9 @@ class _Stage:
             if (folder / sdist.WANTED).exists():
                 from builder.build import sdists
 
-                sdists.make(sdist.read_lock(folder), lambda: plans.image_of(base))
+                named, chain = sdist.asked(folder).image, self.outer.chain
+                plan = plans.target(named, chain) if named else base
+                sdists.make(sdist.read_lock(folder), lambda: plans.image_of(plan))
 
         for plan in wheels.plan(folder, plans.downloads, where, interpreter, make):
             self._add(plan, f"{line} # {plan.name}")

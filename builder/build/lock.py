@@ -91,7 +91,10 @@ def lock(
 
 
 def python_of(workspace: Workspace, target: Target, store: Store) -> sdists.ImageOf:
-    """Return a way to the image that the recipe begins with; it raises BuilderError."""
+    """Return a way to the image that sdists.in names, or the recipe begins with.
+
+    It raises BuilderError where that is no target, or has not the base of this recipe.
+    """
 
     def image() -> tuple[Store, oci.Image]:
         from builder.build.make import build  # costs time
@@ -102,7 +105,14 @@ def python_of(workspace: Workspace, target: Target, store: Store) -> sdists.Imag
                 f"{target.path}: {sdist.WANTED} needs the Python of a target, and the recipe "
                 f"begins with FROM {below}; begin it with `FROM base`"
             )
-        return store, build(workspace, store, [below])[below].image
+        named = sdist.asked(target.folder).image or below
+        chosen = workspace.target(named)
+        if named != below and chosen.recipe.stages[-1].base != below:
+            raise BuilderError(
+                f"{target.folder / sdist.WANTED}: `image {named}` does not stand on {below}, so "
+                f"its Python may be another; begin {chosen.path} with `FROM {below}`"
+            )
+        return store, build(workspace, store, [named])[named].image
 
     return image
 

@@ -25,8 +25,9 @@ def pin(folder: Path, image_of: ImageOf, resolve: Resolve) -> list[Sdist]:
     `resolve` finds the wheels of a requirements file. Raises BuilderError where an sdist is
     refused, does not build, or makes two wheels that differ.
     """
-    cache, found = downloads_folder(), []
-    for name, version in sdist.asked(folder):
+    cache, found, asked = downloads_folder(), [], sdist.asked(folder)
+    compiler = bool(asked.image)
+    for name, version in asked.sdists:
         path = sdist.bring(name, version, "", cache)
         _, requires = sdist.build_system(path)
         with tempfile.TemporaryDirectory() as temporary:
@@ -34,8 +35,8 @@ def pin(folder: Path, image_of: ImageOf, resolve: Resolve) -> list[Sdist]:
             wanted.write_text("".join(f"{line}\n" for line in requires))
             wheels = tuple(resolve(wanted)) if requires else ()
         draft = Sdist(name, version, sha256_file(path), "", "", wheels)
-        file, first = _build(draft, image_of, "one")
-        _, second = _build(draft, image_of, "another/place")
+        file, first = _build(draft, image_of, "one", compiler=compiler)
+        _, second = _build(draft, image_of, "another/place", compiler=compiler)
         if first != second:
             raise BuilderError(
                 f"{name} {version} is not reproducible: built twice, its wheel {file} differs; "
@@ -56,15 +57,16 @@ def make(sdists: Sequence[Sdist], image_of: ImageOf, *, again: bool = False) -> 
         path = downloads_folder() / item.wheel_sha256 / item.wheel
         if not again and path.exists() and sha256_file(path) == item.wheel_sha256:
             continue
-        _keep(item, _build(item, image_of, "a/third" if again else "one")[1])
+        place = "a/third" if again else "one"
+        _keep(item, _build(item, image_of, place, compiler=not wheel_build.is_pure(item.wheel))[1])
 
 
-def _build(item: Sdist, image_of: ImageOf, place: str) -> tuple[str, bytes]:
+def _build(item: Sdist, image_of: ImageOf, place: str, *, compiler: bool) -> tuple[str, bytes]:
     cache = downloads_folder()
     path = sdist.bring(item.name, item.version, item.sha256, cache)
     backend, _ = sdist.build_system(path)
     wheels = pip.fetch(item.requires, cache, f"the build of {item.name}")
-    return wheel_build.build(*image_of(), path, backend, wheels, place)
+    return wheel_build.build(*image_of(), path, backend, wheels, place, compiler=compiler)
 
 
 def _keep(item: Sdist, content: bytes) -> None:

@@ -29,8 +29,9 @@ BYTES, MEMBERS = 1 << 29, 100_000
 _ASKED = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)")
 _LINE = re.compile(
     r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})"
-    r"  # makes ([A-Za-z0-9._+-]+-none-any\.whl) sha256:([0-9a-f]{64})"
+    r"  # makes ([A-Za-z0-9._+-]+\.whl) sha256:([0-9a-f]{64})"
 )
+_IMAGE = re.compile(r"image\s+([A-Za-z0-9._-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +46,35 @@ class Sdist:
     requires: tuple[Wheel, ...]
 
 
-def asked(folder: Path) -> list[tuple[str, str]]:
-    """Return name and version of each line of sdists.in; raises BuilderError for another line."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What sdists.in says: name and version of each sdist, and the target to build them in.
+
+    `image` is empty where it names none: then it is the one that the recipe begins with, and what
+    is compiled is refused.
+    """
+
+    sdists: tuple[tuple[str, str], ...]
+    image: str = ""
+
+
+def asked(folder: Path) -> Asked:
+    """Read sdists.in; raises BuilderError for a line that is neither an sdist nor one `image`."""
     path = folder / WANTED
     found: list[tuple[str, str]] = []
+    image = ""
     for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line := raw.partition("#")[0].strip():
-            match = _ASKED.fullmatch(line)
-            if not match:
-                raise BuilderError(f"{path}:{number}: not `name==version`: {line!r}; write it so")
+        line = raw.partition("#")[0].strip()
+        if match := _ASKED.fullmatch(line):
             found.append((canonicalize_name(match[1]), match[2]))
-    return found
+        elif (named := _IMAGE.fullmatch(line)) and not image:
+            image = named[1]
+        elif line:
+            raise BuilderError(
+                f"{path}:{number}: not `name==version`, nor the one line `image TARGET`: {line!r}; "
+                "write it so"
+            )
+    return Asked(tuple(found), image)
 
 
 def read_lock(folder: Path) -> list[Sdist]:

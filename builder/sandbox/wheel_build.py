@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ from pathlib import Path
 
 from builder import oci
 from builder.errors import BuilderError
+from builder.packages import python
 from builder.sandbox.engines import choose
 from builder.sandbox.process import Mount, Process, run
 from builder.store import Store
 
 _TMP = "/tmp"  # noqa: S108 - the sandbox's own
 SECONDS, MEMORY, BYTES = 600.0, 2 << 30, 1 << 28
+_COMPILER = "name a target that has a compiler in sdists.in: `image TARGET`"
+_FITS = rf"[^-]+-[^-]+(-[^-]+)?-(cp3\d*-abi3|{python.TAG}-{python.TAG})-linux_x86_64\.whl"
 _SCRIPT = r"""
 import importlib, os, sys, tarfile, zipfile
 sdist, backend, folder = sys.argv[1:4]
@@ -44,13 +48,17 @@ hooks.build_wheel("/out", {})
 
 
 def build(
-    store: Store, image: oci.Image, sdist: Path, backend: str, requires: Sequence[Path], place: str
-) -> tuple[str, bytes]:
+    store: Store, image: oci.Image, sdist: Path, backend: str, requires: Sequence[Path], place: str,
+    *, compiler: bool = False,
+) -> tuple[str, bytes]:  # fmt: skip
     """Return name and content of the wheel that `sdist` makes in the folder /tmp/`place`.
 
-    Raises BuilderError where it does not build, wants more than it may have, or is compiled.
+    With a `compiler` in the image, the wheel may be one of machine code for the images' Python.
+    Raises BuilderError where it does not build, wants more than it may have, or makes another.
     """
     names = [f"/in/{path.name}" for path in requires]
+    # What is compiled must not know the folder; Debian's Python asks for symbols (-g).
+    flags = f"-g0 -ffile-prefix-map={_TMP}/{place}=."
     user = "65532:65532" if os.geteuid() == 0 else f"{os.getuid()}:{os.getgid()}"
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
         out = Path(folder, "out")
@@ -62,7 +70,8 @@ def build(
             command=("/usr/bin/python3", "-s", "-P", "-B", "-c", _SCRIPT,
                      f"/in/{sdist.name}", backend, f"{_TMP}/{place}", *names),
             env={"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "1577836800", "TZ": "UTC",
-                 "LC_ALL": "C.UTF-8", "HOME": _TMP, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"},
+                 "LC_ALL": "C.UTF-8", "HOME": _TMP, "PYTHONPATH": "", "OMP_NUM_THREADS": "1",
+                 "CFLAGS": flags, "CXXFLAGS": flags},
             mounts=(*(Mount(p, f"/in/{p.name}") for p in (sdist, *requires)),
                     Mount(out, "/out", writable=True)),
             user=user, workdir="/", timeout=SECONDS, memory=MEMORY,
@@ -72,21 +81,31 @@ def build(
             output.seek(0)
             words = output.read()[-2000:].decode(errors="replace").strip().splitlines()[-1:]
             raise BuilderError(
-                f"{sdist.name} does not build without network and compiler ({ended}): "
-                f"{' '.join(words)}; ask for a version that has a wheel"
+                f"{sdist.name} does not build without network{'' if compiler else ' and compiler'} "
+                f"({ended}): {' '.join(words)}; ask for a version that has a wheel"
+                + ("" if compiler else f", or {_COMPILER}")
             )
-        return _only_wheel(out, sdist.name)
+        return _only_wheel(out, sdist.name, compiler=compiler)
 
 
-def _only_wheel(out: Path, sdist: str) -> tuple[str, bytes]:
+def is_pure(wheel: str) -> bool:
+    """Tell whether a wheel is one of Python alone, by its name."""
+    return wheel.endswith("-none-any.whl")
+
+
+def _only_wheel(out: Path, sdist: str, *, compiler: bool) -> tuple[str, bytes]:
     found = list(out.iterdir())
     if len(found) != 1 or not stat.S_ISREG(found[0].lstat().st_mode):
         raise BuilderError(f"{sdist} left no single file as its wheel; it is not taken")
     name = found[0].name
-    if not name.endswith("-none-any.whl"):
+    if not is_pure(name) and not compiler:
         raise BuilderError(
-            f"{sdist} makes {name!r}, which is no wheel of Python alone; there is no compiler "
-            "here, so ask for a version that has a wheel"
+            f"{sdist} makes {name!r}, which is no wheel of Python alone; ask for a version that "
+            f"has a wheel, or {_COMPILER}"
+        )
+    if not is_pure(name) and not re.fullmatch(_FITS, name):
+        raise BuilderError(
+            f"{sdist} makes {name!r}, which is no wheel for {python.TAG} on linux-amd64"
         )
     if found[0].lstat().st_size > BYTES:
         raise BuilderError(f"{sdist} makes a wheel of more than {BYTES >> 20} MiB; it is not taken")

@@ -81,7 +81,7 @@ def test_one_too_large_and_one_damaged_are_refused(
 
 def test_a_lock_is_read_as_it_was_written_and_refused_once_stale(tmp_path: Path) -> None:
     (tmp_path / "sdists.in").write_text("P_a==1.0  # why\n")
-    assert sdist.asked(tmp_path) == [("p-a", "1.0")]
+    assert sdist.asked(tmp_path) == sdist.Asked((("p-a", "1.0"),))
     needs = (Wheel("setuptools", "80", "c" * 64, 5),)
     pins = [sdist.Sdist("p-a", "1.0", "a" * 64, "p_a-1.0-py3-none-any.whl", "b" * 64, needs)]
     sdist.write_lock(tmp_path, pins)
@@ -89,8 +89,9 @@ def test_a_lock_is_read_as_it_was_written_and_refused_once_stale(tmp_path: Path)
     (tmp_path / "sdists.lock").open("a").write("what\n")
     with pytest.raises(BuilderError, match="not a line of this lock"):
         sdist.read_lock(tmp_path)
-    (tmp_path / "sdists.in").write_text("p>=1\n")
-    with pytest.raises(BuilderError, match="not `name==version`"):
-        sdist.asked(tmp_path)
+    for wrong in ("p>=1\n", "image a b\n", "image a\nimage b\n"):
+        (tmp_path / "sdists.in").write_text(wrong)
+        with pytest.raises(BuilderError, match="not `name==version`, nor the one line `image"):
+            sdist.asked(tmp_path)
     with pytest.raises(BuilderError, match=f"run `{lock_file.lock_command(tmp_path)}`"):
         sdist.read_lock(tmp_path)
