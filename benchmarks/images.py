@@ -139,9 +139,9 @@ def write_dockerfiles(bench: Bench, workspace: Workspace, store: Store) -> list[
             layers = build(workspace, store, [name])[name].image.layers
             made = [part for part in layers if part.created_by.startswith(_DEBIAN)]
             for number, part in enumerate(made):
-                path = bench.checkout / f".debian{number}.tar.gz"
+                path = bench.checkout / f".debian-{name}-{number}.tar.gz"
                 shutil.copy(store.path(part.blob.digest), path)
-            added = "\n".join(f"ADD .debian{number}.tar.gz /" for number in range(len(made)))
+            added = "\n".join(f"ADD .debian-{name}-{n}.tar.gz /" for n in range(len(made)))
             text = text.replace("COPY --from=debian / /", added)
         if match := re.search(r"(?m)^COPY --from=wheels / (\S+)$", text):
             folder = bench.checkout / ".wheels" / name
