@@ -49,7 +49,8 @@ def workspace(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wo
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    shutil.copytree(ROOT / "stages/base", tmp_path / "workspace/stages/base")
+    base = tmp_path / "workspace/stages/base"
+    shutil.copytree(ROOT / "stages/base", base, symlinks=True)
     return make(
         STAGE,
         **{
