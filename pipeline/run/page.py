@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -97,21 +98,25 @@ def levels(steps: Sequence[Step]) -> list[list[Step]]:
 
     What a step waited for may be a whole part of the pipeline, which has its steps' names in front.
     """
-    row: dict[str, int] = {}
-
-    def level(step: Step) -> int:
-        if step.name not in row:
-            row[step.name] = 0  # a step never waits for itself
-            before = [
-                other for other in steps for name in step.after
-                if other.name == name or other.name.startswith(f"{name}.")
-            ]  # fmt: skip
-            row[step.name] = 1 + max(map(level, before), default=-1)
-        return row[step.name]
-
+    parts: dict[str, list[str]] = {}
+    for step in steps:
+        words = step.name.split(".")
+        for depth in range(1, len(words) + 1):
+            parts.setdefault(".".join(words[:depth]), []).append(step.name)
+    before = {
+        (step.name, "step"): [(n, "part") for n in step.after if n in parts] for step in steps
+    }
+    before |= {(name, "part"): [(n, "step") for n in inside] for name, inside in parts.items()}
+    row: dict[tuple[str, str], int] = {}
+    try:
+        for node in TopologicalSorter(before).static_order():
+            lowest = max((row[other] for other in before[node]), default=-1)
+            row[node] = lowest + (node[1] == "step")
+    except CycleError:  # a damaged record
+        return [[step] for step in steps]
     rows: dict[int, list[Step]] = {}
     for step in steps:
-        rows.setdefault(level(step), []).append(step)
+        rows.setdefault(row[step.name, "step"], []).append(step)
     return [rows[key] for key in sorted(rows)]
 
 

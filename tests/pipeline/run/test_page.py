@@ -22,6 +22,15 @@ def test_a_part_of_the_pipeline_stands_for_all_its_steps():
     assert len(rows(*loop, Step("end", after=("loop",)))) == 3
 
 
+def test_thousands_of_steps_that_did_not_run_stand_in_their_order():
+    """They have no time to be sorted by, so that the last one may come first."""
+    chain = [Step(f"s{n}", "skipped", after=(f"s{n - 1}",) if n else ()) for n in range(3000)]
+    assert rows(*chain[::-1]) == [[step.name] for step in chain]
+    loop = [Step(f"loop.{n}.x") for n in range(2000)]
+    ends = [Step(f"end{n}", after=("loop",)) for n in range(2000)]
+    assert [len(row) for row in levels([*ends, *loop])] == [2000, 2000]
+
+
 def test_a_loop_in_a_damaged_record_ends():
     assert len(levels([Step("a", after=("b",)), Step("b", after=("a",))])) == 2
 
