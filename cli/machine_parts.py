@@ -38,6 +38,7 @@ def checks() -> list[Check]:
         Check("python", sys.version.split()[0] if sys.version_info >= (3, 11) else "",
               "all tasks", ("python3", "python3-venv"), required=True),
         *_engines(),
+        _slurm(),
         Check("limits of a step", _limits(), "memory, processes"),
         Check("network of a step", _network(), "a step that asks for the network"),
         Check("disk", _disk(), f"at least 5 GB for the store {default_root()}", required=True),
@@ -92,6 +93,24 @@ def _engines() -> list[Check]:
         )
         for name, version, lacks in found
     ]  # fmt: skip
+
+
+def _slurm() -> Check:
+    """Look for Slurm's programs, and for a controller that answers them."""
+    from pipeline.errors import PipelineError
+    from pipeline.run.slurm import queue, submission
+
+    use, packages = "--engine slurm; tests: a cluster of one node", ("slurm-wlm", "munge")
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    programs = ("sbatch", "squeue", "scancel", "scontrol")
+    if not all(map(shutil.which, programs)):
+        return Check("slurm", "", use, packages)
+    try:
+        found = f"{queue.answers(submission.environment(os.environ))}, its controller answers"
+    except PipelineError:
+        daemons = all(shutil.which(name, path=path) for name in ("slurmctld", "slurmd", "munged"))
+        found = "no controller answers" + ("; enough for the tests" if daemons else "")
+    return Check("slurm", found, use)
 
 
 def _limits() -> str:

@@ -376,10 +376,11 @@ def _terminal() -> Callable[[str], str] | None:
         "plates": "a list of plates (CSV, TSV, Excel, JSON), or a quoted pattern: 'screen/P*'",
         "secret": "name=DIR with a file for each key; once for each",
         "volume": "claim=DIR; once for each",
-        "engine": f"{ENGINE_HELP}; or kfp: KFP's own two programs run the steps by bubblewrap",
+        "engine": f"{ENGINE_HELP}; or kfp: KFP's own two programs run the steps by bubblewrap; or "
+        "slurm: each step is a job of Slurm, by bubblewrap on its node (docs/slurm.md)",
         "driver": "for --engine kfp: KFP's driver, a file or KFP's image by digest",
         "launcher": "for --engine kfp: KFP's launcher, a file or KFP's image by digest",
-        "jobs": "how many steps to run at the same time",
+        "jobs": "how many steps to run, or to have in Slurm's queue, at the same time",
         "no-cache": "run every step again",
         "trust": "run a package of somebody else, with all that it asks for, without a question",
         "network": "give the network to every step, not only to those that ask for it",

@@ -30,6 +30,8 @@ def choose(engine: str, store: Store, say: Callable[[str], object] = _print) -> 
             "folders cannot be at their paths, and proot, which imitates that, loses exit codes; "
             "use auto, bubblewrap, podman or docker, and see docs/sandbox.md"
         )
+    if engine == "slurm":
+        raise BuilderError("`slurm` is an engine of `invoke run` alone; see docs/slurm.md")
     if engine not in NAMES:
         raise BuilderError(f"unknown engine {engine!r}; there are {', '.join(NAMES)}")
     if engine != "auto":

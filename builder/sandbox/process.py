@@ -20,6 +20,18 @@ class Mount:
     writable: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a cluster's queue is told of a process, and this machine's engines do not look at.
+
+    `name` is the step's; `cpus` and `memory` (bytes) are to be set aside for it, 0 = not said.
+    """
+
+    name: str = ""
+    cpus: float = 0.0
+    memory: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
     """A command in an image: read-only root, private /tmp, and no network unless asked.
@@ -40,6 +52,7 @@ class Process:
     timeout: float | None = None
     memory: int | None = None
     ports: Mapping[int, str] = field(default_factory=dict)
+    needs: Needs = Needs()
 
     def words(self) -> list[str]:
         """Return the command to execute; raises BuilderError where there is none."""
@@ -61,7 +74,7 @@ class Exit:
     """How a process ended: its exit code, the signal that killed it, or the limit that it broke.
 
     `max_rss` is the peak resident size in bytes where the sandbox sees it. `broke` says which limit
-    other than time and memory it was killed for.
+    other than time and memory it was killed for; `advice` what mends that, where the sandbox knows.
     """
 
     code: int
@@ -71,6 +84,7 @@ class Exit:
     seconds: float = 0.0
     out_of_memory: bool = False
     broke: str = ""
+    advice: str = ""
 
     def __str__(self) -> str:
         if self.out_of_memory:

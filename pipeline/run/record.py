@@ -22,8 +22,9 @@ _ENDED = ("succeeded", "failed", "stopped")
 class Step:
     """One container of a run.
 
-    `state` is waiting, running, succeeded, cached, failed, skipped or stopped. `label` is what
-    people call it, unique in its run. `error` says why it failed, `advice` what mends that.
+    `state` is waiting, queued (by the engine slurm), running, succeeded, cached, failed, skipped or
+    stopped. `label` is what people call it, unique in its run. `error` says why it failed, `advice`
+    what mends that.
     """
 
     name: str
@@ -99,8 +100,10 @@ class Record:
         """Change the step `name`, which is made where it is new; its end says how long it ran."""
         with self._lock:
             step = self.steps.get(name) or Step(name)
-            if changes.get("state") == "running" and not step.started:
+            if changes.get("state") == "running" and not (step.started or "started" in changes):
                 changes["started"] = time.time()
+            if changes.get("state") == "queued" and not step.attempts:
+                changes["started"] = 0.0  # it begins when it leaves the queue
             if changes.get("state") in _ENDED and step.started:
                 changes["seconds"] = time.time() - step.started
             step = replace(step, **changes)

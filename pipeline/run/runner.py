@@ -20,6 +20,7 @@ from pipeline.run import beneath, page, places
 from pipeline.run.inputs import Outcome
 from pipeline.run.record import Record, Result, Step
 from pipeline.run.scheduler import Graph
+from pipeline.run.slurm.engine import Slurm
 from pipeline.run.step.cache import Cache
 from pipeline.run.step.context import RunContext, Volume
 from pipeline.spec.kubernetes import known_name
@@ -68,7 +69,8 @@ def run(
     folder = new_folder(runs, f"{name}-{package.digest.removeprefix('sha256:')[:12]}")
     record = Record(progress, Labels(package.spec).of)
     around = RunContext(
-        folder=folder, sandbox=choose(engine, store), store=store, images=images,
+        folder=folder, store=store, images=images,
+        sandbox=Slurm.find(store, folder, record) if engine == "slurm" else choose(engine, store),
         kubernetes=package.kubernetes, volumes=volumes, secrets=secrets, network=network,
         publish=publish,
         facts={

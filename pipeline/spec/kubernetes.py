@@ -67,3 +67,11 @@ def memory(text: str) -> int:
     if match is None:
         raise PipelineError(f"the memory limit {text!r} is no quantity; write it as 512Mi or 4G")
     return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+def cpus(text: str) -> float:
+    """Return a quantity such as 500m or 2 in processors; raises PipelineError for another text."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(m?)", text)
+    if match is None:
+        raise PipelineError(f"the CPU limit {text!r} is no quantity; write it as 500m or 2")
+    return float(match[1]) / (1000 if match[2] else 1)

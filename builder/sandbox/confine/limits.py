@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from builder.oci.numbers import from_environment
 
-_VARIABLES = {
+VARIABLES = {
     "processes": "PLATELINE_STEP_PROCESSES",
     "log": "PLATELINE_STEP_LOG",
     "free": "PLATELINE_STEP_FREE",
@@ -29,4 +29,4 @@ class Limits:
 
         Raises BuilderError for what is not a number.
         """
-        return from_environment(Limits(), _VARIABLES, environ)
+        return from_environment(Limits(), VARIABLES, environ)

@@ -184,7 +184,7 @@ def _advice(ended: Exit, *, offline: bool) -> str:
         return "to give the network to every step, run with --network"
     if ended.out_of_memory:
         return _MEMORY
-    return _TIME if ended.timed_out else ""
+    return _TIME if ended.timed_out else ended.advice
 
 
 def _once(name: str, process: Process, log: Path, context: RunContext) -> Exit:

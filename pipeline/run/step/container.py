@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.sandbox.process import Mount, Process
+from builder.sandbox.process import Mount, Needs, Process
 from pipeline.errors import PipelineError
 from pipeline.run import places
 from pipeline.run.beneath import Refused
@@ -107,7 +107,7 @@ def make(task: Task, message: Mapping[str, Any], home: Path, context: RunContext
         image=context.images[task.container["image"]], command=tuple(words), env=env,
         mounts=tuple(mounts.values()), timeout=_timeout(task.settings), memory=_memory(task),
         network=context.network or kubernetes.asks_for_network(task.settings),
-        user=_user(task, tuple(mounts.values()), context),
+        user=_user(task, tuple(mounts.values()), context), needs=_needs(task),
     )  # fmt: skip
     return Container(process, shown, publication)
 
@@ -226,9 +226,22 @@ def _timeout(settings: Mapping[str, Any]) -> float | None:
 
 def _memory(task: Task) -> int | None:
     """Return the memory limit of `task` in bytes; a parameter may hold it."""
-    resources = task.container.get("resources", {})
-    text = str(placeholders.filled(resources.get("resourceMemoryLimit", ""), task.parameters))
-    if text:
+    if text := _resource(task, "resourceMemoryLimit"):
         return kubernetes.memory(text)
-    gigabytes = float(resources.get("memoryLimit", 0))  # of packages before kfp 2.9
+    gigabytes = float(_resource(task, "memoryLimit") or 0)  # of packages before kfp 2.9
     return int(gigabytes * 1e9) or None
+
+
+def _needs(task: Task) -> Needs:
+    """Return what a queue is asked for: the limits, or the requests where there are none."""
+    request = _resource(task, "resourceMemoryRequest")
+    memory = _memory(task) or (kubernetes.memory(request) if request else 0)
+    for name in ("resourceCpuLimit", "resourceCpuRequest"):
+        if text := _resource(task, name):
+            return Needs(task.name, kubernetes.cpus(text), memory)
+    return Needs(task.name, float(_resource(task, "cpuLimit") or 0), memory)
+
+
+def _resource(task: Task, name: str) -> str:
+    resources = task.container.get("resources", {})
+    return str(placeholders.filled(resources.get(name, ""), task.parameters))

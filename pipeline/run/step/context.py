@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from builder import oci
 from builder.errors import BuilderError
 from builder.sandbox.process import Running, Sandbox
 from builder.store import Store
+from pipeline.errors import PipelineError
 from pipeline.run.record import Record
 from pipeline.run.step.cache import Cache, content_digest
 
@@ -59,9 +61,15 @@ class RunContext:
     def stop_all(self) -> None:
         """End every container; no new one is started."""
         self.stop.set()
-        for running in list(self.running.values()):
-            with suppress(BuilderError, OSError):
+
+        def end(running: Running) -> None:
+            with suppress(BuilderError, PipelineError, OSError):
                 running.stop(grace=0)
+
+        # At the same time: a job of a cluster takes seconds to end.
+        if ending := list(self.running.values()):
+            with ThreadPoolExecutor(len(ending)) as pool:
+                list(pool.map(end, ending))
 
     @contextmanager
     def claims(self, task: Task) -> Iterator[None]:

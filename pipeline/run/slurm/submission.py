@@ -1,0 +1,96 @@
+"""A process as a job: the options of sbatch, the job's script, and the documents that it reads.
+
+Options: https://slurm.schedmd.com/sbatch.html.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from builder.sandbox.confine.limits import VARIABLES
+from builder.sandbox.process import Exit, Mount, Process
+from builder.store import Store
+
+ROOT = Path(__file__).resolve().parents[3]
+# Which queue a site wants is said by sbatch's own variables, as for any other job.
+CHOICES = ("SBATCH_ACCOUNT", "SBATCH_CONSTRAINT", "SBATCH_PARTITION", "SBATCH_QOS",
+           "SBATCH_RESERVATION", "SBATCH_TIMELIMIT", "SBATCH_WCKEY")  # fmt: skip
+_HANDED = ("PATH", "HOME", "USER", "LOGNAME", "SLURM_CONF", *CHOICES, *VARIABLES.values())
+# What watches the step needs some memory and time of the job too: the step's own limits come first.
+_WATCHER = 256 << 20
+_GRACE = 60
+_LONGEST = 200  # letters of a job's name
+
+# The files of a job's folder.
+PROCESS, EXIT, LOG, SLURM_LOG, NODE, LEASE = (
+    "process.json", "exit.json", "log.txt", "slurm.txt", "node", "lease",
+)  # fmt: skip
+
+
+def options(process: Process, title: str, folder: Path) -> list[str]:
+    """Return the options of sbatch for `process`, a job called `title` with its files in `folder`.
+
+    A limit that the package does not set is left to the site. Slurm itself never starts a job
+    again: the retries are the package's.
+    """
+    name = "".join(letter if letter.isprintable() else " " for letter in title)[:_LONGEST]
+    output = str(folder / SLURM_LOG).replace("%", "%%")
+    found = ["--parsable", "--no-requeue", "--nodes=1", "--ntasks=1", f"--job-name={name}",
+             f"--chdir={ROOT}", f"--output={output}", "--export=ALL"]  # fmt: skip
+    if process.needs.cpus:
+        found.append(f"--cpus-per-task={math.ceil(process.needs.cpus)}")
+    if process.needs.memory:
+        found.append(f"--mem={math.ceil((process.needs.memory + _WATCHER) / 2**20)}M")
+    if process.timeout is not None:
+        found.append(f"--time={math.ceil((process.timeout + _GRACE) / 60)}")
+    return found
+
+
+def script(folder: Path) -> str:
+    """Return the job's script: it runs `pipeline.run.slurm.node` with this very interpreter."""
+    words = [sys.executable, "-E", "-s", "-B", "-X", "utf8", "-m", "pipeline.run.slurm.node"]
+    return f"#!/bin/sh\nexec {shlex.join([*words, str(folder)])}\n"
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that sbatch, and so the job, is given: none that could hold a secret."""
+    return {name: environ[name] for name in _HANDED if name in environ}
+
+
+def ignored(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables of sbatch that are not handed on, sorted."""
+    return sorted(name for name in environ if name.startswith("SBATCH_") and name not in CHOICES)
+
+
+def to_document(process: Process, store: Store, own: Path) -> dict[str, Any]:
+    """Return `process` as JSON takes it; what it leaves below `own` is listed at its end."""
+    return {
+        "store": str(store.root.absolute()), "image": process.image.digest,
+        "command": process.words(), "env": dict(process.env), "workdir": process.workdir,
+        "mounts": [[str(m.source.absolute()), m.target, m.writable] for m in process.mounts],
+        "user": process.user, "network": process.network, "timeout": process.timeout,
+        "memory": process.memory,
+        "own": [str(m.source.absolute()) for m in process.mounts
+                if m.writable and m.source.absolute().is_relative_to(own.absolute())],
+    }  # fmt: skip
+
+
+def from_document(document: Mapping[str, Any], store: Store) -> Process:
+    """Return the process of a document; raises BuilderError where the store lacks its image."""
+    return Process(
+        image=store.image(document["image"]), command=tuple(document["command"]),
+        env=document["env"], workdir=document["workdir"], user=document["user"],
+        mounts=tuple(Mount(Path(source), target, w) for source, target, w in document["mounts"]),
+        network=document["network"], timeout=document["timeout"], memory=document["memory"],
+    )  # fmt: skip
+
+
+def exit_document(ended: Exit, left: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Return how a step ended as JSON takes it; `left` is folder -> name -> size in bytes."""
+    return {"exit": asdict(ended), "left": left}

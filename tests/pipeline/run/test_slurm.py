@@ -1,0 +1,344 @@
+"""`run --engine slurm`: each step a job, with the states, logs, cache and causes of a local run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kfp import compiler, dsl, kubernetes
+
+from builder.sandbox.process import Mount, Needs, Process
+from pipeline.errors import PipelineError
+from pipeline.run import runner
+from pipeline.run.slurm import ending, node, submission
+from pipeline.run.slurm.queue import Word, words
+from tests import slurm_cluster
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    if lacks := slurm_cluster.missing():
+        pytest.skip(f"{', '.join(lacks)} is missing; apt-get install slurm-wlm munge")
+    with slurm_cluster.serve(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+@pytest.fixture
+def on(cluster, monkeypatch):
+    """The cluster, as this process's own; it is idle before and after, and nothing is left."""
+    cluster.until_idle()
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, cluster.environment[name])
+    yield cluster
+    cluster.until(lambda: cluster.ask("squeue", "--noheader") == "")
+
+
+@pytest.fixture
+def script(image):
+    @dsl.container_component
+    def script(code: str):
+        return dsl.ContainerSpec(image, ["sh", "-c"], [code])
+
+    return script
+
+
+@pytest.fixture
+def begun(execute, store, tmp_path):
+    """Start a pipeline in a thread; `seen` is set when its step runs on the node."""
+
+    def do(function, volumes=None):
+        compiler.Compiler().compile(function, str(tmp_path / "begun.yaml"))
+        seen, results = threading.Event(), []
+        heard = []
+
+        def progress(step):
+            heard.append((step.name, step.state))
+            # The first `running` is the runner's own; Slurm's comes after `queued`.
+            if step.state == "running" and (step.name, "queued") in heard:
+                seen.set()
+
+        def work():
+            results.append(runner.run(
+                runner.load(tmp_path / "begun.yaml"), store, parameters={}, secrets={},
+                volumes=volumes or {}, runs=tmp_path / "runs", engine="slurm", use_cache=False,
+                progress=progress,
+            ))  # fmt: skip
+
+        thread = threading.Thread(target=work)
+        thread.start()
+
+        def result():
+            thread.join(60)
+            return results[0]
+
+        assert seen.wait(30)
+        return result
+
+    return do
+
+
+@pytest.mark.slow
+def test_a_step_is_a_job_with_the_packages_resources_and_gives_what_a_local_step_gives(
+    on, execute, image, tmp_path
+):
+    folder = tmp_path / "secret"
+    folder.mkdir()
+    (folder / "key").write_text("hush-hush")
+
+    @dsl.container_component
+    def make(data: dsl.Output[dsl.Dataset]):
+        code = 'echo "$KEY" | sha256sum > "$0"; echo "made by $(id -u)"; ls -d "$SLURM_JOB_ID"/'
+        return dsl.ContainerSpec(image, ["sh", "-c", code + " || true"], [data.path])
+
+    @dsl.container_component
+    def use(data: dsl.Input[dsl.Dataset], said: dsl.OutputPath(str)):
+        return dsl.ContainerSpec(image, ["sh", "-c", 'cat "$0" > "$1"'], [data.path, said])
+
+    @dsl.pipeline(name="small")
+    def small() -> str:
+        made = make().set_cpu_limit("2").set_memory_limit("100Mi")
+        kubernetes.set_timeout(made, 120)
+        kubernetes.use_secret_as_env(made, "login", {"key": "KEY"})
+        return use(data=made.outputs["data"]).output
+
+    found = execute(small, secrets={"login": folder}, engine="slurm", cache=True)
+    job = job_of(on, "make")
+    shown = on.ask("scontrol", "show", "job", "--oneliner", job).split()
+    told = dict(word.split("=", 1) for word in shown if "=" in word)
+    script = on.ask("scontrol", "write", "batch_script", job, "-")
+    local = execute(small, secrets={"login": folder}, cache=True)
+    again = execute(small, secrets={"login": folder}, cache=False)
+
+    assert found.state == "succeeded", found.error
+    assert found.outputs == again.outputs
+    assert {step.state for step in local.steps.values()} == {"cached"}
+    assert (told["NumCPUs"], told["TimeLimit"], told["Requeue"]) == ("2", "00:03:00", "0")
+    assert told["MinMemoryNode"] == "356M"  # the step's, and what watches it
+    assert "hush" not in script + json.dumps(told)
+    assert log(found, "make").startswith("made by 65532")
+    assert found.steps["make"].max_rss > 0
+    left = {path.name for path in (found.folder / "steps" / "make").iterdir()}
+    assert left == {"input.json", "log.txt", "out"}
+
+
+@pytest.mark.slow
+def test_limits_and_failures_of_a_step_are_told_in_the_words_of_a_local_run(on, execute, script):
+    @dsl.pipeline(name="limits")
+    def limits():
+        script(code="echo no such well; exit 3").set_display_name("wrong")
+        script(code="x=0123456789abcdef; while :; do x=$x$x; done").set_memory_limit("64Mi")
+        kubernetes.set_timeout(script(code="sleep 60"), 1)
+        script(code="true").set_memory_limit("100Gi")
+
+    result = execute(limits, engine="slurm")
+    steps = [result.steps[name] for name in ("script", "script-2", "script-3", "script-4")]
+    assert "exit code 3; it said: no such well" in steps[0].error
+    assert "used more than its memory limit" in steps[1].error
+    assert "more memory" in steps[1].advice
+    assert "stopped after its time limit, 1 s" in steps[2].error
+    assert "more time" in steps[2].advice
+    assert "sbatch refused: Batch job submission failed: " in steps[3].error
+    assert "Requested node configuration is not available" in steps[3].error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        (("scontrol", "update", "nodename=one", "state=down", "reason=x"), "its node one failed"),
+        (("scancel", "--user=" + slurm_cluster.user()), "somebody cancelled its job"),
+    ],
+)  # fmt: skip
+def test_what_ends_a_job_from_outside_is_the_cause_of_its_step(on, begun, script, end, cause):
+    @dsl.pipeline(name="ended")
+    def ended():
+        script(code="echo begun; sleep 300")
+
+    result = begun(ended)
+    on.ask(*end)
+    found = result()
+    if "scontrol" in end:
+        on.ask("scontrol", "update", "nodename=one", "state=idle")
+    assert f"killed because {cause}" in found.steps["script"].error
+    assert found.steps["script"].advice.startswith("run the package again; ")
+    assert "CANCELLED" in log(found, "script")  # Slurm's own line
+
+
+@pytest.mark.slow
+def test_a_controller_that_is_away_for_a_while_ends_no_run(on, begun, image, tmp_path, capfd):
+    @dsl.container_component
+    def wait(said: dsl.OutputPath(str), go: str):
+        code = 'until test -e /gate/go; do sleep 0.1; done; echo -n through > "$0"'
+        return dsl.ContainerSpec(image, ["sh", "-c", code], [said, go])
+
+    @dsl.pipeline(name="away")
+    def away() -> str:
+        first = wait(go="1")
+        kubernetes.mount_pvc(first, "gate", "/gate")
+        second = wait(go="2").after(first)
+        kubernetes.mount_pvc(second, "gate", "/gate")
+        return second.output
+
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    result = begun(away, volumes={"gate": runner.Volume(gate)})
+    on.end("slurmctld")
+    (gate / "go").touch()  # the first job ends, and the second cannot be submitted
+    on.until(lambda: "trying again" in capfd.readouterr().err)
+    on.start("slurmctld", "-D")
+    found = result()
+    assert found.state == "succeeded", found.error
+    assert found.outputs == {"Output": "through"}
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_job_running_or_waiting(on, script, store, tmp_path):
+    @dsl.pipeline(name="stopped")
+    def stopped():
+        script(code="echo begun; sleep 300").set_cpu_limit("2")
+        script(code="echo begun; sleep 300").set_cpu_limit("2")
+
+    package = tmp_path / "package.yaml"
+    compiler.Compiler().compile(stopped, str(package))
+    program = (
+        "import sys; from pathlib import Path; from builder.store import Store; "
+        "from pipeline.run import runner; "
+        f"runner.run(runner.load(Path({str(package)!r})), Store.open(Path({str(store.root)!r})), "
+        "parameters={}, volumes={}, secrets={}, engine='slurm', use_cache=False, "
+        f"runs=Path({str(tmp_path / 'runs')!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE,
+                               start_new_session=True)  # fmt: skip
+
+    def states():
+        return sorted(on.ask("squeue", "--noheader", "--format=%T").split())
+
+    on.until(lambda: states() == ["PENDING", "RUNNING"])
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: sbatch would get it as well
+    _, said = process.communicate(timeout=60)
+    assert b"KeyboardInterrupt" in said
+    assert states() == []
+    (record,) = (tmp_path / "runs").glob("*/run.json")
+    kept = json.loads(record.read_text())
+    assert {step["state"] for step in kept["steps"].values()} == {"stopped"}
+
+
+def test_a_machine_without_slurm_is_told_before_anything_runs(execute, script, monkeypatch):
+    @dsl.pipeline(name="none")
+    def none():
+        script(code="true")
+
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(PipelineError, match="cannot run here: there is no program scontrol"):
+        execute(none, engine="slurm")
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ("TIMEOUT", "stopped after its time limit, 7 s"),
+        ("OUT_OF_MEMORY", "killed because it used more than its memory limit"),
+        ("PREEMPTED", "killed because Slurm preempted it for another job (Slurm says PREEMPTED)"),
+        ("BOOT_FAIL", "killed because its node n7 did not start (Slurm says BOOT_FAIL)"),
+    ],
+)
+def test_slurms_own_ends_are_read_out_of_the_queue(state, text):
+    word = words(f"12|{state}|None|n7\n13|PENDING|Resources|\n")["12"]
+    assert word.over
+    assert str(ending.by_slurm(word, "12", 7.0)) == text
+
+
+def test_a_job_that_waits_or_failed_by_itself_was_not_ended_by_slurm():
+    assert not Word("PENDING", "Resources").over
+    assert ending.by_slurm(Word("FAILED", "NonZeroExitCode", "n7"), "12", 7.0) is None
+
+
+def test_a_job_whose_run_gave_it_up_runs_nothing(tmp_path):
+    (tmp_path / submission.PROCESS).write_text("no JSON: it is not read")
+    assert node.main(tmp_path) == 1
+    assert not (tmp_path / submission.EXIT).exists()
+
+
+def test_a_lease_that_stands_still_is_over_and_one_that_changes_is_not(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(node.time, "monotonic", lambda: clock.now)
+    path = tmp_path / "lease"
+    path.write_text("0")
+    lease = node.Lease(path)
+    for clock.now in (1.0, 299.0):
+        assert not lease.over()
+    path.write_text("1")
+    for clock.now in (302.0, 601.0):
+        assert not lease.over()
+    clock.now = 603.0
+    assert lease.over()
+
+
+def test_what_a_node_wrote_counts_only_when_this_machine_sees_all_of_it(tmp_path):
+    (tmp_path / "out" / "inner").mkdir(parents=True)
+    (tmp_path / "out" / "old").write_text("before")
+    since = (tmp_path / "out" / "old").stat().st_ctime_ns + 1
+    os.utime(tmp_path / "out", None)
+    for name in ("a", "inner/b"):
+        (tmp_path / "out" / name).write_text("made")
+    left = node.listed([tmp_path / "out"], since)
+    assert {name for names in left.values() for name in names} == {"a", "b"}
+    assert ending.lacking(left) == ""
+    (tmp_path / "out" / "inner" / "b").write_text("mad")
+    assert ending.lacking(left) == str(tmp_path / "out" / "inner" / "b")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    env=st.dictionaries(st.text(), st.text()), word=st.text(), path=st.binary(min_size=1),
+    timeout=st.none() | st.floats(0.001, 1e9), memory=st.none() | st.integers(1, 1 << 60),
+)  # fmt: skip
+def test_a_node_gets_the_very_process_that_the_run_made(env, word, path, timeout, memory):
+    name = path.replace(b"\0", b"").replace(b"/", b"") or b"x"
+    image = SimpleNamespace(digest="sha256:" + "0" * 64, config={})
+    store = SimpleNamespace(root=Path("/store"), image=lambda _: image)
+    made = Process(
+        image=image, command=(word,), env=env, timeout=timeout, memory=memory, network=True,
+        mounts=(Mount(Path("/run") / os.fsdecode(name), "/kfp/x", writable=True),), user="1:2",
+    )  # fmt: skip
+    sent = json.loads(json.dumps(submission.to_document(made, store, Path("/run"))))
+    assert submission.from_document(sent, store) == made
+    assert sent["own"] == [str(made.mounts[0].source)]
+
+
+def test_no_variable_with_a_secret_and_no_choice_but_of_a_queue_is_handed_to_a_job():
+    environ = dict.fromkeys(
+        ("PLATELINE_SIGNING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "SBATCH_QOS", "SBATCH_ARRAY_INX",
+         "SLURM_MEM_PER_NODE", "PLATELINE_STEP_LOG"), "x")  # fmt: skip
+    assert set(submission.environment(environ)) == {"SBATCH_QOS", "PLATELINE_STEP_LOG"}
+    assert submission.ignored(environ) == ["SBATCH_ARRAY_INX"]
+
+
+def test_a_limit_that_the_package_does_not_set_is_left_to_the_site():
+    image = SimpleNamespace(digest="sha256:0", config={})
+    folder = Path("/runs/100%/job-1")
+    bare = submission.options(Process(image=image), "train\n(fold A)", folder)
+    assert not [o for o in bare if o.startswith(("--mem", "--time", "--cpus"))]
+    assert "--output=/runs/100%%/job-1/slurm.txt" in bare
+    assert "--job-name=train (fold A)" in bare
+    asked = Process(image=image, timeout=61, needs=Needs("train", 1.5, 1 << 30))
+    assert submission.options(asked, "train", folder)[-3:] == [
+        "--cpus-per-task=2", "--mem=1280M", "--time=3"]  # fmt: skip
+
+
+def job_of(cluster, name):
+    lines = cluster.ask("squeue", "--noheader", "--states=all", "--format=%i|%j").splitlines()
+    return next(line.partition("|")[0] for line in reversed(lines) if line.endswith(f"|{name}"))
+
+
+def log(result, step):
+    return (result.folder / "steps" / step / "log.txt").read_text()
