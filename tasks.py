@@ -43,8 +43,8 @@ GROUPS = {
     "serve": (
         "serving.serve",
         "serving.sign_model",
-        "serving.deploy",
-        "serving.rollback",
+        "deployment.deploy",
+        "deployment.rollback",
         "serving.trace",
     ),
     "test": (

@@ -86,7 +86,7 @@ def demo(
         )
         with function.serving(sandbox, pinned.store.image(image.partition("@")[2])) as url:
             answers = {
-                file.stem: function.classify(url, file) | {"expected": name}
+                file.stem: function.classify(url, file.read_bytes()) | {"expected": name}
                 for name, file in examples.items()
             }
     done("classify", mark)

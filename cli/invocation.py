@@ -96,7 +96,9 @@ class Program(invoke.Program):
         except ValueError as error:
             message = f"an option wants a number ({error})"
         except invoke.exceptions.ParseError as error:
-            message = str(error).rstrip("!") + _nearest(str(error), _words(self._commands))
+            message = str(error).rstrip("!") + _nearest(
+                str(error), _words(self._commands, self.argv)
+            )
         else:
             return
         print(f"error: {message}; see ./invoke --list and ./invoke --help TASK", file=sys.stderr)
@@ -119,9 +121,10 @@ class Program(invoke.Program):
             print()
 
 
-def _words(commands: Mapping[str, Command]) -> list[str]:
-    """Return what may stand on a command line: tasks and options."""
-    options = {p for c in commands.values() for p in inspect.signature(c.body).parameters}
+def _words(commands: Mapping[str, Command], words: Sequence[str]) -> list[str]:
+    """Return what may stand on a command line: tasks, and options of those that `words` name."""
+    named = [commands[word] for word in words if word in commands] or commands.values()
+    options = {p for c in named for p in inspect.signature(c.body).parameters}
     return [*commands, *(f"--{option.replace('_', '-')}" for option in options)]
 
 

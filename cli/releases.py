@@ -10,12 +10,12 @@ from typing import Any
 
 from cli import policy as policies
 from cli.command import command
+from cli.deployment import GATEWAY_HELP, gateway_at
 from cli.images import build, named_registry, opened
 from cli.output import ENGINE_HELP, INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
 from cli.pipeline import PACKAGE, Pinned, hold, make_package, pipeline_targets
 from cli.policy import POLICY_HELP
 from cli.progress import pushing
-from cli.serving import GATEWAY_HELP, gateway_at
 from cli.signing import SIGN_HELP, signing_key
 
 
@@ -202,7 +202,7 @@ def _running(gateway: str, keys: Any, *, insecure: bool) -> dict[str, dict[str, 
     from builder.store import Store
     from pipeline.release.standing import passed_gate
     from pipeline.release.trace import Places
-    from pipeline.serving.deploy import deployed
+    from pipeline.serving.openfaas import deployed
 
     found: dict[str, dict[str, bool]] = {}
     if not (gateway or os.environ.get("OPENFAAS_URL")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from cli.command import command
 from cli.output import ENGINE_HELP, INSECURE_HELP, JSON_HELP, ROOT, facts, say
-from cli.progress import sometimes
 from cli.signing import SIGN_HELP, no_key, public_keys, signing_key
 
 STACK = str(ROOT / "deploy" / "openfaas" / "stack.yaml")
@@ -139,147 +137,6 @@ def sign_model(image: str, sign: str = "", insecure: bool = False, json: bool = 
     ]
     facts({"image": str(reference), "gate": found.predicate}, rows, as_json=json)
     say(f"signed with {key.public}: {reference}, and that its models passed the gate")
-
-
-GATEWAY_HELP = "address of the OpenFaaS gateway ($OPENFAAS_URL)"
-PLAIN_HELP = "send the password over plain HTTP to a gateway that is not on this machine"
-
-
-def gateway_at(url: str, timeout: int, *, insecure: bool) -> Any:
-    """Return the Gateway of --gateway or $OPENFAAS_URL; raises PipelineError without either."""
-    from pipeline.errors import PipelineError
-    from pipeline.serving.deploy import Gateway, find_password
-
-    url = url or os.environ.get("OPENFAAS_URL", "")
-    if not url:
-        raise PipelineError("no gateway was named; give --gateway URL or set OPENFAAS_URL")
-    return Gateway(
-        url, *find_password(url), insecure=insecure, timeout=timeout, waiting=sometimes(say)
-    )
-
-
-def _tile(path: str) -> bytes:
-    from pipeline.definition.plates import sample_tile
-    from pipeline.errors import PipelineError
-
-    try:
-        return Path(path).read_bytes() if path else sample_tile()
-    except OSError as error:
-        raise PipelineError(f"cannot read the tile {path} ({error.strerror})") from None
-
-
-@command(
-    help={
-        "gateway": GATEWAY_HELP,
-        "image": "the packaged image, HOST/REPOSITORY@sha256:… (the stack file's own)",
-        "stack": "a stack file, such as the package stage puts out (deploy/openfaas/stack.yaml)",
-        "function": "which function of the stack file",
-        "tile": "an image file to send at the end (a drawn one)",
-        "timeout": "seconds that it may take to become ready",
-        "insecure": PLAIN_HELP,
-        "json": JSON_HELP,
-    }
-)
-def deploy(
-    gateway: str = "",
-    image: str = "",
-    stack: str = STACK,
-    function: str = "",
-    tile: str = "",
-    timeout: int = 300,
-    insecure: bool = False,
-    json: bool = False,
-) -> None:
-    """Deploy a packaged image to OpenFaaS, wait until it is ready, and send it one tile."""
-    from pipeline.serving.deploy import deploy as put
-    from pipeline.serving.deploy import read_stack
-
-    where = gateway_at(gateway, timeout, insecure=insecure)
-    found = put(where, read_stack(Path(stack), image, function), _tile(tile))
-    facts(asdict(found), _answered(found), as_json=json)
-
-
-def _answered(found: Any) -> list[tuple[str, str]]:
-    rows = [("what", "found"), ("function", found.name), ("image", found.image)]
-    rows += [("address", found.url), ("was", "updated" if found.updated else "created")]
-    return rows + [(key, str(value)) for key, value in found.answer.items() if key in _SHOWN]
-
-
-@command(
-    help={
-        "to": "the image to go back to: its digest or a tag, or HOST/REPOSITORY@sha256:…",
-        "gateway": GATEWAY_HELP,
-        "stack": "the stack file of the function (deploy/openfaas/stack.yaml)",
-        "function": "which function of the stack file",
-        "tile": "an image file to send at the end (a drawn one)",
-        "timeout": "seconds that it may take to become ready",
-        "dry_run": "only say what would change",
-        "insecure": PLAIN_HELP,
-        "json": JSON_HELP,
-    }
-)
-def rollback(
-    to: str,
-    gateway: str = "",
-    stack: str = STACK,
-    function: str = "",
-    tile: str = "",
-    timeout: int = 300,
-    dry_run: bool = False,
-    insecure: bool = False,
-    json: bool = False,
-) -> None:
-    """Deploy an earlier image of a function again, and say what changes by that.
-
-    A digest or a tag is looked for in the repository of the image that is deployed now.
-    """
-    from dataclasses import replace
-
-    from builder import oci
-    from builder.oci.reference import Reference
-    from builder.store import Store
-    from pipeline.errors import PipelineError
-    from pipeline.release.trace import Places, changes
-    from pipeline.release.trace import trace as walk
-    from pipeline.serving.deploy import deploy as put
-    from pipeline.serving.deploy import deployed, read_stack
-
-    where = gateway_at(gateway, timeout, insecure=insecure)
-    # Read before the gateway is asked; which image it names does not matter here.
-    name = read_stack(Path(stack), f"none.invalid/none@sha256:{'0' * 64}", function)["service"]
-    running = deployed(where).get(name)
-    if running is None:
-        raise PipelineError(
-            f"{where.url} has no function {name}, so there is nothing to go back from; deploy one "
-            "with `invoke deploy`, or name another with --function"
-        )
-    with Places(Store.open(), insecure=insecure, notice=say) as places:
-        now = places.pinned(Reference.parse(running))
-        if "/" in to:
-            wanted = Reference.parse(to)
-        elif oci.is_digest(to):
-            wanted = replace(now, tag="", digest=to)
-        else:
-            wanted = replace(now, tag=to, digest="")
-        wanted = replace(places.pinned(wanted), tag="")
-        if wanted.digest == now.digest:
-            raise PipelineError(f"{name} runs {wanted} already; name the image to go back to")
-        before, after = walk(now, places, ROOT), walk(wanted, places, ROOT)
-    if not after.base:
-        raise PipelineError(f"{wanted} is no image that the package stage made; nothing changed")
-    differ = changes(before, after)
-    for change in differ:
-        say(
-            f"{change.kind} {change.name}".strip() + f": {change.old or '-'} -> {change.new or '-'}"
-        )
-    for said in after.missing:
-        say(f"not known of {wanted.digest}: {said}")
-    found: dict[str, Any] = {"changes": [asdict(change) for change in differ], "deployed": None}
-    rows = [("what", "found"), ("function", name), ("would be", str(wanted))]
-    if not dry_run:
-        done = put(where, read_stack(Path(stack), str(wanted), function), _tile(tile))
-        found["deployed"], rows = asdict(done), _answered(done)
-    facts(found, rows, as_json=json)
 
 
 @command(

@@ -32,8 +32,8 @@ from pipeline.spec.package import PINNED, strings
 # What stages/package writes; the two know nothing of each other but these names.
 _ARTIFACT = "plateline.artifact"
 _PACKAGE = "plateline.package"
-_BASE_NAME = "org.opencontainers.image.base.name"
-_BASE_DIGEST = "org.opencontainers.image.base.digest"
+BASE_NAME = "org.opencontainers.image.base.name"
+BASE_DIGEST = "org.opencontainers.image.base.digest"
 _VERSION = re.compile(r"sha256-([0-9a-f]{64})")  # as submit names a version
 _TITLE = "org.opencontainers.image.title"
 
@@ -230,7 +230,7 @@ def trace_run(document: bytes, places: Places, root: Path | None = None) -> Trac
 
 def _base(names: Mapping[str, str], found: Trace) -> Reference | None:
     try:
-        base = Reference.parse(f"{names[_BASE_NAME]}@{names[_BASE_DIGEST]}")
+        base = Reference.parse(f"{names[BASE_NAME]}@{names[BASE_DIGEST]}")
     except (KeyError, BuilderError):
         found.missing.append("the base: the image was not made by the package stage")
         return None

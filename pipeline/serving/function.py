@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from builder import oci
@@ -31,7 +30,7 @@ def serving(sandbox: Sandbox, image: oci.Image) -> Iterator[str]:
         running = sandbox.start(Process(image=image, env=_ENV, network=True, ports=_PORTS), log)
         try:
             url = f"http://127.0.0.1:{running.ports[8080]}"
-            if not _ready(url):
+            if not ready(url, START_LIMIT):
                 running.stop(grace=0)
                 log.seek(0)
                 text = log.read().decode(errors="replace")[-2000:]
@@ -41,8 +40,9 @@ def serving(sandbox: Sandbox, image: oci.Image) -> Iterator[str]:
             running.stop(grace=2)
 
 
-def _ready(url: str) -> bool:
-    end = time.monotonic() + START_LIMIT
+def ready(url: str, timeout: float) -> bool:
+    """Tell whether the function at `url` is ready to answer within `timeout` seconds."""
+    end = time.monotonic() + timeout
     while time.monotonic() < end:
         try:
             with urllib.request.urlopen(f"{url}/_/ready", timeout=5):
@@ -52,14 +52,14 @@ def _ready(url: str) -> bool:
     return False
 
 
-def classify(url: str, tile: Path) -> dict[str, Any]:
+def classify(url: str, tile: bytes) -> dict[str, Any]:
     """Return the function's answer to an image file; raises PipelineError for a refusal."""
-    request = urllib.request.Request(url, tile.read_bytes(), {"Content-Type": "image/png"})
+    request = urllib.request.Request(url, tile, {"Content-Type": "image/png"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return dict(json.load(answer))
     except urllib.error.HTTPError as error:
         reason = error.read().decode(errors="replace")[:500]
-        raise PipelineError(f"the function refused {tile} ({error.code}): {reason}") from None
+        raise PipelineError(f"the function refused the picture ({error.code}): {reason}") from None
     except OSError as error:
-        raise PipelineError(f"asking the function about {tile} failed ({error})") from None
+        raise PipelineError(f"asking the function at {url} failed ({error})") from None

@@ -23,8 +23,8 @@ from builder.sandbox.engines import choose
 from builder.store import Store
 from pipeline.definition.plates import sample_tile
 from pipeline.errors import PipelineError
-from pipeline.serving.deploy import Gateway, deploy, find_password, read_stack
 from pipeline.serving.function import classify, serving
+from pipeline.serving.openfaas import Gateway, deploy, find_password, read_stack
 
 from . import gateway
 from .conftest import ROOT, Run, base_image
@@ -136,7 +136,7 @@ def test_an_answer_that_is_no_functions_is_told(fake: gateway.Fake, where: Gatew
     [
         ("functions: {a: {image: '${IMAGE}'}}", "", "names no image; give --image"),
         ("functions: {a: {image: x}}", "host.example/a:latest", "name it by @sha256"),
-        ("functions: {a: {image: x}}", "localhost/a@sha256:" + "0" * 64, "no cluster pulls"),
+        ("functions: {a: {image: x}}", "localhost/a@sha256:" + "0" * 64, "no host pulls"),
         ("functions: {a: {}, b: {}}", IMAGE, "name one with --function"),
         ("functions: {a: {build_args: {}}}", IMAGE, "build_args of a cannot be deployed"),
         ("[1]", IMAGE, "is no stack file"),
@@ -205,10 +205,8 @@ def test_what_was_packaged_answers_the_tile_that_deploy_sends(
     function = build(Workspace.load(ROOT), store, ["function"])["function"].image
     base = f"localhost/plateline/function@{function.digest}"
     image = run(function_image=base, model_repo="localhost/served/model")["image"]
-    tile = tmp_path / "tile.png"
-    tile.write_bytes(sample_tile())
     with serving(choose("bubblewrap", store), store.image(Reference.parse(image).digest)) as url:
-        answer = classify(url, tile)
+        answer = classify(url, sample_tile())
     digest = hashlib.sha256((servable / "manifest.json").read_bytes()).hexdigest()
     assert answer["model_digest"] == f"sha256:{digest}"
     assert 0 <= answer["probability"] <= 1

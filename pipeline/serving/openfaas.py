@@ -18,10 +18,9 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 
-from builder.errors import BuilderError
-from builder.oci.reference import Reference
 from builder.registry.connection import is_loopback
 from pipeline.errors import PipelineError
+from pipeline.serving.workload import Deployed, pinned
 
 _TRANSIENT = {429, 500, 502, 503, 504}
 # Stack file -> FunctionDeployment; `name` is how the function is called in the file.
@@ -59,17 +58,6 @@ class Gateway:
     waiting: Callable[[str], object] = lambda _: None
 
 
-@dataclass(frozen=True)
-class Deployed:
-    """The function's name and address, whether it was there before, and its answer to a tile."""
-
-    name: str
-    image: str
-    url: str
-    updated: bool
-    answer: Mapping[str, Any]
-
-
 def read_stack(path: Path, image: str = "", name: str = "") -> dict[str, Any]:
     """Return the FunctionDeployment of a stack file's only function, or of the one called `name`.
 
@@ -92,21 +80,11 @@ def read_stack(path: Path, image: str = "", name: str = "") -> dict[str, Any]:
         raise PipelineError(f"{path}: {', '.join(sorted(lost))} of {chosen} cannot be deployed")
     if entry.get("image", "${").startswith("${"):
         raise PipelineError(f"{path} names no image; give --image HOST/NAME@sha256:…")
-    try:
-        reference = Reference.parse(entry["image"])
-    except BuilderError as error:
-        raise PipelineError(str(error)) from None
-    if not reference.digest:
-        raise PipelineError(f"{reference} can be another image tomorrow; name it by @sha256:…")
-    if reference.local:
-        raise PipelineError(
-            f"{reference} is in this machine's store, from which no cluster pulls; package with "
-            "model_repo=HOST/NAME"
-        )
+    reference = pinned(entry["image"])
     body: dict[str, Any] = {"service": chosen}
     for key, target in _FIELDS.items():
         if key in entry:
-            value = entry[key]
+            value: Any = str(reference) if key == "image" else entry[key]
             body[target] = {k: str(v) for k, v in value.items()} if key in _OF_TEXTS else value
     # The function's receipts say which image answered, which a container cannot know.
     body["envVars"] = {**body.get("envVars", {}), "PLATELINE_IMAGE": str(reference)}
