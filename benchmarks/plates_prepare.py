@@ -160,13 +160,15 @@ def _only(wells: str) -> Any:
     return replace(known, wells=dict(list(known.wells.items())[: int(wells)]))
 
 
-def prepare(folder: str, out: str, wells: str) -> dict[str, Any]:
-    """Prepare the plate of so many wells; seconds and MiB at the peak."""
+def prepare(folder: str, out: str, wells: str, workers: str) -> dict[str, Any]:
+    """Prepare the plate of so many wells; seconds, and MiB at the peak."""
     from prepare.stage import prepare_plate
 
     start = time.perf_counter()
-    prepare_plate(Path(folder), _only(wells), Path(out), Path(out + ".html"), quiet=True)
-    return {"seconds": time.perf_counter() - start, **_peaks()}
+    prepare_plate(
+        Path(folder), _only(wells), Path(out), Path(out + ".html"), quiet=True, workers=int(workers)
+    )
+    return {"seconds": time.perf_counter() - start, "processor": _processor(), **_peaks()}
 
 
 def _read(path: Path) -> int:
@@ -175,13 +177,19 @@ def _read(path: Path) -> int:
     return int(tifffile.imread(path, maxworkers=1).size)
 
 
-def read(folder: str) -> dict[str, Any]:
+def read(folder: str, workers: str) -> dict[str, Any]:
     """Read and decode the same files by tifffile in as many processes; seconds."""
     files, start = sorted(Path(folder).glob("*.tif")), time.perf_counter()
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:
+    with ProcessPoolExecutor(int(workers), mp_context=context) as pool:
         pixels = sum(pool.map(_read, files))
-    return {"seconds": time.perf_counter() - start, "pixels": pixels}
+    return {"seconds": time.perf_counter() - start, "processor": _processor(), "pixels": pixels}
+
+
+def _processor() -> float:
+    """Return the seconds of the processor that this process and its ended workers took."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in both)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops
 
 from . import plate as plates
 from . import tiling
@@ -18,36 +17,38 @@ from .digest import file_sha256
 from .errors import StageError
 from .kinds.inventory import Plane
 from .plate import Plate
+from .shrink import Grey
 
 
 def read_picture(
     plate: Plate, planes: Sequence[Plane], size: tuple[int, int], bits: int
-) -> tuple[Image.Image, Mapping[Path, str]]:
-    """Return a picture, 8-bit grey, and the sha256 of its files, but for `shared_files`.
+) -> tuple[Grey, Mapping[Path, str]]:
+    """Return a picture, uint8 [h, w], and the sha256 of its files, but for `shared_files`.
 
     Several planes give their maximum, pixel by pixel. `size` (width, height) and `bits` are what
     the layout declares. Raises StageError, naming the file, for one that cannot be read or is
     something else than the layout says.
     """
     hashes: dict[Path, str] = {}
-    projection: Image.Image | None = None
+    projection: Grey | None = None
     for plane in planes:
         name = plate.shown(plane.path)
         if plane.picture is None:
-            image, hashes[plane.path] = _file(plane.path, name, bits)
+            picture, hashes[plane.path] = _file(plane.path, name, bits)
         elif isinstance(plane.picture, int):
             values, depth = _of_tiff(plane.path, plane.picture, name)
-            image = tiling.to_grey(values, depth, name, bits)
+            picture = tiling.to_grey(values, depth, name, bits)
         else:
             hashes |= {path: file_sha256(path) for path in plates.files_of(plate, [plane])}
-            image = _of_array(plane.path, plane.picture, name, bits)
-        if image.size != size:
+            picture = _of_array(plane.path, plane.picture, name, bits)
+        height, width = picture.shape
+        if (width, height) != size:
             raise StageError(
-                f"{name} is {image.width} x {image.height} pixels, the layout says "
+                f"{name} is {width} x {height} pixels, the layout says "
                 f"{size[0]} x {size[1]}; check the file, or files.size in the layout"
             )
         # Fewer bits are a shift of all values alike, so the order of the two does not matter.
-        projection = image if projection is None else ImageChops.lighter(projection, image)
+        projection = picture if projection is None else np.maximum(projection, picture)
     assert projection is not None, "a picture is made of one plane at least"
     return projection, hashes
 
@@ -60,7 +61,7 @@ def shared_files(plate: Plate) -> list[Path]:
     return list(dict.fromkeys((*plate.documents, *several)))
 
 
-def _file(path: Path, name: str, bits: int) -> tuple[Image.Image, str]:
+def _file(path: Path, name: str, bits: int) -> tuple[Grey, str]:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -74,7 +75,7 @@ def _of_tiff(path: Path, number: int, name: str) -> tuple[Any, int]:
     return tiff.grey_samples_of(path, number, name, MOST_PIXELS)
 
 
-def _of_array(path: Path, index: tuple[int, ...], name: str, bits: int) -> Image.Image:
+def _of_array(path: Path, index: tuple[int, ...], name: str, bits: int) -> Grey:
     try:
         array = _opened(path)
         if max(array.shape[-2:]) > 1 << 16 or array.shape[-2] * array.shape[-1] > MOST_PIXELS:

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from . import shrink
 from .bounds import MOST_PIXELS
 from .errors import StageError
 from .png import stored
+from .shrink import Grey
 
 TILE = 256
 FORMATS = ("PNG", "TIFF", "BMP")
@@ -120,8 +122,8 @@ def _not_read(data: bytes) -> str:
     return "is no readable PNG, TIFF or BMP image; copy it again"
 
 
-def grey(data: bytes, name: str, bits: int = 8, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Return a single channel's image as 8-bit grey (mode L).
+def grey(data: bytes, name: str, bits: int = 8, most_pixels: int = MOST_PIXELS) -> Grey:
+    """Return a single channel's image as 8-bit grey, uint8 [height, width].
 
     A layout declares one unsigned sample of `bits` bits a pixel, with black as 0; a file of 9 to 16
     bits may keep them in 16. Palettes are applied, and three equal samples are grey. More than 8
@@ -137,7 +139,7 @@ def grey(data: bytes, name: str, bits: int = 8, most_pixels: int = MOST_PIXELS) 
     return to_grey(values, depth, name, bits)
 
 
-def to_grey(values: NDArray[Any], depth: int, name: str, bits: int) -> Image.Image:
+def to_grey(values: NDArray[Any], depth: int, name: str, bits: int) -> Grey:
     """Return samples [height, width] of `depth` bits as 8-bit grey, as `grey` does."""
     if depth not in {bits, 8 if bits == 8 else 16}:
         raise StageError(
@@ -150,14 +152,15 @@ def to_grey(values: NDArray[Any], depth: int, name: str, bits: int) -> Image.Ima
             )
         )
     if bits == 8:
-        return Image.fromarray(values)
-    highest = int(values.max())
-    if highest >= 1 << bits:
+        return values
+    if bits < 8 * values.dtype.itemsize and (highest := int(values.max())) >= 1 << bits:
         raise StageError(
             f"{name} has the value {highest}, which needs {highest.bit_length()} bits where the "
             f"layout says {bits}; set files.bits = {highest.bit_length()} or more"
         )
-    return Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+    made = np.empty(values.shape, np.uint8)
+    np.right_shift(values, bits - 8, out=made, casting="unsafe")
+    return made
 
 
 def _grey_samples(image: Image.Image, name: str) -> tuple[NDArray[Any], int]:
@@ -182,24 +185,24 @@ def default_target(width: int, height: int) -> tuple[int, int]:
     return tuple(max(1, round(n / TILE)) * TILE for n in (width, height))  # type: ignore[return-value]
 
 
-def fit(image: Image.Image, target: tuple[int, int] | None = None) -> Image.Image:
-    """Return `image` scaled and centre-cropped to `target` (width, height), aspect kept.
+def fit(picture: Grey, target: tuple[int, int] | None = None) -> Grey:
+    """Return `picture` [h, w] scaled and centre-cropped to `target` (width, height), aspect kept.
 
     One scale for both axes: the smallest at which the target is covered; what is over goes in
     equal parts from both sides. Shrinking averages areas (BOX), enlarging is bilinear.
     """
-    width, height = image.size
+    height, width = picture.shape
     across, down = target or default_target(width, height)
     scale = max(across / width, down / height)
     left = max(0.0, (width - across / scale) / 2)  # rounding can fall just below 0
     top = max(0.0, (height - down / scale) / 2)
     if scale == 1:
-        return image.crop((int(left), int(top), int(left) + across, int(top) + down))
-    return image.resize(
-        (across, down),
-        Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR,
-        box=(left, top, width - left, height - top),
-    )
+        return picture[int(top) : int(top) + down, int(left) : int(left) + across]
+    part = (left, top, width - left, height - top)
+    if scale < 1:
+        return shrink.box(picture, (across, down), part)
+    enlarged = Image.fromarray(picture).resize((across, down), Image.Resampling.BILINEAR, box=part)
+    return np.asarray(enlarged)
 
 
 def cut(picture: Picture) -> Picture:
@@ -211,24 +214,23 @@ def cut(picture: Picture) -> Picture:
     return blocks.swapaxes(1, 2).reshape(-1, TILE, TILE, channels)
 
 
-def compose(signal: Image.Image, dna: Image.Image) -> Picture:
-    """Return the tiles uint8 [n, 256, 256, 3] of two fitted grey images of one size."""
-    if signal.size != dna.size:
-        raise ValueError(f"signal is {signal.size}, DNA {dna.size}")
-    width, height = signal.size
-    across, down = width // TILE, height // TILE
+def compose(signal: Grey, dna: Grey) -> Picture:
+    """Return the tiles uint8 [n, 256, 256, 3] of two fitted grey pictures of one size."""
+    if signal.shape != dna.shape:
+        raise ValueError(f"signal is {signal.shape}, DNA {dna.shape}")
+    down, across = (n // TILE for n in signal.shape)
     tiles = np.zeros((down, across, TILE, TILE, 3), np.uint8)
-    for channel, image in ((1, signal), (2, dna)):
-        blocks = np.asarray(image).reshape(down, TILE, across, TILE)
+    for channel, picture in ((1, signal), (2, dna)):
+        blocks = picture.reshape(down, TILE, across, TILE)
         tiles[..., channel] = blocks.swapaxes(1, 2)
     return tiles.reshape(-1, TILE, TILE, 3)
 
 
 def tile_well(
-    signal: Image.Image, dna: Image.Image, target: tuple[int, int] | None = None
+    signal: Grey | Image.Image, dna: Grey | Image.Image, target: tuple[int, int] | None = None
 ) -> Picture:
-    """Return a well's tiles from its two grey images."""
-    return compose(fit(signal, target), fit(dna, target))
+    """Return a well's tiles from its two grey pictures, as arrays [h, w] or images."""
+    return compose(fit(np.asarray(signal), target), fit(np.asarray(dna), target))
 
 
 def picture_channels(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, FileIO
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,12 +20,15 @@ from common.kinds.inventory import Plane
 from common.layout import Layout
 from common.pictures import read_picture, shared_files
 from common.plate import Place, Plate, files_of
+from common.shrink import Grey
 from numpy.typing import NDArray
 from PIL import Image
 
 from prepare.quality import Quality, measure
 
 THUMBNAIL = 64  # pixels, the longer side
+_ROWS = 8  # of a picture at least, that a row of its thumbnail is made of
+_BUFFER = 1 << 18  # bytes, which stay in the processor's cache between reading and hashing
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Field:
 
 def cut_field(job: Job) -> Field:
     """Read, check and measure one field; write its tiles at their place in tiles.npy."""
-    images: dict[str, Image.Image] = {}
+    pictures: dict[str, Grey] = {}
     hashes: dict[str, str] = {}
     flag = problem = ""
     for meaning, planes in job.planes.items():
@@ -75,7 +78,7 @@ def cut_field(job: Job) -> Field:
             if not planes:
                 flag = "missing"
                 raise StageError(f"well {job.well} lacks its {meaning} image")
-            images[meaning], found = read_picture(job.plate, planes, job.size, job.bits)
+            pictures[meaning], found = read_picture(job.plate, planes, job.size, job.bits)
         except StageError as error:
             if job.whole:
                 raise
@@ -83,17 +86,11 @@ def cut_field(job: Job) -> Field:
             found = {path: digest.file_sha256(path) for path in files_of(job.plate, planes)}
         hashes |= {job.plate.relative(path): sha256 for path, sha256 in found.items()}
     if problem:
-        images = {meaning: Image.new("L", job.size) for meaning in job.planes}
-    signal, dna = images["signal"], images["dna"]
+        pictures = dict.fromkeys(job.planes, np.zeros(job.size[::-1], np.uint8))
+    signal, dna = pictures["signal"], pictures["dna"]
     tiles = tiling.tile_well(signal, dna, job.target)
     if len(job.picked) < len(tiles):
         tiles = tiles[list(job.picked)]
-    scale = THUMBNAIL / max(job.size)
-    small = (max(1, round(job.size[0] * scale)), max(1, round(job.size[1] * scale)))
-    # A thumbnail of a large picture is made of a smaller one: it took as long as the tiles.
-    thumbnails = [
-        np.asarray(i.resize(small, Image.Resampling.BOX, reducing_gap=2.0)) for i in (signal, dna)
-    ]
     try:
         with Path(job.output).open("r+b", buffering=0) as file:
             file.seek(job.offset)
@@ -104,8 +101,17 @@ def cut_field(job: Job) -> Field:
         raise MachineError(
             f"cannot write {job.output}: {error.strerror or error}; make room"
         ) from None
-    thumbnail = np.stack(thumbnails, axis=-1)
+    thumbnail = np.stack([_thumbnail(picture) for picture in (signal, dna)], axis=-1)
     return Field(job.well, job.field, hashes, measure(signal, dna), thumbnail, flag, problem)
+
+
+def _thumbnail(picture: Grey) -> Grey:
+    """Return a small copy, made of some rows only of a large picture: reading it takes a while."""
+    height, width = picture.shape
+    scale = THUMBNAIL / max(width, height)
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+    rows = Image.fromarray(picture[:: max(1, height // (_ROWS * small[1]))])
+    return np.asarray(rows.resize(small, Image.Resampling.BOX, reducing_gap=2.0))
 
 
 def spread(fields: int, tiles: int, most: int) -> dict[int, tuple[int, ...]]:
@@ -172,12 +178,11 @@ def cut_plate(
     total = hashlib.sha256(header)
     pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork"))
     try:
-        with output.open("rb") as file:
+        with output.open("rb", buffering=0) as file:
             file.seek(len(header))
             for job, field in zip(jobs, pool.map(cut_field, jobs), strict=True):
                 fields.append(field)
-                for _ in job.picked:
-                    total.update(file.read(size))
+                _hash(file, size * len(job.picked), total)
                 if progress is not None:
                     progress(len(fields), len(jobs))
         shared = shared_files(plate)
@@ -196,6 +201,17 @@ def cut_plate(
     for field in fields:
         hashes |= field.hashes
     return fields, total.hexdigest(), digest.of_hashes(hashes)
+
+
+def _hash(file: FileIO, length: int, total: hashlib._Hash) -> None:
+    """Take the next `length` bytes of a file into a digest."""
+    buffer = memoryview(bytearray(_BUFFER))
+    while length:
+        count = file.readinto(buffer[: min(length, _BUFFER)])
+        if not count:
+            raise MachineError(f"{file.name} ends too early; another program may have changed it")
+        total.update(buffer[:count])
+        length -= count
 
 
 def _header(tiles: int) -> bytes:
