@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.errors import BuilderError
+from cli import environment
 from cli.command import command
 from cli.output import ENGINE_HELP, JSON_HELP, ROOT, facts, say
 
@@ -123,6 +124,7 @@ def attacks(engine: str = "auto", json: bool = False) -> None:
     from builder.build.workspace import Workspace
 
     tried = listed()
+    environment.development_tools()
     tests = list(dict.fromkeys(test for attack in tried for test in attack.tests))
     here = [test for test in tests if test[0].startswith("tests/")]
     printed = [*_here(here)]

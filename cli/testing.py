@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cli import environment
 from cli.command import command
 from cli.images import named_registry, opened
 from cli.output import (
@@ -170,6 +171,7 @@ def shell(stage: str, engine: str = "auto", network: bool = False, timeout: floa
 )
 def test(slow: bool = False, jobs: int = 2, pytest: str = "") -> None:
     """Run the tests."""
+    environment.development_tools()
     command = [sys.executable, "-m", "pytest", *([] if slow else ["-m", "not slow"])]
     # A file's tests stay together, for they share what was made for the first of them.
     command += ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
@@ -179,6 +181,7 @@ def test(slow: bool = False, jobs: int = 2, pytest: str = "") -> None:
 @command()
 def lint_code() -> None:
     """Run ruff, mypy, and the check that imports go down the floors only."""
+    environment.development_tools()
     for words in ("ruff check .", "ruff format --check .", "mypy", "lint-imports"):
         program, *arguments = words.split()
         command = [str(Path(sys.executable).with_name(program)), *arguments]

@@ -14,7 +14,8 @@ from builder.errors import BuilderError
 from builder.packages import debian, lock_file, wheels
 
 _FIRST_YEAR = 2008  # what is older is a constant: neither wheels nor these packages are
-_HOST_LOCK = "requirements.lock"
+# What each lock at the root is for.
+_HOST_LOCKS = {"requirements.lock": "the tasks", "requirements-dev.lock": "development"}
 _HOST_LINE = re.compile(r"([A-Za-z0-9._-]+)==(\S+)(?: ; .*)?(?: \\)?")
 _BINARY_ONLY = re.compile(r"\+b[0-9]+$")
 
@@ -50,8 +51,9 @@ def pins(workspace: Workspace) -> list[Pin]:
     for target in workspace.targets.values():
         for pin in _locked(target.folder):
             found.setdefault(pin, []).append(target.name)
-    for pin in _host(workspace.root / _HOST_LOCK):
-        found.setdefault(pin, []).append("the tasks")
+    for lock, use in _HOST_LOCKS.items():
+        for pin in _host(workspace.root / lock):
+            found.setdefault(pin, []).append(use)
     return sorted(replace(pin, targets=tuple(targets)) for pin, targets in found.items())
 
 
