@@ -64,9 +64,10 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         return container(images, "gather")
 
     @dsl.container_component
-    def summary(
+    def plates_summary(
         status: dsl.PipelineTaskFinalStatus,
         plates: str,
+        plate_layout: str,
         model_type: str,
         f1_threshold: float,
         on_reject: str,
@@ -75,8 +76,8 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         package_digest: str,
         summary: dsl.Output[dsl.Markdown],
     ):
-        """Say how the run ended and what it was asked for: no artifact reaches an exit task."""
-        return container(images, "summary")
+        """Say how the run ended and which plates it could not use: no artifact reaches it."""
+        return container(images, "plates-summary")
 
     @dsl.pipeline(
         name=NAME, description="From many microscopy plates to a validated, packaged model.",
@@ -138,8 +139,9 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
             fresh: Any text not used before cuts every plate again.
             package_digest: Digest of this package; submit and run fill it in.
         """
-        ending = summary(
+        ending = plates_summary(
             plates=plates,
+            plate_layout=plate_layout,
             model_type=model_type,
             f1_threshold=f1_threshold,
             on_reject=on_reject,
@@ -147,7 +149,9 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
             model_repo=model_repo,
             package_digest=package_digest,
         )
-        finish(ending, "summary")
+        finish(ending, "plates-summary")
+        kubernetes.mount_pvc(ending, IMAGES_CLAIM, "/mnt/images")
+        kubernetes.mount_pvc(ending, WORKDIR_CLAIM, "/mnt/workspace")
         # Taken from the cache it would tell how another run ended.
         ending.set_caching_options(False)
         with dsl.ExitHandler(ending, name="plates-to-model"):

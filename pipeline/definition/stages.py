@@ -47,6 +47,7 @@ STAGES = {
     "package": Stage("package", "package", ("1", "2"), ("1Gi", "2Gi"), _HOUR, retries=3),
     "reject": Stage("validate", "common.reject", *_SMALL),
     "summary": Stage("prepare", "common.summary", *_SMALL),
+    "plates-summary": Stage("prepare", "prepare.ending", *_SMALL),
     "list-plates": Stage("prepare", "prepare.plates", *_SMALL, retries=1),
     "control-tiles": Stage(
         "prepare", "prepare.controls", ("2", "4"), ("2Gi", "4Gi"), 4 * _HOUR, retries=1
@@ -66,7 +67,7 @@ PIPELINES = {  # name -> its steps
     "plateline": ("scan", "prepare", "train", "validate", "package", "reject", "summary"),
     "plateline-plates": (
         "list-plates", "control-tiles", "gather", "train", "validate", "package", "reject",
-        "summary",
+        "plates-summary",
     ),
     "plateline-score": ("list-plates", "fetch", "scan-plate", "prepare-plate", "score", "screen"),
 }  # fmt: skip

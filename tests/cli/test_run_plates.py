@@ -62,6 +62,8 @@ def test_plates_are_trained_and_judged_together_and_the_broken_one_is_named(
     assert "well A01 lacks its signal image" in broken["problem"]
     (report,) = (tmp_path / "runs").glob("*/steps/*validate/out/report")
     assert "1 of 3 plates could not be used" in report.read_text()
+    (ending,) = (tmp_path / "runs").glob("*/steps/*plates-summary/out/summary")
+    assert f"- P1: {' '.join(broken['problem'].split())}" in ending.read_text()
     again = run(invoke, of_plates, listed)
     steps = json.loads(again.stdout)["steps"]
     assert {s["state"] for name, s in steps.items() if name.endswith(".train")} == {"cached"}

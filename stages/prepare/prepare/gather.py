@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common import digest, workspace
@@ -33,15 +33,8 @@ def gather(task: StageIO) -> None:
         raise StageError("the parameter 'digests' is no list of what the plates' steps handed on")
     usable: list[dict[str, Any]] = []
     broken: list[dict[str, Any]] = []
-    for text in given:
-        plate = str(text).partition(" ")[0]
-        found = _read(name, plate, str(text))
-        if found.get("problem"):
-            broken.append({"plate": plate, "problem": found["problem"]})
-        elif usable and (problem := difference(usable[0], found)):
-            broken.append({"plate": plate, "problem": problem})
-        else:
-            usable.append(found)
+    for found in documents(name, given):
+        (broken if found.get("problem") else usable).append(found)
     hold_out, most = task.parameter("hold_out", str, PLATE), task.parameter("most_folds", int, 5)
     folds = folds_of(usable, broken, hold_out, most)
     document = plates_document(name, hold_out, usable, broken, folds)
@@ -58,6 +51,22 @@ def gather(task: StageIO) -> None:
     print(f"gather: {len(usable)} plates can be used, {len(broken)} cannot", flush=True)
     for one in broken:
         print(f"gather: plate {one['plate']}: {one['problem']}", flush=True)
+
+
+def documents(workspace_name: str, given: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Yield each plate's document with its name, or its name and why it cannot be used.
+
+    `given` is what the plates' steps handed on, in the list's order. Raises StageError where the
+    workspace holds something else.
+    """
+    first: dict[str, Any] = {}
+    for text in map(str, given):
+        found = _read(workspace_name, text.partition(" ")[0], text)
+        if not found.get("problem"):
+            if first and (problem := difference(first, found)):
+                found = {"plate": found["plate"], "problem": problem}
+            first = first or found
+        yield found
 
 
 def _read(workspace_name: str, plate: str, said: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prepare import controls, synthetic
 from prepare.cutting import spread
+from prepare.ending import end
 from prepare.gather import difference, folds_of, gather
 from prepare.plates import as_text
 from small_layout import LAYOUT
@@ -99,6 +100,36 @@ def test_a_broken_plate_is_named_and_the_others_go_on_unless_it_is_asked_to_stop
     assert "A1-1.png is empty" in (tmp_path / "out/summary").read_text()
     with pytest.raises(StageError, match=r"plate P2: A1-1\.png is empty"):
         cut(claims, tmp_path, on_broken="fail")
+
+
+def ended(tmp_path, state, **parameters):
+    """Return what the exit task says of a run over the plates P*."""
+    given = {"status": {"state": state}, "plates": "P*", "plate_layout": "small.toml", **parameters}
+    end(task(tmp_path, given, ["summary"]))
+    return (tmp_path / "out/summary").read_text()
+
+
+def test_the_exit_task_names_each_plate_that_could_not_be_used_and_why(claims, tmp_path):
+    (claims / "P2/A1-1.png").write_bytes(b"")
+    cut(claims, tmp_path)
+    said = ended(tmp_path, "COMPLETE")
+    assert said.startswith("# Run complete")
+    assert "1 of 3 plates could not be used:\n\n- P2: A1-1.png is empty" in said
+    (claims / "P2/A1-1.png").unlink()
+    cut(claims, tmp_path)
+    assert "- P2: the plate cannot be used: well A01 lacks its signal" in ended(tmp_path, "FAILED")
+
+
+def test_the_exit_task_tells_plates_that_were_not_reached_and_a_list_that_is_not_there(
+    claims, tmp_path
+):
+    assert "0 of 3 plates could not be used.\n\n- not reached before the run ended: P1, P2, P3" in (
+        ended(tmp_path, "FAILED")
+    )
+    said = ended(tmp_path, "FAILED", plates="none.csv")
+    assert said.startswith("# Run failed")
+    assert "They could not be looked up: " in said
+    assert "none.csv" in said
 
 
 def test_a_plate_that_was_cut_before_is_kept_and_a_changed_or_damaged_one_is_cut_again(

@@ -210,7 +210,9 @@ def _note(counts: Mapping[str, int], asked: Mapping[str, Any]) -> str:
     """Return what no hits, or nothing but hits, may mean; empty where there is nothing to say."""
     tested, hits = counts["treatments_tested"], counts["hits"]
     note = ""
-    if not counts["treatments"]:
+    if counts["plates_failed"] == counts["plates"] and not counts["wells"]:
+        note = "No plate could be read: what each one lacks is below."
+    elif not counts["treatments"]:
         note = "No well is a sample: give the role `sample` to those that are to be tested."
     elif not tested:
         note = (

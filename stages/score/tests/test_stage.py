@@ -394,6 +394,9 @@ def test_a_plate_that_could_not_be_prepared_is_a_line_and_stops_nobody(tmp_path)
     assert plates.loc["P9", "Plate_Problems"] == "no image of well A01; copy it"
     assert "- P9: no image of well A01; copy it" in text
     assert last.output_parameters()["hits"] == 36
+    _, text, last = screened(tmp_path, tmp_path / "broken/scores")
+    assert "No plate could be read: what each one lacks is below." in text
+    assert last.output_parameters()["hits"] == 0
 
 
 def test_a_rate_that_cannot_be_is_refused(tmp_path):

@@ -49,7 +49,7 @@ def test_so_many_plates_are_worked_on_at_once_as_were_asked_for(package: Package
 def test_what_reads_plates_is_never_taken_from_the_cache_and_what_follows_may_be(package: Package):
     steps = {name: task for name, task in tasks(package).items() if name in PIPELINES[PLATES]}
     assert {n for n, t in steps.items() if not t.get("cachingOptions", {}).get("enableCache")} == {
-        "list-plates", "control-tiles", "summary",
+        "list-plates", "control-tiles", "plates-summary",
     }  # fmt: skip
 
 
