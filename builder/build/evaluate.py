@@ -52,6 +52,9 @@ class Plans(Protocol):
     def interpreter(self, plan: ImagePlan) -> bytecode.Interpreter:
         """Return the Python of an image."""
 
+    def take(self, sources: Sequence[str]) -> list[copying.Taken]:
+        """Return what `sources` name in the workspace."""
+
     def hash(self, path: Path) -> str:
         """Return a file's SHA-256."""
 
@@ -227,7 +230,7 @@ class _Stage:
 
             self._later(line, {"from": image.key}, found, copy)
             return
-        taken = copying.take(sources, self.outer.plans.workspace)
+        taken = self.outer.plans.take(sources)
         # Where it lands and whose it is depend on what is below; what it is does not.
         known = copy if accounts.numeric(copy.owner) else replace(copy, owner="")
         entries = copying.place(known, taken, NOTHING)

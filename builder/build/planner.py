@@ -12,6 +12,7 @@ from builder import oci
 from builder.build import evaluate
 from builder.build.plan import ImagePlan, action_key
 from builder.build.workspace import Workspace
+from builder.dockerfile import copying
 from builder.errors import BuilderError
 from builder.oci.layer_plan import LayerPlan
 from builder.oci.overlay import Below
@@ -44,6 +45,7 @@ class Planner:
         self._layers_of = layers_of
         self._plans: dict[str, ImagePlan] = {}
         self._hashes: dict[str, str] = {}
+        self._taken: dict[tuple[str, ...], list[copying.Taken]] = {}
         self._unpacking = threading.Lock()
 
     def planned(self) -> dict[str, ImagePlan]:
@@ -106,6 +108,16 @@ class Planner:
         with self._unpacking:
             root = python_root(self._store, layers)
         return run_pinned(root, script, stdin)
+
+    def take(self, sources: Sequence[str]) -> list[copying.Taken]:
+        """Return what `sources` name in the workspace, looked for once a build.
+
+        Raises BuilderError where a source is not there.
+        """
+        key = tuple(sources)
+        if key not in self._taken:
+            self._taken[key] = copying.take(sources, self.workspace)
+        return self._taken[key]
 
     def hash(self, path: Path) -> str:
         """Return a file's SHA-256, read once a build."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def package_key(definition: Definition, pins: Mapping[str, str], provenance: Pro
         for room, folder in rooms.items()
         for path in sorted(folder.rglob("*.py"))
     }
-    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    versions = {name: version(name) for name in _LIBRARIES}
     action = {
         "package": FORMAT, "code": code, "versions": versions, "pins": dict(pins),
         "options": dict(definition.options), "provenance": asdict(provenance),
@@ -87,7 +86,30 @@ def package_key(definition: Definition, pins: Mapping[str, str], provenance: Pro
     return canonical.sha256(canonical.dumps(action)).removeprefix("sha256:")
 
 
+def version(package: str) -> str:
+    """Return the version of an installed package, from the name of its folder of metadata.
+
+    As importlib.metadata does, which loads email, csv and zipfile for it, longer than all else that
+    a known package takes. Source of the name:
+    https://packaging.python.org/specifications/recording-installed-packages/.
+    """
+    start, end = f"{package.replace('-', '_')}-".lower(), ".dist-info"
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")  # noqa: PTH208 - names alone
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith(end) and name.lower().startswith(start):
+                return name[len(start) : -len(end)]
+    from importlib import metadata
+
+    return metadata.version(package)
+
+
 def _compile(definition: Definition, pins: Mapping[str, str], provenance: Provenance) -> bytes:
+    import tempfile
+
     from pipeline.spec import lint
     from pipeline.spec.package import image_digest
 

@@ -36,7 +36,7 @@ def lint(path: Path, backend: str = BACKENDS[-1]) -> list[Finding]:
     Raises PipelineError for a file that is missing or no compiled pipeline at all, and for a
     backend of which nothing is known.
     """
-    return examine(path, backend)[0]
+    return _placed(path, [f for f in _kept(path, backend) if RULES[f.rule].fault])
 
 
 def examine(path: Path, backend: str = BACKENDS[-1]) -> tuple[list[Finding], list[Finding]]:
@@ -44,17 +44,26 @@ def examine(path: Path, backend: str = BACKENDS[-1]) -> tuple[list[Finding], lis
 
     Raises PipelineError as `lint` does.
     """
-    version = known_backend(backend)
-    package, faults = read(path)
-    kept = [f for f in sorted(_findings(package, faults)) if RULES[f.rule].holds(version)]
-    if not kept:
-        return [], []
-    lines = Lines(path.read_bytes())
-    placed = [replace(f, line=lines.of(f"{f.where}.{_field(f)}")) for f in kept]
+    placed = _placed(path, _kept(path, backend))
     return (
         [finding for finding in placed if RULES[finding.rule].fault],
         [finding for finding in placed if not RULES[finding.rule].fault],
     )
+
+
+def _kept(path: Path, backend: str) -> list[Finding]:
+    """Return the findings that hold on a backend, without their lines."""
+    version = known_backend(backend)
+    package, faults = read(path)
+    return [f for f in sorted(_findings(package, faults)) if RULES[f.rule].holds(version)]
+
+
+def _placed(path: Path, found: list[Finding]) -> list[Finding]:
+    """Return findings with their lines, for which the package is read again."""
+    if not found:
+        return []
+    lines = Lines(path.read_bytes())
+    return [replace(f, line=lines.of(f"{f.where}.{_field(f)}")) for f in found]
 
 
 _NO_FIELD = re.compile(r'no field named "(\w+)"')

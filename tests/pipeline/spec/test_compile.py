@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from builder.store import Store
 from pipeline.definition.pipelines import definition
 from pipeline.definition.settings import Settings
 from pipeline.errors import PipelineError
-from pipeline.spec.compile import compile_package, package_key
+from pipeline.spec.compile import compile_package, package_key, version
 from pipeline.spec.package import Package, load
 from pipeline.spec.provenance import Provenance, read
 from tests.pipeline.pins import MADE, PINS
@@ -86,6 +87,16 @@ def test_a_damaged_package_in_the_store_is_made_again(tmp_path: Path):
     path.chmod(0o644)
     path.write_bytes(b"x" + first.data[1:])
     assert compile_package(definition(Settings()), PINS, MADE, store).data == first.data
+
+
+@pytest.mark.parametrize("package", ["kfp", "kfp-kubernetes", "PyYAML", "protobuf"])
+def test_a_version_is_read_as_pythons_own_reader_reads_it(package: str):
+    assert version(package) == metadata.version(package)
+
+
+def test_a_package_that_is_not_installed_has_no_version():
+    with pytest.raises(metadata.PackageNotFoundError, match="no-such"):
+        version("no-such")
 
 
 SCRIPT = """
