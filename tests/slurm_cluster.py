@@ -46,6 +46,7 @@ CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
 ReturnToService=2
 KillWait=2
+MessageTimeout=2
 MailProg=/bin/true
 NodeName=one NodeAddr=127.0.0.1 CPUs=2 RealMemory=2000 State=UNKNOWN
 PartitionName=main Nodes=one Default=YES State=UP MaxTime=60

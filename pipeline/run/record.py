@@ -102,8 +102,6 @@ class Record:
             step = self.steps.get(name) or Step(name)
             if changes.get("state") == "running" and not (step.started or "started" in changes):
                 changes["started"] = time.time()
-            if changes.get("state") == "queued" and not step.attempts:
-                changes["started"] = 0.0  # it begins when it leaves the queue
             if changes.get("state") in _ENDED and step.started:
                 changes["seconds"] = time.time() - step.started
             step = replace(step, **changes)

@@ -22,8 +22,8 @@ _CAUSES = {
     ),
 }
 # Reasons for which a job would wait until somebody changes it or the partition.
-NEVER = ("BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit", "JobHeldUser",
-          "launch failed requeued held", "launch_failed_requeued_held")  # fmt: skip
+NEVER = ("BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit",
+         "launch failed requeued held", "launch_failed_requeued_held")  # fmt: skip
 
 
 def by_slurm(word: Word, job: str, seconds: float) -> Exit | None:

@@ -62,7 +62,8 @@ class Slurm:
             queue.answers(given)
         except PipelineError as error:
             raise PipelineError(
-                f"the engine slurm cannot run here: {error}; see docs/slurm.md"
+                f"the engine slurm cannot run here: {error}; SLURM_CONF names the cluster's "
+                "slurm.conf where it is not in /etc/slurm"
             ) from None
         made = Slurm(store, folder, record, Queue(given))
         if ignored := submission.ignored(environ):
@@ -139,9 +140,10 @@ class Job:
         until, pause = time.monotonic() + self._slurm.patience, 1.0
         while not self._stopping.is_set():
             self._folder = self._new_folder()
-            options = submission.options(self._process, self._title, self._folder)
+            asked = self._slurm.queue
+            options = submission.options(self._process, self._title, self._folder, asked.environ)
             try:
-                return self._slurm.queue.submit(options, submission.script(self._folder))
+                return asked.submit(options, submission.script(self._folder))
             except Unreachable as error:
                 # Slurm may have taken it all the same: such a job finds no lease, and ends.
                 shutil.rmtree(self._folder, ignore_errors=True)
@@ -208,10 +210,8 @@ class Job:
             self._cancel(job, 0)
             raise PipelineError(
                 f"Slurm would never start its job {job} ({word.reason}); choose another partition "
-                "(SBATCH_PARTITION), or change the step's limits in the package"
+                "(SBATCH_PARTITION) or less time (SBATCH_TIMELIMIT), or change the package's limits"
             )
-        if not self._began and record.steps[name].state != "queued":
-            record.update(name, state="queued")
         if word.state == "PENDING" and word.reason not in ("", "None"):
             self._tell(f"waits in Slurm's queue ({word.reason}), job {job}")
         elif word.state not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
@@ -316,4 +316,6 @@ class Job:
                 if word.over or not word.state:
                     return Exit(code=143, signal=15)
             time.sleep(0.2)
-        raise PipelineError(f"Slurm does not say that its job {job} ended; run `scancel {job}`")
+        failure = f"Slurm does not say that its job {job} ended; run `scancel {job}`"
+        self._tell(failure)
+        raise PipelineError(failure)

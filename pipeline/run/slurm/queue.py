@@ -6,7 +6,6 @@ Accounting (sacct) is not needed. States: https://slurm.schedmd.com/squeue.html,
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import subprocess
 import threading
@@ -50,8 +49,9 @@ def words(text: str) -> dict[str, Word]:
     """Return job -> what is said of it in the lines of squeue with the format `%i|%T|%r|%N`."""
     found = {}
     for line in text.splitlines():
-        job, state, reason, node = [part.strip() for part in line.split("|", 3)]
-        found[job] = Word(state, reason, node)
+        job, *said = [part.strip() for part in line.split("|", 3)]
+        if len(said) == 3:
+            found[job] = Word(*said)
     return found
 
 
@@ -62,6 +62,7 @@ class Queue:
     environ: Mapping[str, str]
     _words: Mapping[str, Word] = field(default_factory=dict)
     _asked: float = float("-inf")
+    _failure: tuple[float, str] = (float("-inf"), "")
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def submit(self, options: Sequence[str], script: str) -> str:
@@ -79,14 +80,23 @@ class Queue:
     def word(self, job: str, since: float, within: float) -> Word:
         """Return what Slurm says of `job`, which it has `since` a monotonic time.
 
-        An answer that is not older than `within` seconds does. Raises Unreachable, PipelineError.
+        An answer that is not older than `within` seconds does, and so does a failure to get one: a
+        controller that hangs must not hold up one step after the other. Raises Unreachable,
+        PipelineError.
         """
         with self._lock:
             if self._asked < since or time.monotonic() - self._asked > within:
-                asked, user = time.monotonic(), pwd.getpwuid(os.geteuid()).pw_name
-                command = ["squeue", "--noheader", "--states=all", f"--user={user}",
+                failed, why = self._failure
+                if time.monotonic() - failed <= within:
+                    raise Unreachable(why)
+                asked = time.monotonic()
+                command = ["squeue", "--noheader", "--states=all", f"--user={os.geteuid()}",
                            "--format=%i|%T|%r|%N"]  # fmt: skip
-                self._words = words(_call(command, self.environ))
+                try:
+                    self._words = words(_call(command, self.environ))
+                except Unreachable as error:
+                    self._failure = (time.monotonic(), str(error))
+                    raise
                 self._asked = asked
             return self._words.get(job, Word())
 

@@ -22,9 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CHOICES = ("SBATCH_ACCOUNT", "SBATCH_CONSTRAINT", "SBATCH_PARTITION", "SBATCH_QOS",
            "SBATCH_RESERVATION", "SBATCH_TIMELIMIT", "SBATCH_WCKEY")  # fmt: skip
 _HANDED = ("PATH", "HOME", "USER", "LOGNAME", "SLURM_CONF", *CHOICES, *VARIABLES.values())
-# What watches the step needs some memory and time of the job too: the step's own limits come first.
-_WATCHER = 256 << 20
-_GRACE = 60
+_WATCHER = 256 << 20  # bytes of what watches the step, so that the step's own limit comes first
 _LONGEST = 200  # letters of a job's name
 
 # The files of a job's folder.
@@ -33,11 +31,12 @@ PROCESS, EXIT, LOG, SLURM_LOG, NODE, LEASE = (
 )  # fmt: skip
 
 
-def options(process: Process, title: str, folder: Path) -> list[str]:
+def options(process: Process, title: str, folder: Path, environ: Mapping[str, str]) -> list[str]:
     """Return the options of sbatch for `process`, a job called `title` with its files in `folder`.
 
-    A limit that the package does not set is left to the site. Slurm itself never starts a job
-    again: the retries are the package's.
+    A limit that the package does not set is left to the site, and the time that a queue gives to
+    SBATCH_TIMELIMIT of `environ`. Slurm itself never starts a job again: the retries are the
+    package's.
     """
     name = "".join(letter if letter.isprintable() else " " for letter in title)[:_LONGEST]
     output = str(folder / SLURM_LOG).replace("%", "%%")
@@ -47,8 +46,9 @@ def options(process: Process, title: str, folder: Path) -> list[str]:
         found.append(f"--cpus-per-task={math.ceil(process.needs.cpus)}")
     if process.needs.memory:
         found.append(f"--mem={math.ceil((process.needs.memory + _WATCHER) / 2**20)}M")
-    if process.timeout is not None:
-        found.append(f"--time={math.ceil((process.timeout + _GRACE) / 60)}")
+    if process.timeout is not None and "SBATCH_TIMELIMIT" not in environ:
+        # No more than that: a package's hour must fit a partition of an hour.
+        found.append(f"--time={math.ceil(process.timeout / 60)}")
     return found
 
 

@@ -115,7 +115,9 @@ def _attempt(task: Task, attempt: int, context: RunContext) -> tuple[str, dict[s
     if found is not None and _stands(found, container):
         (home / "log.txt").write_text("taken from the cache: nothing was run\n")
         return "cached", found
-    context.record.update(task.name, state="running")
+    # A job is running when the node says so.
+    waits = context.sandbox.name == "slurm"
+    context.record.update(task.name, state="queued" if waits else "running")
     started = time.time()
     found = _execute(task, container, message, home, attempt, context)
     published = container.publication.take() if container.publication else {}

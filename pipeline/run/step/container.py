@@ -233,13 +233,18 @@ def _memory(task: Task) -> int | None:
 
 
 def _needs(task: Task) -> Needs:
-    """Return what a queue is asked for: the limits, or the requests where there are none."""
+    """Return what a queue is asked for.
+
+    As Kubernetes places a pod: the processors of the request, or else of the limit. A queue ends a
+    step that uses more memory than it was asked for, so of that it is the limit, or the request.
+    """
     request = _resource(task, "resourceMemoryRequest")
     memory = _memory(task) or (kubernetes.memory(request) if request else 0)
-    for name in ("resourceCpuLimit", "resourceCpuRequest"):
+    for name in ("resourceCpuRequest", "resourceCpuLimit"):
         if text := _resource(task, name):
             return Needs(task.name, kubernetes.cpus(text), memory)
-    return Needs(task.name, float(_resource(task, "cpuLimit") or 0), memory)
+    older = _resource(task, "cpuRequest") or _resource(task, "cpuLimit")  # before kfp 2.9
+    return Needs(task.name, float(older or 0), memory)
 
 
 def _resource(task: Task, name: str) -> str:

@@ -18,7 +18,7 @@ from builder.sandbox.process import Mount, Needs, Process
 from pipeline.errors import PipelineError
 from pipeline.run import runner
 from pipeline.run.slurm import ending, node, submission
-from pipeline.run.slurm.queue import Word, words
+from pipeline.run.slurm.queue import Queue, Unreachable, Word, words
 from tests import slurm_cluster
 
 ROOT = Path(__file__).parents[3]
@@ -58,12 +58,9 @@ def begun(execute, store, tmp_path):
     def do(function, volumes=None):
         compiler.Compiler().compile(function, str(tmp_path / "begun.yaml"))
         seen, results = threading.Event(), []
-        heard = []
 
         def progress(step):
-            heard.append((step.name, step.state))
-            # The first `running` is the runner's own; Slurm's comes after `queued`.
-            if step.state == "running" and (step.name, "queued") in heard:
+            if step.state == "running":
                 seen.set()
 
         def work():
@@ -121,7 +118,7 @@ def test_a_step_is_a_job_with_the_packages_resources_and_gives_what_a_local_step
     assert found.state == "succeeded", found.error
     assert found.outputs == again.outputs
     assert {step.state for step in local.steps.values()} == {"cached"}
-    assert (told["NumCPUs"], told["TimeLimit"], told["Requeue"]) == ("2", "00:03:00", "0")
+    assert (told["NumCPUs"], told["TimeLimit"], told["Requeue"]) == ("2", "00:02:00", "0")
     assert told["MinMemoryNode"] == "356M"  # the step's, and what watches it
     assert "hush" not in script + json.dumps(told)
     assert log(found, "make").startswith("made by 65532")
@@ -195,6 +192,8 @@ def test_a_controller_that_is_away_for_a_while_ends_no_run(on, begun, image, tmp
     (gate / "go").touch()  # the first job ends, and the second cannot be submitted
     on.until(lambda: "trying again" in capfd.readouterr().err)
     on.start("slurmctld", "-D")
+    on.end("slurmd")  # a node that starts is known at once
+    on.start("slurmd", "-D", "-N", "one")
     found = result()
     assert found.state == "succeeded", found.error
     assert found.outputs == {"Output": "through"}
@@ -262,6 +261,20 @@ def test_a_job_that_waits_or_failed_by_itself_was_not_ended_by_slurm():
     assert ending.by_slurm(Word("FAILED", "NonZeroExitCode", "n7"), "12", 7.0) is None
 
 
+def test_a_controller_that_fails_is_asked_once_for_all_steps_that_wait(tmp_path):
+    program = tmp_path / "squeue"
+    program.write_text(
+        f"#!/bin/sh\necho >> {tmp_path}/asked\n"
+        "echo 'squeue: error: Unable to contact slurm controller (connect failure)' >&2; exit 1\n"
+    )
+    program.chmod(0o755)
+    queue = Queue({"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    for job in ("1", "2", "3"):
+        with pytest.raises(Unreachable, match="does not answer"):
+            queue.word(job, 0.0, within=3600)
+    assert (tmp_path / "asked").read_text() == "\n"
+
+
 def test_a_job_whose_run_gave_it_up_runs_nothing(tmp_path):
     (tmp_path / submission.PROCESS).write_text("no JSON: it is not read")
     assert node.main(tmp_path) == 1
@@ -326,13 +339,15 @@ def test_no_variable_with_a_secret_and_no_choice_but_of_a_queue_is_handed_to_a_j
 def test_a_limit_that_the_package_does_not_set_is_left_to_the_site():
     image = SimpleNamespace(digest="sha256:0", config={})
     folder = Path("/runs/100%/job-1")
-    bare = submission.options(Process(image=image), "train\n(fold A)", folder)
+    bare = submission.options(Process(image=image), "train\n(fold A)", folder, {})
     assert not [o for o in bare if o.startswith(("--mem", "--time", "--cpus"))]
     assert "--output=/runs/100%%/job-1/slurm.txt" in bare
     assert "--job-name=train (fold A)" in bare
     asked = Process(image=image, timeout=61, needs=Needs("train", 1.5, 1 << 30))
-    assert submission.options(asked, "train", folder)[-3:] == [
-        "--cpus-per-task=2", "--mem=1280M", "--time=3"]  # fmt: skip
+    assert submission.options(asked, "train", folder, {})[-3:] == [
+        "--cpus-per-task=2", "--mem=1280M", "--time=2"]  # fmt: skip
+    chosen = submission.options(asked, "train", folder, {"SBATCH_TIMELIMIT": "8:00:00"})
+    assert not [option for option in chosen if option.startswith("--time")]
 
 
 def job_of(cluster, name):
