@@ -53,8 +53,8 @@ def asks_for_network(settings: Mapping[str, Any]) -> bool:
     return labels.get(NETWORK_LABEL) == "yes"
 
 
-_QUANTITY = re.compile(r"([0-9.]+(?:e[0-9]+)?)([KMGTP]i|[kMGTP])?")
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15,
+_QUANTITY = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)((?:[eE][0-9]{1,2})?)(m|[KMGTP]i|[kMGTP])?")
+_UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
           "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}  # fmt: skip
 
 
@@ -63,15 +63,16 @@ def memory(text: str) -> int:
 
     https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/.
     """
-    match = _QUANTITY.fullmatch(text)
-    if match is None:
-        raise PipelineError(f"the memory limit {text!r} is no quantity; write it as 512Mi or 4G")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
+    return int(_quantity(text, "the memory", "512Mi or 4G"))
 
 
 def cpus(text: str) -> float:
-    """Return a quantity such as 500m or 2 in processors; raises PipelineError for another text."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(m?)", text)
+    """Return a quantity such as 500m or 2 in processors; raises as `memory`."""
+    return _quantity(text, "the CPU", "500m or 2")
+
+
+def _quantity(text: str, what: str, example: str) -> float:
+    match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise PipelineError(f"the CPU limit {text!r} is no quantity; write it as 500m or 2")
-    return float(match[1]) / (1000 if match[2] else 1)
+        raise PipelineError(f"{what} {text!r} is no quantity; write it as {example}")
+    return float(match[1] + match[2]) * _UNITS.get(match[3] or "", 1)

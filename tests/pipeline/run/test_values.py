@@ -99,10 +99,18 @@ def test_quantities_of_memory(text, size):
     assert kubernetes.memory(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "much", "4GB", "-1", "4 Gi"])
-def test_what_is_no_quantity_is_named(text):
+@pytest.mark.parametrize(
+    ("text", "processors"), [("2", 2), ("500m", 0.5), ("1.5", 1.5), (".5", 0.5), ("1e1", 10)]
+)
+def test_quantities_of_processors(text, processors):
+    assert kubernetes.cpus(text) == processors
+
+
+@pytest.mark.parametrize("text", ["", "much", "4GB", "-1", "4 Gi", "1.2.3", ".", "1e999", "e1"])
+@pytest.mark.parametrize("read", [kubernetes.memory, kubernetes.cpus])
+def test_what_is_no_quantity_is_named(text, read):
     with pytest.raises(PipelineError, match="no quantity; write it as"):
-        kubernetes.memory(text)
+        read(text)
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
