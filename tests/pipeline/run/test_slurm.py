@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,9 @@ from kfp import compiler, dsl, kubernetes
 from builder.sandbox.process import Mount, Needs, Process
 from pipeline.errors import PipelineError
 from pipeline.run import runner
+from pipeline.run.record import Record
 from pipeline.run.slurm import ending, node, submission
+from pipeline.run.slurm.engine import Slurm
 from pipeline.run.slurm.queue import Queue, Unreachable, Word, words
 from tests import slurm_cluster
 
@@ -273,6 +276,58 @@ def test_a_controller_that_fails_is_asked_once_for_all_steps_that_wait(tmp_path)
         with pytest.raises(Unreachable, match="does not answer"):
             queue.word(job, 0.0, within=3600)
     assert (tmp_path / "asked").read_text() == "\n"
+
+
+@dataclass
+class _Ended:
+    """A queue whose only job has ended; `left` are the files of its end."""
+
+    left: dict[str, str]
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def submit(self, options, script):
+        folder = Path(
+            next(o for o in options if o.startswith("--output=")).partition("=")[2]
+        ).parent
+        for name, text in self.left.items():
+            (folder / name).write_text(text)
+        return "7"
+
+    def word(self, job, since, within):
+        return Word("COMPLETED", "None", "n7")
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ({}, "its job 7 ended on the node n7 without a result (Slurm says COMPLETED); see that"),
+        (
+            {submission.EXIT: '{"error": "there is no /x", "node": "n7"}'},
+            "the node n7: there is no",
+        ),
+        (
+            {submission.EXIT: '{"exit": {"code": 0}, "left": {"/nowhere": {"a": 1}}}'},
+            "/nowhere was written on the node, but this machine does not see it",
+        ),
+    ],
+)
+def test_an_end_that_cannot_be_read_or_seen_is_no_success(store, image, tmp_path, left, said):
+    run = Slurm(store, tmp_path, Record(lambda _: None), _Ended(left), lag=0)
+    found = store.image(image.partition("@")[2])
+    job = run.start(Process(image=found, command=("true",), needs=Needs("step")))
+    with pytest.raises(PipelineError) as error:
+        job.wait()
+    assert said in str(error.value)
+    assert not list((tmp_path / "steps" / "step").iterdir())  # nothing of the job is left
+
+
+def test_a_node_that_lacks_a_folder_says_which_and_keeps_no_secret(tmp_path):
+    (tmp_path / submission.LEASE).write_text("0")
+    document = {"store": str(tmp_path / "store"), "mounts": [], "env": {"KEY": "hush"}}
+    (tmp_path / submission.PROCESS).write_text(json.dumps(document))
+    assert node.main(tmp_path) == 1
+    assert f"there is no {tmp_path}/store" in (tmp_path / submission.EXIT).read_text()
+    assert not (tmp_path / submission.PROCESS).exists()
 
 
 def test_a_job_whose_run_gave_it_up_runs_nothing(tmp_path):
