@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,6 +118,17 @@ class Cluster:
         raise AssertionError("the cluster is not as it should be: " + "\n".join(logs))
 
 
+def _end_steps(folder: Path) -> None:
+    """End what still waits to tell this cluster's controller how a job ended, by its process."""
+    of_this = f"SLURM_CONF={folder}/slurm.conf".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "comm").read_text().strip() == "slurmstepd" and of_this in (
+                process / "environ"
+            ).read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
 @contextmanager
 def serve(folder: Path) -> Iterator[Cluster]:
     """Yield a cluster with everything of it in `folder`; its daemons end with the block."""
@@ -131,6 +143,7 @@ def serve(folder: Path) -> Iterator[Cluster]:
     munge = [f"--{name}={folder}/munge.{name.partition('-')[0]}"
              for name in ("key-file", "socket", "pid-file", "log-file", "seed-file")]  # fmt: skip
     with ExitStack() as stack:
+        stack.callback(_end_steps, folder)
         for name, options in (
             ("munged", ("--foreground", "--force", *munge)),
             ("slurmctld", ("-D",)),
