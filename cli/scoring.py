@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json as encoder
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def score(
     found = encoder.loads((folder / "screen.json").read_text(encoding="utf-8"))
     text = summary.read_text(encoding="utf-8").strip()
     if not json:
-        print(text)
+        print(unescape(text))  # it is Markdown, whose signs are written as a page needs them
     where = [("what", "where"), ("tables", str(folder)), ("run", str(result.page))]
     facts({**found, "folder": str(folder), "page": str(result.page)}, where, as_json=json)
 

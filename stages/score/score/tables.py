@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from common.errors import StageError
@@ -163,7 +164,16 @@ def write(folder: Path, name: str, found: pa.Table) -> None:
     """Write NAME.parquet and NAME.csv. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(found, folder / f"{name}.parquet", compression="zstd")
-    pyarrow.csv.write_csv(found, folder / f"{name}.csv")
+    pyarrow.csv.write_csv(_for_csv(found), folder / f"{name}.csv")
+
+
+def _for_csv(found: pa.Table) -> pa.Table:
+    """Return the table with TRUE and FALSE as texts: R's read.csv takes `true` for a text."""
+    for place, field in enumerate(found.schema):
+        if pa.types.is_boolean(field.type):
+            words = pc.if_else(found[place], "TRUE", "FALSE")
+            found = found.set_column(place, field.name, words)
+    return found
 
 
 def read(path: Path, columns: Sequence[Column]) -> pa.Table:

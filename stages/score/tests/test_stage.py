@@ -159,6 +159,8 @@ def test_parquet_and_csv_say_the_same_and_each_column_has_a_meaning(tmp_path):
     empty = {"Metadata_Flags": "", "Metadata_DoseUnit": ""}
     text = text.astype({"Metadata_Flags": object}).fillna(empty)
     pd.testing.assert_frame_equal(parquet, text, check_dtype=False)
+    plain = pd.read_csv(folder / "wells.csv", dtype=str, keep_default_na=False)
+    assert set(plain["Score_ModelsAgree"]) <= {"TRUE", "FALSE"}  # R takes `false` for a text
     known = pd.read_csv(folder / "columns.csv", keep_default_na=False)
     assert set(known[known["table"] == "wells"]["column"]) == set(parquet.columns)
     assert (known["meaning"] != "").all()
