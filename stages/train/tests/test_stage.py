@@ -68,9 +68,10 @@ def answers(file: Path, tiles: np.ndarray) -> np.ndarray:
     return found[:, 0]
 
 
-def test_the_model_files_take_raw_tiles_and_judge_the_fold_they_never_saw(tmp_path: Path) -> None:
-    source = make_tiles(tmp_path / "tiles")
-    model = run(source, tmp_path / "one")
+def test_the_model_files_take_raw_tiles_and_judge_the_fold_they_never_saw(
+    source: Path, whole: Path
+) -> None:
+    model = whole / "model"
     facts = json.loads((model / "model.json").read_text())
     used = facts["train_wells"] + facts["validation_wells"]
     assert len(used) == 8
@@ -90,6 +91,22 @@ def test_the_model_files_take_raw_tiles_and_judge_the_fold_they_never_saw(tmp_pa
     assert np.allclose(
         answers(model / "model.onnx", held_out), np.asarray(again(held_out))[:, 0], atol=1e-4
     )
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiles(tmp_path_factory.mktemp("source") / "tiles")
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that nothing stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    process = start(source, out, out / "workspace")
+    said = until(process, "never")
+    assert process.wait() == 0
+    assert any("epoch 3 of 3" in line for line in said)
+    return out
 
 
 def start(source: Path, out: Path, workspace: Path) -> subprocess.Popen[str]:
@@ -112,47 +129,40 @@ def until(process: subprocess.Popen[str], text: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bytes_as_one_that_was_not(tmp_path: Path) -> None:
-    source = make_tiles(tmp_path / "tiles")
-    whole = start(source, tmp_path / "one", tmp_path / "workspace one")
-    said = until(whole, "never")
-    assert whole.wait() == 0
-    assert any("epoch 3 of 3" in line for line in said)
+def test_a_killed_run_goes_on_to_the_same_bytes_as_one_that_was_not(
+    source: Path, whole: Path, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "workspace"
     for end in ("view 2 of 4", "epoch 2 of 3"):
-        killed = start(source, tmp_path / "two", tmp_path / "workspace two")
+        killed = start(source, tmp_path, workspace)
         until(killed, end)
         killed.kill()
         killed.wait()
-    resumed = start(source, tmp_path / "two", tmp_path / "workspace two")
+    resumed = start(source, tmp_path, workspace)
     said = until(resumed, "never")
     assert resumed.wait() == 0
     assert not any("features of view" in line for line in said), "it computed them once more"
     for name in ("model.onnx", "model.int8.onnx", "curves.csv"):
-        one, two = (tmp_path / out / "model" / name for out in ("one", "two"))
+        one, two = (out / "model" / name for out in (whole, tmp_path))
         assert one.read_bytes() == two.read_bytes(), name
-    assert not list((tmp_path / "workspace two").rglob(".train-*.progress"))
+    assert not list(workspace.rglob(".train-*.progress"))
 
 
 @pytest.mark.slow
-def test_without_pretrained_weights_everything_is_trained(tmp_path: Path) -> None:
-    source = make_tiles(tmp_path / "tiles")
-    model = run(source, tmp_path / "out", model_type="ResNet50", weights="none", batch_size=4)
+def test_without_pretrained_weights_everything_is_trained(source: Path, tmp_path: Path) -> None:
+    model = run(source, tmp_path, model_type="ResNet50", weights="none", batch_size=2, most_tiles=5)
     facts = json.loads((model / "model.json").read_text())
     assert facts["tuned"]
     assert facts["options"]["weights"] == "none"
-    assert np.isfinite(answers(model / "model.int8.onnx", np.load(source / "tiles.npy"))).all()
+    assert np.isfinite(answers(model / "model.int8.onnx", np.load(source / "tiles.npy")[:2])).all()
 
 
 @pytest.mark.slow
-def test_the_head_can_be_fitted_by_sgd(tmp_path: Path) -> None:
-    source = make_tiles(tmp_path / "tiles")
-    newton, sgd = (
-        answers(
-            run(source, tmp_path / name, optimizer=name, learning_rate=0.05) / "model.onnx",
-            np.load(source / "tiles.npy")[:8],
-        )
-        for name in ("newton", "sgd")
-    )
+def test_the_head_can_be_fitted_by_sgd(source: Path, whole: Path, tmp_path: Path) -> None:
+    held_out = np.load(source / "tiles.npy")[:8]
+    newton = answers(whole / "model/model.onnx", held_out)
+    made = run(source, tmp_path, optimizer="sgd", learning_rate=0.05)
+    sgd = answers(made / "model.onnx", held_out)
     assert (newton != sgd).all()
     assert sgd[1::2].min() > sgd[::2].max()
 
@@ -187,15 +197,16 @@ def test_the_head_can_be_fitted_by_sgd(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_trained_says_why(
-    tmp_path: Path, made: dict[str, Any], parameters: dict[str, Any], says: str
+    source: Path, tmp_path: Path, made: dict[str, Any], parameters: dict[str, Any], says: str
 ) -> None:
-    source = make_tiles(tmp_path / "tiles", **made)
+    source = make_tiles(tmp_path / "tiles", **made) if made else source
     with pytest.raises(StageError, match=says):
         run(source, tmp_path / "out", **parameters)
     assert not (tmp_path / "out" / "output.json").exists()
 
 
-def test_tiles_that_are_not_those_that_prepare_handed_on_are_refused(tmp_path: Path) -> None:
-    source = make_tiles(tmp_path / "tiles")
+def test_tiles_that_are_not_those_that_prepare_handed_on_are_refused(
+    source: Path, tmp_path: Path
+) -> None:
     with pytest.raises(StageError, match=r"tiles_digest is .*the parameter fresh"):
         run(source, tmp_path / "out", tiles_digest="sha256:" + "0" * 64)
