@@ -41,7 +41,7 @@ def begin(folder: Path, kind: str) -> tuple[str, str]:
         "[files]",
         f'kind = "{kind}"',
         f"size = {list(found.size)}" if found.size else "size = <[width, height] of the images>",
-        f"bits = {found.bits}" if found.bits else "bits = <8, or what the camera gives, up to 16>",
+        _bits(found.bits),
         *([f"fields = {len(fields)}"] if len(fields) > 1 else []),
         *(['projection = "maximum"'] if len(heights) > 1 else []),
         *([f"time = <one of {', '.join(map(str, times[:8]))}>"] if len(times) > 1 else []),
@@ -67,3 +67,9 @@ def begin(folder: Path, kind: str) -> tuple[str, str]:
         f"no layout was given, and none fits; finish the one above ({kind}), save it as a "
         ".toml file and give it with --layout FILE (docs/layouts.md)"
     )
+
+
+def _bits(found: int | None) -> str:
+    if found == 16:
+        return "bits = 16  # or what the camera gives, where that is less: 12 or 14"
+    return f"bits = {found}" if found else "bits = <8, or what the camera gives, up to 16>"

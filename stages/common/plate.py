@@ -158,7 +158,8 @@ def _disagreements(inventory: Inventory, layout: Layout) -> list[str]:
     if (
         inventory.bits is not None
         and inventory.planes
-        and (inventory.bits > layout.bits or (inventory.bits == 8) != (layout.bits == 8))
+        # Samples are kept in 16 bits also where the camera gives fewer; each value is checked.
+        and (layout.bits < inventory.bits < 16 or (inventory.bits == 8) != (layout.bits == 8))
     ):
         problems.append(
             f"the plate's images have {inventory.bits} bits, the layout says {layout.bits}; set "

@@ -111,6 +111,22 @@ def test_a_plate_of_one_field_plane_and_time_needs_no_choice(name, bits, tmp_pat
     assert tiles[0] == tiles[1]
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_a_camera_of_12_bits_keeps_them_also_where_samples_have_16(name, tmp_path):
+    """OME-TIFF and OME-Zarr know 8 and 16 bits only: as 16, hardly 16 levels would be left."""
+    kind, write = KINDS[name]
+    pictures = {k: v >> 4 for k, v in microscopes.simulated(1, 4, size=(256, 256)).items()}
+    write(tmp_path, pictures)
+    (tmp_path / "out").mkdir()
+    known = parse(microscopes.layout(kind, 1, 4, (256, 256), bits=12), "A")
+    tiles_of(tmp_path, known, tmp_path / "out")
+    first = np.load(tmp_path / "out/tiles/tiles.npy")[0]
+    assert np.array_equal(first[..., 1], pictures[1, 1, 1, 1, 1, 1] >> 4)
+    problems = plate.match(tmp_path, dataclasses.replace(known, bits=8)).problems
+    assert all("set files.bits = 16" in problem for problem in problems)
+    assert bool(problems) == (kind in {"cellvoyager", "ome-tiff", "ome-zarr"})
+
+
 def test_ome_tiff_without_a_plate_takes_wells_from_names_and_channels_from_its_xml(
     stack, reference, tmp_path
 ):
