@@ -76,21 +76,28 @@ def load(folder: Path) -> Released:
     )
 
 
-def check_scale(model: Released, tiles: Tiles) -> None:
-    """Raise StageError for a plate whose cells have another size in the tiles than the model knows.
+def misfit(model: Released, tiles: Tiles) -> str:
+    """Return why a plate's tiles are not what the model has learnt from, or nothing.
 
-    Images of other sizes than the model's plates are refused, as the served function does it.
+    Cells of another size are not, as the served function has it, nor are samples of other bits.
     """
     given, known = tiles.plate["layout"], model.layout
     sizes: list[Sequence[int]] = [list(d.get(k) or []) for d in (given, known)
                                   for k in ("size", "target")]  # fmt: skip
     if sizes[:2] != sizes[2:]:
-        raise StageError(
+        return (
             f"the plate's images have {_by(sizes[0])} pixels and are cut from {_by(sizes[1])}, "
             f"those of the model {_by(sizes[2])} from {_by(sizes[3])}: cells would have another "
             "size than what the model has learnt from; train a model on plates of this kind, or "
             "set tiling.target of the layout if only the size of the image differs"
         )
+    if "bits" in known and given.get("bits") != known["bits"]:
+        return (
+            f"the plate's samples have {given.get('bits')} bits, those of the model's plates "
+            f"{known['bits']}: the same light would have another level; train a model on plates of "
+            "this kind"
+        )
+    return ""
 
 
 def _by(size: Sequence[int]) -> str:

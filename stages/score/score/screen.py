@@ -93,8 +93,16 @@ def read_plate(folder: Path) -> Plate:
 def check_alike(plates: Sequence[Plate]) -> None:
     """Raise StageError for plates that cannot be one screen.
 
-    Each must have a name and content of its own, and the same model and parameters.
+    Each must have a name and content of its own, and the same channels, model and parameters.
     """
+    read = [plate for plate in plates if plate.facts.get("channels")]
+    for plate in read:
+        if plate.facts["channels"] != read[0].facts["channels"]:
+            raise StageError(
+                f"the plates {read[0].name} and {plate.name} have other channels: "
+                f"{read[0].facts['channels']} and {plate.facts['channels']}; one hit list takes "
+                "plates of one kind: share them out to two lists"
+            )
     names: dict[str, Plate] = {}
     contents: dict[str, Plate] = {}
     for plate in plates:

@@ -75,7 +75,7 @@ def score(task: StageIO) -> None:
     task.check_handed("servable_digest", digest.folder_digest(servable))
     released = models.load(servable)
     name = str(json.loads(task.parameter("listed", str))["plate"])
-    asked = {
+    asked: dict[str, Any] = {
         "model": task.parameter("model", str, ""),
         "image": os.environ.get("PLATELINE_IMAGE", ""),
     }
@@ -88,8 +88,11 @@ def score(task: StageIO) -> None:
         else:
             tiles = read_tiles(given)
             task.check_handed("tiles_digest", tiles.digest)
-            models.check_scale(released, tiles)
-            document = score_plate(folder, name, tiles, released, rules, asked)
+            if problem := models.misfit(released, tiles):
+                document = broken_plate(folder, name, released, rules, asked, problem)
+            else:
+                channels = {"channels": dict(tiles.plate["layout"].get("channels", {}))}
+                document = score_plate(folder, name, tiles, released, rules, asked | channels)
         kept_as = kept.keep(folder, task.parameter("workspace_name", str, ""))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,7 +116,7 @@ def score_plate(
     tiles: Tiles,
     released: Released,
     rules: Rules,
-    asked: Mapping[str, str],
+    asked: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write wells, cells, columns.csv and plate.json of a plate; return what plate.json holds.
 
@@ -151,7 +154,7 @@ def broken_plate(
     name: str,
     released: Released,
     rules: Rules,
-    asked: Mapping[str, str],
+    asked: Mapping[str, Any],
     problem: str,
 ) -> dict[str, Any]:
     """Write the tables of a plate that could not be prepared: no wells, and why."""
@@ -176,7 +179,7 @@ def _write(
     problems: Sequence[str],
     released: Released,
     rules: Rules,
-    asked: Mapping[str, str],
+    asked: Mapping[str, Any],
 ) -> dict[str, Any]:
     tables.write(folder, "wells", tables.table(tables.WELLS, rows))
     tables.write_dictionary(folder / "columns.csv", {"wells": tables.WELLS, "cells": tables.CELLS})

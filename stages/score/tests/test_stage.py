@@ -14,7 +14,7 @@ from common.errors import StageError
 from common.pooling import log_odds, pooled
 from common.stage_io import StageIO
 from common.tiles import Tile, write_index, write_plate, write_problem
-from score.screen import screen
+from score.screen import check_alike, read_plate, screen
 from score.stage import score
 
 WORKSPACE = "screen"
@@ -308,7 +308,6 @@ def test_the_same_inputs_give_the_same_digest(tmp_path):
 
 
 REFUSED = {
-    "another size of image": ({"size": (512, 512)}, "cells would have another size"),
     "a method that is not known": ({"normalisation": "zscore"}, "none of controls, mad, b-score"),
     "a share above 1": ({"min_cell_share": 1.5}, "min_cell_share"),
     "a nucleus of no size": ({"nucleus_diameter": 0.0}, "nucleus_diameter"),
@@ -323,6 +322,33 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path, case):
     with pytest.raises(StageError, match=message):
         scored(tmp_path, wells(), **given)
     assert not (tmp_path / "P1/out/scores").exists()
+
+
+def test_a_plate_of_another_size_than_the_models_is_a_line_and_stops_nobody(tmp_path):
+    other = wells(level=lambda t: 90.0)
+    folders = [scored(tmp_path, wells()), scored(tmp_path, other, name="P2", size=(512, 512))]
+    out, text, _ = screened(tmp_path, *folders)
+    plates = pd.read_csv(out / "plates.csv").set_index("Metadata_Plate")
+    assert plates["Plate_Status"].to_dict() == {"P1": "ok", "P2": "failed"}
+    assert "cells would have another size" in plates.loc["P2", "Plate_Problems"]
+    assert "- P2: the plate's images have 512 x 512 pixels" in text
+
+
+def test_a_plate_of_other_bits_than_the_models_is_a_failed_one(tmp_path):
+    known = {"size": [256, 256], "target": [256, 256], "bits": 16}
+    folder = scored(tmp_path, wells(), model=servable(tmp_path, layout=known))
+    (problem,) = read_plate(folder).facts["problems"]
+    assert "those of the model's plates 16: the same light would have another level" in problem
+
+
+def test_plates_of_other_channels_are_not_in_one_list(tmp_path):
+    names = {"P1": {"1": "signal", "2": "dna"}, "P2": {"1": "dna", "2": "signal"}}
+    levels = {"P1": lambda tile: 125.0, "P2": lambda tile: 90.0}
+    plates = [read_plate(scored(tmp_path, wells(level=levels[name]), name=name)) for name in names]
+    other = [replace(one, facts={**one.facts, "channels": names[one.name]}) for one in plates]
+    check_alike(plates)
+    with pytest.raises(StageError, match=r"the plates P1 and P2 have other channels: .*two lists"):
+        check_alike(other)
 
 
 def test_a_model_file_that_changed_is_refused(tmp_path):
