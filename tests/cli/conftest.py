@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import task
+
+ROOT = task.ROOT
 Task = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -20,8 +21,8 @@ def invoke(tmp_path: Path) -> Task:
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *words],
-            cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True,
+            [*task.TASK, *words],
+            cwd=tmp_path, env=task.environment(**environment), capture_output=True, text=True,
             check=False, timeout=600,
         )  # fmt: skip
 
@@ -41,7 +42,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the package of this checkout, its images built in the real store."""
     path = tmp_path_factory.mktemp("package") / "plateline.yaml"
     subprocess.run(
-        [sys.executable, "-m", "invoke", "compile", "--allow-local", "--output", str(path)],
+        [sys.executable, "-m", "cli", "compile", "--allow-local", "--output", str(path)],
         cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip
     return path

@@ -34,7 +34,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def invoke(checkout: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "invoke", *words], cwd=checkout, env={**os.environ, **environment},
+        [sys.executable, "-m", "cli", *words], cwd=checkout, env={**os.environ, **environment},
         capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_ctrl_c_in_a_build_leaves_nothing_half_written(checkout: Path, tmp_path:
         (tmp_path / "cache" / "downloads").symlink_to(wheels.parent / "downloads")
     for _ in range(3):
         started = subprocess.Popen(
-            [sys.executable, "-m", "invoke", "build-images", "--targets", "prepare"], cwd=checkout,
+            [sys.executable, "-m", "cli", "build-images", "--targets", "prepare"], cwd=checkout,
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert started.stderr.readline().startswith("  ")  # a layer was made, the next one is

@@ -95,6 +95,15 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_invoke_itself_knows_the_tasks_in_a_checkout_and_from_outside(tmp_path: Path) -> None:
+    for folder, words in ((ROOT, []), (tmp_path, ["--search-root", str(ROOT)])):
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", *words, "explain", "nosuch"],
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "there is no target 'nosuch'" in done.stderr
+
+
 def test_ctrl_c_is_exit_code_130(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt

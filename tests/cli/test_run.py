@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from builder.store import Store
 from tests.cli.conftest import Task, refused
+from tests.task import TASK, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = """\
@@ -49,10 +49,11 @@ def test_at_a_terminal_the_user_is_asked(
     other: Path, tmp_path: Path, reply: bytes, words: str
 ) -> None:
     mine, theirs = pty.openpty()
-    environment = {key: value for key, value in os.environ.items() if key != "CI"}
+    env = environment()
+    env.pop("CI", None)
     process = subprocess.Popen(
-        [sys.executable, "-m", "invoke", "--search-root", str(ROOT), "run", "--file", str(other)],
-        stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment,
+        [*TASK, "run", "--file", str(other)],
+        stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=env,
     )  # fmt: skip
     os.close(theirs)
     said = b""
@@ -75,9 +76,9 @@ def test_at_a_terminal_the_user_is_asked(
 def test_in_ci_nobody_is_asked_even_at_a_terminal(other: Path, tmp_path: Path) -> None:
     mine, theirs = pty.openpty()
     done = subprocess.run(
-        [sys.executable, "-m", "invoke", "--search-root", str(ROOT), "run", "--file", str(other)],
+        [*TASK, "run", "--file", str(other)],
         stdin=theirs, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False,
-        env={**os.environ, "CI": "1"},
+        env=environment(CI="1"),
     )  # fmt: skip
     os.close(mine)
     os.close(theirs)

@@ -19,7 +19,7 @@ PARAMETERS = ("epochs=1", "on_reject=skip", "f1_threshold=1", "most_tiles=40")
 def of_plates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("package") / "plates.yaml"
     subprocess.run(
-        [sys.executable, "-m", "invoke", "compile", "--pipeline", "plateline-plates",
+        [sys.executable, "-m", "cli", "compile", "--pipeline", "plateline-plates",
          "--allow-local", "--output", str(path)],
         cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip

@@ -59,7 +59,7 @@ def filled(docker_services) -> str:
     host = f"127.0.0.1:{docker_services.port_for('registry', 5000)}"
     docker_services.wait_until_responsive(timeout=30, pause=0.2, check=lambda: _answers(host))
     subprocess.run(
-        [sys.executable, "-m", "invoke", "push-images", "--registry", f"{host}/plateline"],
+        [sys.executable, "-m", "cli", "push-images", "--registry", f"{host}/plateline"],
         cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip
     return f"{host}/plateline"

@@ -180,7 +180,7 @@ def test_the_password_comes_from_the_environment_or_faas_cli(tmp_path: Path) -> 
 
 
 def test_the_task_deploys_and_prints_the_answer(fake: gateway.Fake) -> None:
-    command = [sys.executable, "-m", "invoke", "deploy", "--gateway", fake.url, "--image", IMAGE]
+    command = [sys.executable, "-m", "cli", "deploy", "--gateway", fake.url, "--image", IMAGE]
     env = {**os.environ, "OPENFAAS_PASSWORD": fake.password}
     done = subprocess.run(
         [*command, "--json"], cwd=ROOT, env=env, capture_output=True, text=True, check=False

@@ -298,7 +298,7 @@ def test_the_task_prints_the_checks_and_ends_with_one_where_something_is_missing
 ):
     cluster_server.objects.pop("secrets/dockercreds")
     done = subprocess.run(
-        [sys.executable, "-m", "invoke", "preflight", str(path), "--context", "fake",
+        [sys.executable, "-m", "cli", "preflight", str(path), "--context", "fake",
          "--kubeconfig", str(cluster.kubeconfig), "--skip-pull", "--json"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -204,7 +204,7 @@ def test_the_task_prints_facts_and_ends_as_the_run(package, kubeflow, tmp_path, 
     kubeflow.states, kubeflow.token = [end], "t0ken"
     (tmp_path / "token").write_text("t0ken\n")
     done = subprocess.run(
-        [sys.executable, "-m", "invoke", "submit", str(package), "--host", kubeflow.url,
+        [sys.executable, "-m", "cli", "submit", str(package), "--host", kubeflow.url,
          "--param", "text=a b", "--param", "n=4", "--token-file", str(tmp_path / "token"),
          "--skip-registry", "--wait", "--json"],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -279,7 +279,7 @@ def test_the_task_follows_fetches_and_shows_what_failed(package, kubeflow, tmp_p
     kubeflow.steps = {"work": Step("work", "failed")}
     kubeflow.logs["pod-work"] = "no such plate"
     done = subprocess.run(
-        [sys.executable, "-m", "invoke", "submit", str(package), "--host", kubeflow.url,
+        [sys.executable, "-m", "cli", "submit", str(package), "--host", kubeflow.url,
          "--param", "text=a", "--skip-registry", "--fetch", str(tmp_path / "run"), "--json"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip

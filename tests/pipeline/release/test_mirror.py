@@ -42,18 +42,38 @@ from tests.pipeline.release.parts import bill, image, package, released
 Images = dict[str, oci.Image]
 
 
-@pytest.fixture
-def key(tmp_path: Path) -> SigningKey:
-    return key_pair(tmp_path)
+# The release is published once; no test changes where it is.
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def key(home: Path) -> SigningKey:
+    return key_pair(home)
+
+
+@pytest.fixture(scope="module")
+def origin(home: Path) -> Store:
+    return Store.open(home / "store")
+
+
+@pytest.fixture(scope="module")
+def images(origin: Store) -> Images:
+    return {name: image(origin, name) for name in ("function", "train")}
+
+
+@pytest.fixture(scope="module")
+def client(home: Path) -> Iterator[Registry]:
+    if not shutil.which(registries.PROGRAM):
+        missing("docker-registry", "apt-get install docker-registry")
+    with registries.serve(home / "registry") as host, Registry(host) as found:
+        yield found
 
 
 @pytest.fixture
-def images(store: Store) -> Images:
-    return {name: image(store, name) for name in ("function", "train")}
-
-
-@pytest.fixture
-def client(registry_host: str) -> Iterator[Registry]:
+def near(registry_host: str) -> Iterator[Registry]:
+    """Yield a registry for a test that changes where its release is."""
     with Registry(registry_host) as found:
         yield found
 
@@ -65,16 +85,16 @@ def far(tmp_path: Path) -> Iterator[Registry]:
         yield found
 
 
-@pytest.fixture
-def made(client: Registry, store: Store, images: Images, key: SigningKey) -> Release:
+@pytest.fixture(scope="module")
+def made(client: Registry, origin: Store, images: Images, key: SigningKey) -> Release:
     """Publish a signed release of `images`, each with provenance where the package pulls it."""
     host = client.host
-    released(client, host, store, images)
+    released(client, host, origin, images)
     for name, each in images.items():
         sign(client, f"p/{name}", each.manifest, key)
         state(client, f"p/{name}", each.manifest, key, PROVENANCE, {"of": name})
-    data = package(store, host, images)
-    return publish(client, "p", store, data, images, "v1", inventory=bill, key=key)
+    data = package(origin, host, images)
+    return publish(client, "p", origin, data, images, "v1", inventory=bill, key=key)
 
 
 def whole(registry: Registry, path: str, made: Release, key: SigningKey) -> None:
@@ -214,12 +234,13 @@ def test_a_signature_that_the_other_side_added_stays(
 
 
 def test_what_is_listed_and_not_there_is_said(
-    client: Registry, made: Release, images: Images, tmp_path: Path
+    client: Registry, far: Registry, made: Release, images: Images, tmp_path: Path
 ) -> None:
-    lost = client.referrers("p/train", images["train"].digest)[0].digest
-    path = f"p/train/manifests/{lost}"
-    client.request("DELETE", path, scope=push_scope("p/train"), expect=(202,))
-    cargo = mirror.survey(client, "p", "v1")
+    mirror.to_registry(mirror.survey(client, "p", "v1"), empty(tmp_path), client, far, "q")
+    lost = far.referrers("q/train", images["train"].digest)[0].digest
+    path = f"q/train/manifests/{lost}"
+    far.request("DELETE", path, scope=push_scope("q/train"), expect=(202,))
+    cargo = mirror.survey(far, "q", "v1")
     assert cargo.lacking == [f"{lost}, which refers to {images['train'].digest}"]
 
 
@@ -228,12 +249,18 @@ def loaded(file: Path, store: Store) -> tuple[bytes, str]:
         return mirror.load(layout, which, store)
 
 
-@pytest.fixture
-def file(client: Registry, made: Release, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def tar(client: Registry, made: Release, home: Path) -> Path:
     """Write the release into a tar."""
-    found = tmp_path / "release.tar"
-    mirror.to_file(mirror.survey(client, "p", "v1"), empty(tmp_path), client, found)
+    found = home / "release.tar"
+    mirror.to_file(mirror.survey(client, "p", "v1"), empty(home), client, found)
     return found
+
+
+@pytest.fixture
+def file(tar: Path, tmp_path: Path) -> Path:
+    """Return a copy of the release's tar."""
+    return Path(shutil.copy(tar, tmp_path))
 
 
 def test_a_tar_brings_the_images_and_the_package_into_an_empty_store(
@@ -311,9 +338,9 @@ def test_a_link_in_a_tar_is_not_followed(file: Path, tmp_path: Path) -> None:
 
 
 def test_a_package_that_moved_pulls_from_there_and_names_the_old_one(
-    client: Registry, far: Registry, key: SigningKey, store: Store, tmp_path: Path
+    near: Registry, far: Registry, key: SigningKey, store: Store, tmp_path: Path
 ) -> None:
-    images = {name: image(store, name) for name in TARGETS}
+    images, client = {name: image(store, name) for name in TARGETS}, near
     made = released(client, client.host, store, images, key)
     store, clinic = empty(tmp_path), key_pair(tmp_path, "clinic")
     cargo = mirror.survey(client, "p", "v1")

@@ -2,11 +2,9 @@
 
 import functools
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from pipeline.kubeflow.server.connection import Connection, ServerError
 from pipeline.run.record import Step
 from pipeline.run.runner import run
 from tests.pipeline.kubeflow.conformance.conftest import CLAIM, SECRET
+from tests.task import TASK, environment
 
 ROOT = Path(__file__).parents[4]
 QUICK = Limits(at_once=3, seconds=60, pause=0.02)
@@ -204,10 +203,10 @@ def task(kubeflow, conformance_store, conformance_image, tmp_path):
 
     def do(*words):
         return subprocess.Popen(
-            [sys.executable, "-m", "invoke", "--search-root", str(ROOT), "conformance",
+            [*TASK, "conformance",
              "--image", conformance_image, "--engine", "bubblewrap", *words],
             cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PLATELINE_STORE": str(conformance_store.root)},
+            env=environment(PLATELINE_STORE=str(conformance_store.root)),
         )  # fmt: skip
 
     return do
