@@ -6,10 +6,12 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from builder.registry.http import Timing
 from builder.store import Store
 from tests import registries
 
@@ -55,6 +57,12 @@ def registry_host(tmp_path: Path) -> Iterator[str]:
         missing("docker-registry", "apt-get install docker-registry")
     with registries.serve(tmp_path / "registry") as host:
         yield host
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request to a registry be tried once: one that is not there does not come meanwhile."""
+    monkeypatch.setattr("builder.registry.connection.Timing", partial(Timing, tries=1))
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ def test_a_bad_policy_ends_compile_and_run_before_any_work(
         run("lost.yaml", policy=bad)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_package_of_others_does_not_run_against_a_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

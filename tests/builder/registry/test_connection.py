@@ -145,6 +145,7 @@ def test_a_token_server_without_tls_elsewhere_gets_no_password(
         registry.head_manifest("p/a", "latest")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_private_ca_is_trusted_where_it_is_named(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

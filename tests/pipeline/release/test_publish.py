@@ -191,6 +191,7 @@ def test_a_package_of_others_is_not_released(
         assert client.tags(repository("p")) == []
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_registry_that_is_not_there_is_named():
     with Registry("127.0.0.1:1") as client, pytest.raises(BuilderError, match=r"127\.0\.0\.1:1"):
         releases(client, "p")
