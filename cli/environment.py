@@ -17,7 +17,8 @@ from pathlib import Path
 TASKS = "requirements.lock"
 DEVELOPMENT = "requirements-dev.lock"
 _ROOT = Path(__file__).resolve().parent.parent
-_PIN = re.compile(r"(?m)^[A-Za-z0-9].*==")
+# A package of a lock, with its hashes.
+_BLOCK = re.compile(r"(?m)^[A-Za-z0-9].*==.*\n(?:[ \t]+.*\n)*")
 # What pip prints where a download failed: the rest of its many lines says no more.
 _SAID = re.compile(r"ERROR|.*rror:|\s+(Expected|Got)\b")
 _NO_NETWORK = re.compile(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError")
@@ -50,12 +51,14 @@ def install(folder: Path, lock: str, root: Path = _ROOT) -> None:
             if _read(stamp) == wanted:
                 return
             _say(f"installing {lock} into {folder}, once")
-            if lock == TASKS:  # also where a killed process left half of it
-                subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-            _pip(folder / "bin/python", root / lock, wanted.decode())
+            # Made anew also where a killed process left half of it.
+            pip = _make(folder) if lock == TASKS else [str(folder / "bin/python"), "-m", "pip"]
+            _install(pip, root / lock, wanted.decode())
             whole = stamp.with_name(f"{lock}.whole")
             whole.write_bytes(wanted)
             whole.replace(stamp)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except subprocess.CalledProcessError as error:
         raise SystemExit(f"invoke: `{' '.join(map(str, error.cmd))}` failed") from None
     except OSError as error:
@@ -81,34 +84,70 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _pip(python: Path, lock: Path, text: str) -> None:
+def _make(folder: Path) -> list[str]:
+    """Make a virtual environment and return what starts pip for it.
+
+    The lock has a pip. It is installed by the one in the wheel that comes with Python, which needs
+    not be installed itself before: https://pip.pypa.io/en/stable/installation/ (pip in a zip file).
+    """
+    import ensurepip
+    import sysconfig
+
+    places = (
+        sysconfig.get_config_var("WHEEL_PKG_DIR"),
+        Path(ensurepip.__file__).parent / "_bundled",
+    )
+    wheels = [wheel for place in places if place for wheel in Path(place).glob("pip-*.whl")]
+    make = [sys.executable, "-m", "venv", str(folder)]
+    subprocess.run([*make, "--without-pip"] if wheels else make, check=True)
+    return [str(folder / "bin/python"), *([f"{wheels[0]}/pip"] if wheels else ["-m", "pip"])]
+
+
+def _install(pip: list[str], lock: Path, text: str) -> None:
     """Install the packages that `text`, the content of `lock`, pins, and print how far pip is.
 
-    The lock is complete, so nothing needs to be resolved: --no-deps. Python compiles a module
-    when it is first imported; most never are: --no-compile.
+    The lock is complete, so nothing needs to be resolved: --no-deps, and two pips at once, of
+    which none is installed or replaced meanwhile. Python compiles a module when it is first
+    imported; most never are: --no-compile.
     """
-    command = [
-        str(python), "-m", "pip", "--disable-pip-version-check", "--no-color", "install",
-        "--progress-bar=off", "--no-compile", "--require-hashes", "--no-deps", f"-r{lock}",
-    ]  # fmt: skip
-    count, found, offline = len(_PIN.findall(text)), 0, False
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    ) as pip:  # fmt: skip
-        for line in pip.stdout or ():
-            if line.startswith("Collecting"):
-                found += 1
-                if found % 20 == 0:
-                    _say(f"{found} of at most {count} packages")
-            offline = offline or bool(_NO_NETWORK.search(line))
-            if _SAID.match(line):
-                print(line.rstrip(), file=sys.stderr)
-    if pip.returncode:
+    import itertools
+    import tempfile
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    blocks = _BLOCK.findall(text)
+    replaced = "-m" in pip and any(block.startswith("pip==") for block in blocks)
+    parts = [blocks] if replaced or len(blocks) == 1 else [blocks[::2], blocks[1::2]]
+    found, offline = itertools.count(1), threading.Event()
+
+    def install(part: list[str]) -> int:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.writelines(part)
+            file.flush()
+            command = [
+                *pip, "--disable-pip-version-check", "--no-color", "install", "--progress-bar=off",
+                "--no-compile", "--require-hashes", "--no-deps", "-r", file.name,
+            ]  # fmt: skip
+            with subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                errors="replace", env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            ) as running:  # fmt: skip
+                for line in running.stdout or ():
+                    if line.startswith("Collecting") and (number := next(found)) % 20 == 0:
+                        _say(f"{number} of at most {len(blocks)} packages")
+                    if _NO_NETWORK.search(line):
+                        offline.set()
+                    if _SAID.match(line):
+                        print(line.rstrip(), file=sys.stderr)
+        return running.returncode
+
+    with ThreadPoolExecutor(len(parts)) as pool:
+        failed = any([*pool.map(install, parts)])
+    if failed:
         raise SystemExit(
             f"invoke: pip could not install {lock.name}: "
             + ("the package index was not reached; connect this machine to it, or set PIP_INDEX_URL"
-               if offline else "see its message above")
+               if offline.is_set() else "see its message above")
         )  # fmt: skip
 
 

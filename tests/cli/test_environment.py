@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -75,14 +76,26 @@ def test_the_two_locks_agree_and_the_tasks_need_no_tool_of_tests() -> None:
 
 
 def test_two_first_uses_at_once_install_it_once(start, tmp_path: Path) -> None:
-    (tmp_path / DEVELOPMENT).write_text(wheel(tmp_path / "wheels", "some"))
+    names = ("some", "other", "third")
+    lock = "".join(wheel(tmp_path / "wheels", name) for name in names)
+    (tmp_path / DEVELOPMENT).write_text(lock)
     both = [start(), start()]
     said = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert "".join(said).count(f"installing {DEVELOPMENT}") == 1
-    assert "some" in installed(tmp_path / "venv")
+    assert {*names} <= installed(tmp_path / "venv")
     third = start()
     assert third.communicate()[1] == ""
+
+
+@pytest.mark.slow
+def test_the_first_task_makes_the_environment_with_the_pip_of_the_lock(start, tmp_path: Path):
+    """By the pip in the wheel that comes with Python, which is not installed itself."""
+    shutil.rmtree(tmp_path / "venv")
+    (tmp_path / TASKS).write_text("".join(wheel(tmp_path / "wheels", n) for n in ("pip", "some")))
+    made = start(TASKS)
+    assert made.wait() == 0, made.communicate()
+    assert installed(tmp_path / "venv") == {"pip", "some"}
 
 
 def test_a_changed_lock_is_installed_and_a_failure_is_tried_again(start, tmp_path: Path) -> None:
