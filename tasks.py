@@ -50,6 +50,7 @@ GROUPS = {
     "test": (
         "testing.test",
         "testing.test_stage",
+        "testing.watch",
         "testing.shell",
         "testing.lint_code",
         "testing.bench",

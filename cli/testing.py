@@ -134,6 +134,45 @@ def _sign(
 
 
 @command(
+    positional=["stage"],
+    help={
+        "stage": "a target that has a folder tests/",
+        "pytest": "pytest's arguments, for example '-k name'; or write them after --",
+        "engine": ENGINE_HELP,
+    },
+)
+def watch(stage: str, pytest: str = "", engine: str = "auto", remainder: str = "") -> None:
+    """Run a stage's tests in its image again after each save, until Ctrl-C.
+
+    The image is built again first; a save ends what still runs of the one before. What passed
+    already as it is now is not run.
+    """
+    import watchfiles  # only this task waits for files
+
+    from builder.build.stage_tests import Tested
+    from builder.build.watch import folders
+    from builder.build.watch import watch as run_again
+    from builder.errors import BuilderError
+    from builder.sandbox.engines import choose
+    from builder.store import Store
+
+    def ended(found: Tested | BuilderError) -> None:
+        if isinstance(found, BuilderError):
+            say(f"{stage}: not tested: {found}")
+        else:
+            how = "cached" if found.cached else "failed" if found.code else "passed"
+            say(f"{stage}: {how} ({found.seconds:.1f} s); waiting for a save, Ctrl-C ends it")
+
+    store, places = Store.open(), folders(ROOT, stage)
+    # What comes within 20 ms of a save is part of it, as when an editor renames.
+    saves = watchfiles.watch(*places, step=20, raise_interrupt=True)
+    run_again(
+        ROOT, store, choose(engine, store), stage, [*pytest.split(), *shlex.split(remainder)],
+        saves, ended, 1,
+    )  # fmt: skip
+
+
+@command(
     help={
         "stage": "a target with a Python",
         "engine": ENGINE_HELP,
