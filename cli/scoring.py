@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json as encoder
+import shutil
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,20 @@ def score(
     if result.state != "succeeded":
         finish(result)
     (step,) = (one for one in result.steps.values() if one.name == "screen")
-    folder, summary = (
-        Path(result.path(step.artifacts[name][0]["uri"])) for name in ("screen", "summary")
+    folder, summary, made = (
+        Path(result.path(step.artifacts[name][0]["uri"]))
+        for name in ("screen", "summary", "report")
     )
+    # The artifact's own name has no suffix, which a browser needs.
+    report = result.folder / "report.html"
+    shutil.copyfile(made, report)
     found = encoder.loads((folder / "screen.json").read_text(encoding="utf-8"))
     text = summary.read_text(encoding="utf-8").strip()
     if not json:
         print(unescape(text))  # it is Markdown, whose signs are written as a page needs them
-    where = [("what", "where"), ("tables", str(folder)), ("run", str(result.page))]
-    facts({**found, "folder": str(folder), "page": str(result.page)}, where, as_json=json)
+    places = {"report": str(report), "tables": str(folder), "run": str(result.page)}
+    answer = {**found, "folder": str(folder), "page": str(result.page), "report": str(report)}
+    facts(answer, [("what", "where"), *places.items()], as_json=json)
 
 
 def volume_and_name(plates: str) -> tuple[Path, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tests.conftest import missing
@@ -29,3 +30,13 @@ def chromium() -> Iterator[Any]:
         yield browser
     finally:
         browser.quit()
+
+
+def shown(browser: Any, file: Path, width: int = 1280, scheme: str = "light") -> Any:
+    """Return the browser with a file open in a window so wide, in a `light` or `dark` scheme."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.get(file.as_uri())
+    return browser

@@ -98,6 +98,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         scores_digests: list,
         screen: dsl.Output[dsl.Dataset],
         summary: dsl.Output[dsl.Markdown],
+        report: dsl.Output[dsl.HTML],
         metrics: dsl.Output[dsl.Metrics],
         hits: dsl.OutputPath(int),
         digest: dsl.OutputPath(str),

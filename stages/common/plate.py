@@ -37,13 +37,14 @@ class Plate:
     `images` holds the planes that each picture is made of, in their order; `documents` are the
     files that say which picture is which, and the plate map. `fill_missing` takes a Zarr chunk that
     is not there for its fill value. `lacking` are those of the problems that are wells
-    without an image.
+    without an image. `pixel_size` is in µm, None where the plate's documents do not say it.
     """
 
     folder: Path
     images: dict[Place, tuple[Plane, ...]] = field(default_factory=dict)
     documents: tuple[Path, ...] = ()
     fill_missing: bool = False
+    pixel_size: float | None = None
     lacking: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -120,6 +121,7 @@ def match(folder: Path, layout: Layout) -> Plate:
         folder,
         documents=(*inventory.documents, *layout.documents),
         fill_missing=layout.fill_missing,
+        pixel_size=inventory.pixel_size,
     )
     plate.notes += inventory.notes
     plate.problems += inventory.problems

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
-from builder.build.make import build
-from builder.build.workspace import Workspace
-from builder.sandbox.engines import choose
-from builder.sandbox.process import Mount, Process, run
-from builder.store import Store
-from tests.browser import chromium
-
-ROOT = Path(__file__).parents[2]
+from tests.browser import chromium, shown
+from tests.stages.made import run_example
 
 pytestmark = pytest.mark.slow
 
@@ -24,22 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory):
     """The folder of the outputs for the example plate of the stage's own tests."""
-    folder = tmp_path_factory.mktemp("report")
-    folder.chmod(0o777)
-    store = Store.open()
-    image = build(Workspace.load(ROOT), store, ["validate"])["validate"].image
-    process = Process(
-        image=image,
-        command=("python3", "/tests/example.py", "/out"),
-        env={"PYTHONPATH": "/app:/tests"},
-        mounts=(
-            Mount(ROOT / "stages/validate/tests", "/tests"),
-            Mount(folder, "/out", writable=True),
-        ),
-    )
-    ended = run(choose("bubblewrap", store), process, subprocess.DEVNULL)
-    assert ended.code == 0, ended
-    return folder / "out"
+    return run_example(tmp_path_factory.mktemp("report"), "validate", "example.py")
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +32,7 @@ def browser():
 
 @pytest.fixture(params=[(1280, "light"), (420, "light"), (400, "dark")], ids=str)
 def page(request, browser, report):
-    width, scheme = request.param
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    browser.get(report.as_uri())
-    return browser
+    return shown(browser, report, *request.param)
 
 
 def test_the_page_does_not_scroll_sideways_and_logs_nothing(page):
@@ -80,7 +51,7 @@ def test_every_picture_is_there(page):
         "return [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect())"
         ".map(r => [r.width, r.height])"
     )
-    assert len(charts) == 6  # plate, ramp, two series, ROC, reliability
+    assert len(charts) == 9  # plate, ramp, two series, ROC, reliability, montage, two folds' curves
     assert all(width > 100 and height > 20 for width, height in charts)
 
 
@@ -112,6 +83,39 @@ def test_the_table_of_wells_opens_by_keyboard_and_leads_to_pictures(page):
     link.send_keys("\n")
     target = page.execute_script("return document.querySelector(':target').tagName")
     assert target == "FIGURE"
+
+
+def test_the_table_of_wells_is_sorted_by_keyboard(page):
+    page.find_element("css selector", "details.wells summary").send_keys("\n")
+    heads = page.find_elements("css selector", "details.wells th[data-sort]")
+    assert [head.get_attribute("aria-sort") for head in heads] == ["ascending"] + [None] * 8
+    names = [head.text.rstrip(" ↑↕") for head in heads]
+    for name, descending in (("Dose", False), ("Dose", True), ("Probability", False)):
+        place = names.index(name)
+        heads[place].find_element("css selector", "button").send_keys(" ")
+        said = [head.get_attribute("aria-sort") for head in heads]
+        assert said == [("descending" if descending else "ascending") if i == place else None
+                        for i in range(9)]  # fmt: skip
+        values = page.execute_script(
+            "return [...document.querySelectorAll('details.wells tbody tr')]"
+            f".map(r => r.cells[{place}].dataset.v ?? r.cells[{place}].textContent)"
+        )
+        known = [float(v) for v in values if v]
+        assert len(values) == 48
+        assert values[len(known) :] == [""] * (48 - len(known))  # no dose: last either way
+        assert known == sorted(known, reverse=descending)
+
+
+def test_no_other_script_runs(page):
+    page.execute_script(
+        "const s = document.createElement('script'); s.textContent = 'window.strange = 1';"
+        "document.body.append(s);"
+        "const i = document.createElement('img'); i.setAttribute('onerror', 'window.strange = 2');"
+        "i.src = 'data:,'; document.body.append(i);"
+    )
+    assert page.execute_script("return window.strange ?? null") is None
+    refused = [line["message"] for line in page.get_log("browser")]
+    assert sum("Content Security Policy" in text for text in refused) == 2
 
 
 def test_nothing_is_asked_of_a_network(page):

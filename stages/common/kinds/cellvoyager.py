@@ -10,11 +10,19 @@ Format: not published; after files that others describe, and fmi-faim/cellvoyage
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from common.errors import StageError
-from common.kinds.inventory import Folder, Inventory, Plane, named_file
+from common.kinds.inventory import (
+    Folder,
+    Inventory,
+    Plane,
+    micrometres,
+    named_file,
+    one_size,
+)
 from common.kinds.markup import attributes, local, namespace, pieces, whole
 
 TITLE = "CellVoyager"
@@ -58,7 +66,8 @@ def read(folder: Folder) -> Inventory:
     if planes and projections:
         notes.append(f"{len(projections)} projections that the microscope made are passed over")
     detail = _beside(document, folder.files, _DETAIL)
-    facts_of, size, bits = _detail(detail, folder.shown(detail)) if detail else ({}, None, None)
+    nothing = _Detail({}, None, None, None)
+    known = _detail(detail, folder.shown(detail)) if detail else nothing
     settings = [
         p for p in folder.files if p.suffix.lower() == ".mes" and p.parent == document.parent
     ]
@@ -74,10 +83,11 @@ def read(folder: Folder) -> Inventory:
         unused=tuple(
             p for p in folder.files if p.suffix.lower() in {".tif", ".png"} and p not in listed
         ),
-        size=size,
-        bits=bits,
-        rows=facts_of.get("RowCount"),
-        columns=facts_of.get("ColumnCount"),
+        size=known.size,
+        bits=known.bits,
+        pixel_size=known.pixel_size,
+        rows=known.plate.get("RowCount"),
+        columns=known.plate.get("ColumnCount"),
         notes=tuple(notes),
     )
 
@@ -106,10 +116,20 @@ def _beside(document: Path, files: Sequence[Path], name: str) -> Path | None:
     return found[0] if found else None
 
 
-def _detail(path: Path, name: str) -> tuple[dict[str, int], tuple[int, int] | None, int | None]:
-    """Return the plate's rows and columns, and the size and bits that all channels share."""
+@dataclass(frozen=True)
+class _Detail:
+    """The plate's rows and columns, and the size, bits and pixel size that all channels share."""
+
+    plate: dict[str, int]
+    size: tuple[int, int] | None
+    bits: int | None
+    pixel_size: float | None
+
+
+def _detail(path: Path, name: str) -> _Detail:
     plate: dict[str, int] = {}
     shapes: set[tuple[int, int, int]] = set()
+    pixel_sizes: set[float | None] = set()
     for number, element in enumerate(pieces(path, name, {"MeasurementDetail/MeasurementChannel"})):
         facts = attributes(element)
         if number == 0:
@@ -119,10 +139,11 @@ def _detail(path: Path, name: str) -> tuple[dict[str, int], tuple[int, int] | No
             keys = ("HorizontalPixels", "VerticalPixels", "InputBitDepth")
             width, height, bits = (whole(facts, key, f"{name}, a channel") for key in keys)
             shapes.add((width, height, bits))
+            pixel_sizes.add(micrometres(facts.get("HorizontalPixelDimension"), "µm"))
     if len(shapes) != 1:
-        return plate, None, None
+        return _Detail(plate, None, None, None)
     width, height, bits = next(iter(shapes))
-    return plate, (width, height), bits
+    return _Detail(plate, (width, height), bits, one_size(pixel_sizes))
 
 
 def _names(path: Path, name: str) -> dict[str, str]:

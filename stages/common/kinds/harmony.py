@@ -13,7 +13,15 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from common.errors import StageError
-from common.kinds.inventory import Folder, Inventory, Plane, named_file, some
+from common.kinds.inventory import (
+    Folder,
+    Inventory,
+    Plane,
+    micrometres,
+    named_file,
+    one_size,
+    some,
+)
 from common.kinds.markup import attributes, local, namespace, pieces, texts, whole
 
 TITLE = "Opera Phenix or Operetta (Harmony)"
@@ -49,6 +57,7 @@ class _Index:
         self.planes: list[Plane] = []
         self.channels: dict[str, str] = {}
         self.sizes: dict[tuple[int, int], str] = {}
+        self.pixel_sizes: set[float | None] = set()
         self.plates: list[tuple[int, int]] = []
         self.flat: set[str] = set()
         self.states: Counter[str] = Counter()
@@ -86,6 +95,7 @@ class _Index:
                 if p.suffix.lower() in {".tif", ".tiff"} and p not in listed
             ),
             size=next(iter(self.sizes), None),
+            pixel_size=one_size(self.pixel_sizes),
             rows=self.plates[0][0],
             columns=self.plates[0][1],
             notes=tuple(self._notes()),
@@ -115,6 +125,7 @@ class _Index:
         path = named_file(self.document.parent, facts["URL"], self.name)
         self.planes.append(Plane(row, column, str(site), str(channel), z, t, path))
         self._channel(str(channel), facts, name)
+        self._pixel_size(element)
 
     def _entry(self, element: Element) -> None:
         channel = attributes(element).get("ChannelID", "")
@@ -122,6 +133,14 @@ class _Index:
         if "FlatfieldProfile" in facts:
             self.flat.add(channel)
         self._channel(channel, facts, f"{self.name}, channel {channel[:20]}")
+        self._pixel_size(element)
+
+    def _pixel_size(self, element: Element) -> None:
+        """Note the width of a pixel, which stands with each image (V5) or channel (V6, V7)."""
+        for child in element:
+            if local(child.tag) == "ImageResolutionX":
+                unit = attributes(child).get("Unit")
+                self.pixel_sizes.add(micrometres((child.text or "").strip(), unit))
 
     def _channel(self, channel: str, facts: dict[str, str], name: str) -> None:
         if "ImageSizeX" in facts:

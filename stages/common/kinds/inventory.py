@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from common import spelling
 from common.errors import StageError
 
+_MICROMETRES = {
+    "m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "meter": 1e6,
+    "centimeter": 1e4, "millimeter": 1e3, "micrometer": 1.0, "nanometer": 1e-3,
+}  # fmt: skip
 MOST_DOCUMENT = 16 << 20  # bytes of a document that is read whole
 
 
@@ -50,7 +55,8 @@ class Inventory:
 
     `channels` is channel -> the name that the microscope gives it, which may be empty. `documents`
     are the files that say which picture is which. `unused` are image files that the reader passes
-    over. `problems` make the plate unusable, `notes` are worth reading.
+    over. `pixel_size` is a pixel's width in µm, None where the documents do not give one for all.
+    `problems` make the plate unusable, `notes` are worth reading.
     """
 
     planes: tuple[Plane, ...]
@@ -61,6 +67,7 @@ class Inventory:
     bits: int | None = None
     rows: int | None = None
     columns: int | None = None
+    pixel_size: float | None = None
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -93,6 +100,21 @@ def read_document(path: Path, name: str) -> bytes:
             f"{name} has more than {MOST_DOCUMENT >> 20} MiB; it is no plate's document"
         )
     return data
+
+
+def micrometres(size: str | float | None, unit: str | None) -> float | None:
+    """Return a pixel's size in µm; None for what is no length above 0 in a unit that is known."""
+    try:
+        found = float("nan" if size is None else size) * _MICROMETRES.get(unit or "", math.nan)
+    except ValueError:
+        return None
+    return float(f"{found:.9g}") if 0 < found < math.inf else None
+
+
+def one_size(sizes: Iterable[float | None]) -> float | None:
+    """Return the pixel size that all images have; None where one has none or another."""
+    found = set(sizes)
+    return found.pop() if len(found) == 1 else None
 
 
 def some(listed: list[str], most: int) -> str:

@@ -17,7 +17,15 @@ from xml.etree.ElementTree import Element
 
 from common import spelling
 from common.errors import StageError
-from common.kinds.inventory import Folder, Inventory, Plane, named_file, read_document
+from common.kinds.inventory import (
+    Folder,
+    Inventory,
+    Plane,
+    micrometres,
+    named_file,
+    one_size,
+    read_document,
+)
 from common.kinds.markup import attributes, local, namespace, pieces, whole
 from common.kinds.names import plane_of
 from common.wells import MOST_ROWS
@@ -50,6 +58,7 @@ class _Image:
     channels: tuple[str, ...]
     size: tuple[int, int]
     bits: int
+    pixel_size: float | None
     pictures: tuple[_Picture, ...]
 
 
@@ -194,6 +203,7 @@ def _image(document: _Document, image: Element) -> _Image:
         channels=names,
         size=(width, height),
         bits=whole(facts, "SignificantBits", where, bits),
+        pixel_size=micrometres(facts.get("PhysicalSizeX"), facts.get("PhysicalSizeXUnit", "µm")),
         pictures=tuple(_pictures(document, pixels, sizes, where)),
     )
 
@@ -298,6 +308,7 @@ def _inventory(
         unused=tuple(dict.fromkeys(unused)),
         size=size,
         bits=bits,
+        pixel_size=one_size(image.pixel_size for d in documents for image in d.images),
         rows=rows,
         columns=columns,
         notes=(f"{stray} images of the OME-XML are in no well and not used",) if stray else (),

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import StageError
-from common.kinds.inventory import Folder, Inventory, Plane, named_file, read_document
+from common.kinds.inventory import (
+    Folder,
+    Inventory,
+    Plane,
+    micrometres,
+    named_file,
+    one_size,
+    read_document,
+)
 from common.wells import row_number
 
 TITLE = "OME-Zarr"
@@ -84,6 +92,7 @@ class _Reader:
         self.planes: list[Plane] = []
         self.channels: dict[str, str] = {}
         self.shapes: dict[tuple[tuple[int, int], int], str] = {}
+        self.pixel_sizes: set[float | None] = set()
 
     def plate(self, group: Path) -> Inventory:
         where = f"{self.folder.shown(group)}, plate"
@@ -111,6 +120,7 @@ class _Reader:
             documents=tuple(self.documents),
             size=size,
             bits=bits,
+            pixel_size=one_size(self.pixel_sizes),
         )
 
     def _well(self, group: Path, row: int, column: int) -> None:
@@ -143,6 +153,7 @@ class _Reader:
             raise StageError(f"{where} has {len(axes)} axes, and its array {len(array.shape)}")
         size = array.shape[-1], array.shape[-2]
         self.shapes.setdefault((size, array.bits), where)
+        self.pixel_sizes.add(_pixel_size(scales[0]))
         self._name_channels(attributes, dict(zip(axes, array.shape, strict=True)), where)
         for index in itertools.product(*map(range, array.shape[:-2])):
             at = dict(zip(axes, index, strict=False))
@@ -200,6 +211,21 @@ class _Reader:
                 f"read are {' and '.join(VERSIONS)}"
             )
         return found
+
+
+def _pixel_size(scale: Mapping[str, Any]) -> float | None:
+    """Return a pixel's width in µm: the scales of the largest level and of all levels, multiplied.
+
+    None where there is no scale or the axis x has no unit, which the specification allows.
+    """
+    try:
+        found, own = 1.0, scale["datasets"][0]["coordinateTransformations"]
+        for step in (*own, *scale.get("coordinateTransformations", ())):
+            if step["type"] == "scale":
+                found *= float(step["scale"][-1])
+        return micrometres(found, scale["axes"][-1]["unit"]) if own else None
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _document(path: Path) -> Path:

@@ -87,7 +87,7 @@ def prepare_plate(
             if one.problem:
                 print(f"prepare: {one.flag}: {one.problem}", flush=True)
         check_plate(plate_digest, expected)
-        document = _write(tiles, layout, fields, sha256, plate_digest, tiles_per_well)
+        document = _write(tiles, found, layout, fields, sha256, plate_digest, tiles_per_well)
         summary.write_text(summary_html(layout, document, fields), encoding="utf-8")
     except OSError as error:
         shutil.rmtree(tiles, ignore_errors=True)
@@ -99,7 +99,13 @@ def prepare_plate(
 
 
 def _write(
-    tiles: Path, layout: Layout, fields: list[Field], sha256: str, plate_digest: str, most: int
+    tiles: Path,
+    found: plate.Plate,
+    layout: Layout,
+    fields: list[Field],
+    sha256: str,
+    plate_digest: str,
+    most: int,
 ) -> dict[str, Any]:
     marks = flags([field.quality for field in fields])
     across, down = (n // tiling.TILE for n in layout.target or tiling.default_target(*layout.size))
@@ -153,6 +159,7 @@ def _write(
         "folds": list(layout.folds),
         "classes": list(CLASSES),
         "tile": tiling.TILE,
+        "pixel_size": found.pixel_size,
         "wells": list(by_well.values()),
         "files": {
             "tiles.npy": sha256,

@@ -19,9 +19,9 @@ from common import digest
 from common.errors import StageError
 from common.stage_io import StageIO, run_stage
 
-from . import tables
+from . import report, tables
 from .kept import kept
-from .stage import FORMAT, PLATE
+from .stage import FORMAT, MONTAGE, PLATE
 from .treatments import judge
 
 _ALIKE = ("model_digest", "parameters")
@@ -30,10 +30,11 @@ _MOST_LISTED = 25
 
 @dataclass(frozen=True)
 class Plate:
-    """A scored plate: what its plate.json holds, and its wells."""
+    """A scored plate: what its plate.json holds, its wells, and its montage.jpg, if any."""
 
     facts: Mapping[str, Any]
     wells: pa.Table
+    montage: bytes = b""
 
     @property
     def name(self) -> str:
@@ -45,6 +46,12 @@ class Plate:
         """Its row of PLATES, NaN for what is not known."""
         return {c.name: self.facts["row"].get(c.name, math.nan if c.kind == tables.NUMBER else None)
                 for c in tables.PLATES}  # fmt: skip
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Its rows and columns; (0, 0) of one that could not be prepared."""
+        rows, columns = self.facts["shape"]
+        return int(rows), int(columns)
 
 
 def screen(task: StageIO) -> None:
@@ -63,9 +70,10 @@ def screen(task: StageIO) -> None:
     folder = task.output("screen")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        facts, text = write_screen(folder, plates, rate, agreement)
-        if "summary" in task.output_names():
-            task.output("summary").write_text(text, encoding="utf-8")
+        facts, text, page = write_screen(folder, plates, rate, agreement)
+        for name, content in (("summary", text), ("report", page)):
+            if name in task.output_names():
+                task.output(name).write_text(content, encoding="utf-8")
         if "metrics" in task.output_names():
             task.set_metadata("metrics", facts["counts"])
             task.output("metrics").write_text(json.dumps(facts["counts"], indent=1) + "\n")
@@ -83,8 +91,13 @@ def read_plate(folder: Path) -> Plate:
         facts = json.loads((folder / PLATE).read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
             raise ValueError(f"it has the format {facts['format']!r}")
-        found = Plate(facts, tables.read(folder / "wells.parquet", tables.WELLS))
-        str(found.name), found.row, [facts[key] for key in _ALIKE]
+        picture = folder / MONTAGE
+        found = Plate(
+            facts,
+            tables.read(folder / "wells.parquet", tables.WELLS),
+            picture.read_bytes() if picture.is_file() else b"",
+        )
+        str(found.name), found.row, found.shape, [facts[k] for k in (*_ALIKE, "pixel_size")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"cannot read the scores in {folder} ({error!r}); score again") from None
     return found
@@ -126,12 +139,13 @@ def check_alike(plates: Sequence[Plate]) -> None:
 
 def write_screen(
     folder: Path, plates: Sequence[Plate], rate: float, agreement: float
-) -> tuple[dict[str, Any], str]:
-    """Write the screen's tables; return facts of it and the summary as Markdown."""
+) -> tuple[dict[str, Any], str, str]:
+    """Write the screen's tables; return facts of it, the summary as Markdown, and the report."""
     wells = pa.concat_tables([plate.wells for plate in plates])
+    listed = wells.to_pylist()
     rows = with_shift([plate.row for plate in plates])
     references = {r["Metadata_Plate"]: int(r["Plate_ReferenceWells"] or 0) for r in rows}
-    found = judge(wells.to_pylist(), references, rate=rate, agreement=agreement)
+    found = judge(listed, references, rate=rate, agreement=agreement)
     hits = [row for row in found if row["Treatment_Hit"]]
     facts = {
         "model": plates[0].facts.get("model", ""),
@@ -159,7 +173,18 @@ def write_screen(
     tables.write_anndata(folder / "screen.h5ad", wells, facts)
     text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (folder / "screen.json").write_text(text + "\n", encoding="utf-8")
-    return facts, summary(facts, rows, hits)
+    note = _note(facts["counts"], facts["parameters"])
+    own: dict[str, list[dict[str, Any]]] = {}
+    for well in listed:
+        own.setdefault(well["Metadata_Plate"], []).append(well)
+    shown = [
+        report.Plate(
+            row, own.get(plate.name, []), plate.shape, plate.montage, plate.facts["pixel_size"]
+        )
+        for plate, row in zip(plates, rows, strict=True)
+    ]
+    page = report.render(facts, shown, hits, note, folder)
+    return facts, summary(facts, rows, hits, note), page
 
 
 def with_shift(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -178,13 +203,16 @@ def with_shift(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def summary(
-    facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], hits: Sequence[Mapping[str, Any]]
+    facts: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    hits: Sequence[Mapping[str, Any]],
+    note: str,
 ) -> str:
     """Return the answer as Markdown: hits, failed plates, and what to make of none or all."""
     counts, asked = facts["counts"], facts["parameters"]
     tested = counts["treatments_tested"]
     lines = [f"# {counts['hits']} of {tested} tested treatments are hits", ""]
-    if note := _note(counts, asked):
+    if note:
         lines += [note, ""]
     if hits:
         lines += ["| compound | dose | q | normalised | wells positive |", "|---|---|---|---|---|"]

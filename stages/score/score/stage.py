@@ -19,6 +19,7 @@ from common.errors import StageError
 from common.stage_io import StageIO
 from common.tiles import Tiles, read_problem, read_tiles
 from common.wells import row_number
+from pages import montage
 
 from . import kept, nuclei, plate_quality, tables, wells
 from . import model as models
@@ -26,8 +27,8 @@ from .model import Released
 from .normalisation import METHODS, Normalised, mad, normalise
 from .wells import Fields, Measured, Score
 
-FORMAT = 1
-PLATE = "plate.json"
+FORMAT = 2
+PLATE, MONTAGE = "plate.json", "montage.jpg"
 PLATE_FAILED = "plate_failed"
 _SCALES = {"Probability": "probability", "LogOdds": "log_odds"}
 
@@ -118,7 +119,7 @@ def score_plate(
     rules: Rules,
     asked: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write wells, cells, columns.csv and plate.json of a plate; return what plate.json holds.
+    """Write wells, cells, columns.csv, montage and plate.json of a plate; return the last.
 
     Raises StageError for a model that cannot be run.
     """
@@ -146,7 +147,8 @@ def score_plate(
         | {"Metadata_Flags": " ".join(flags[w]), "Score_Normalised": float(value)}
         for w, value in zip(of, normalised.values, strict=True)
     ]
-    return _write(folder, name, rows, row, problems, released, rules, asked)
+    picture = _montage(folder / MONTAGE, tiles)
+    return _write(folder, name, rows, row, problems, released, rules, {**asked, **picture})
 
 
 def broken_plate(
@@ -168,7 +170,21 @@ def broken_plate(
         "Plate_Normalisation": rules.normalisation,
         "Plate_ReferenceWells": 0,
     }
-    return _write(folder, name, [], row, [problem], released, rules, asked)
+    unknown = {"shape": [0, 0], "pixel_size": None}
+    return _write(folder, name, [], row, [problem], released, rules, {**asked, **unknown})
+
+
+def _montage(path: Path, tiles: Tiles) -> dict[str, Any]:
+    """Write a tile of each well side by side; return shape and pixel size of the plate."""
+    layout = tiles.plate["layout"]
+    shape = layout["rows"], layout["columns"]
+    wells = {
+        ((row_number(tile.row) or 1) - 1, tile.column - 1): number
+        for number in montage.middle_tiles(tiles).values()
+        for tile in [tiles.index[number]]
+    }
+    path.write_bytes(montage.montage(tiles, wells, shape, montage.display_range(tiles)))
+    return {"shape": list(shape), "pixel_size": montage.tile_pixel(tiles.plate)}
 
 
 def _write(

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from common import spreadsheet
 from common.errors import StageError
 
 from .nuclei import FEATURES
@@ -150,28 +151,35 @@ def table(columns: Sequence[Column], rows: Iterable[Row]) -> pa.Table:
     given = list(rows)
     return pa.Table.from_arrays(
         [
-            pa.array([_known(row[c.name]) for row in given], _TYPES[c.kind]) for c in columns
+            pa.array([known(row[c.name]) for row in given], _TYPES[c.kind]) for c in columns
         ],
         schema=schema(columns),
     )  # fmt: skip
 
 
-def _known(value: Any) -> Any:
+def known(value: Any) -> Any:
+    """Return a value, or None for NaN: what is not known."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def write(folder: Path, name: str, found: pa.Table) -> None:
-    """Write NAME.parquet and NAME.csv. Raises OSError."""
+    """Write NAME.parquet and NAME.csv, whose texts no spreadsheet takes for a formula.
+
+    Raises OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(found, folder / f"{name}.parquet", compression="zstd")
     pyarrow.csv.write_csv(_for_csv(found), folder / f"{name}.csv")
 
 
 def _for_csv(found: pa.Table) -> pa.Table:
-    """Return the table with TRUE and FALSE as texts: R's read.csv takes `true` for a text."""
+    """Return the table as others read it: no text is a formula, and R's read.csv knows TRUE."""
     for place, field in enumerate(found.schema):
         if pa.types.is_boolean(field.type):
             words = pc.if_else(found[place], "TRUE", "FALSE")
+            found = found.set_column(place, field.name, words)
+        elif pa.types.is_string(field.type):
+            words = pc.replace_substring_regex(found[place], spreadsheet.FORMULA, r"'\1")
             found = found.set_column(place, field.name, words)
     return found
 

@@ -17,6 +17,7 @@ from validate.stage import validate
 
 PLATE = "sha256:" + "5" * 64
 OUTPUTS = ("servable", "results", "metrics", "classification", "report")
+CURVES = b"epoch,loss,validation_loss\n0,0.3,0.4\n1,0.1,0.25\n2,0.05,0.3\n"
 GOOD = onnx_model(0.1, -10)  # calls a tile positive from a mean green level of 100 on
 
 
@@ -98,7 +99,7 @@ def write(folder, wells, models=None):
     }
     write_plate(tiles, document)
     for fold in folds:
-        write_model(folder, fold, {"model.onnx": GOOD, **(models or {})})
+        write_model(folder, fold, {"model.onnx": GOOD, "curves.csv": CURVES, **(models or {})})
     return task(folder, folds)
 
 

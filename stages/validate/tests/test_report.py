@@ -2,8 +2,11 @@
 
 import base64
 import csv
+import hashlib
 import io
+import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -11,7 +14,7 @@ import pytest
 from example import full, plain, write
 from hypothesis import given
 from hypothesis import strategies as st
-from validate import numbers, plots
+from pages import numbers, plate_map, plots
 from validate.stage import validate
 
 
@@ -29,14 +32,23 @@ def test_nothing_comes_from_outside(page):
             self.found = []
 
         def handle_starttag(self, tag, attributes):
-            assert tag not in {"script", "iframe", "object", "embed"}
+            assert tag not in {"iframe", "object", "embed"}
+            assert tag != "script" or not attributes
             self.found += [v for k, v in attributes if k in {"src", "href", "srcset", "data"}]
 
     links = Links()
     links.feed(page)
     assert links.found
     assert all(link.startswith(("data:", "#")) for link in links.found)
-    assert "default-src 'none'" in page
+    ((script,), (policy,)) = (
+        re.findall(pattern, page, re.DOTALL)
+        for pattern in ("<script>(.*?)</script>", 'Content-Security-Policy content="(.*?)"')
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
     assert not re.search(r"url\(|@import", page)
 
 
@@ -81,9 +93,40 @@ def test_the_table_of_wells_is_whole_and_can_be_taken_away(page):
 
 
 def test_each_well_with_a_picture_leads_to_it_and_no_anchor_stands_twice(page):
-    anchors = re.findall(r"id='(tile-\w+)'", page)
-    assert anchors
-    assert sorted(anchors) == sorted(set(anchors)) == sorted(set(re.findall(r"#(tile-\w+)", page)))
+    anchors = re.findall(r"id='((?:tile|picture)-\w+)'", page)
+    led = set(re.findall(r"#((?:tile|picture)-\w+)", page))
+    assert len(led) == 48
+    assert len(anchors) == len(set(anchors))
+    assert led <= set(anchors)
+
+
+def test_the_learning_curves_of_each_fold_are_drawn(page):
+    assert page.count("aria-label='loss'") == 2
+    assert "<b>A-B</b>: the lowest validation loss, 0.25, is that of epoch 1 of 2." in page
+
+
+def test_a_scale_bar_needs_a_pixel_size(tmp_path):
+    for name, size in (("none", None), ("known", 0.5)):
+        task = write(tmp_path / name, plain())
+        path = tmp_path / name / "tiles/plate.json"
+        document = json.loads(path.read_text())
+        document["layout"] |= {"size": [512, 512], "target": [256, 256]}
+        path.write_text(json.dumps({**document, "pixel_size": size}))
+        validate(task)
+    pages = [(tmp_path / name / "out/report").read_text() for name in ("none", "known")]
+    assert ["class='bar'" in page for page in pages] == [False, True]
+    assert "There is no scale bar: the plate's files do not say" in pages[0]
+    assert re.search(r"class='bar'[^>]*/><text[^>]*>200 µm", pages[1])  # of 230: 256 tile pixels
+
+
+def test_a_compound_is_no_formula_in_the_csv(tmp_path):
+    wells = [replace(well, compound="=1+1") for well in plain()]
+    validate(write(tmp_path, wells))
+    text = (tmp_path / "out/report").read_text(encoding="utf-8")
+    data = re.search(r"href='data:text/csv;base64,([^']+)'", text)[1]
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(data).decode())))
+    assert {row["compound"] for row in rows} == {"'=1+1"}
+    assert min(float(row["log_odds"]) for row in rows) < 0
 
 
 def test_molarities_are_said_as_they_are_spoken():
@@ -116,7 +159,7 @@ def test_numbers_are_read_on_their_colour(share):
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
-    fill, ink = plots.colour(share)
+    fill, ink = plate_map.colour(share)
     pair = sorted((light(fill), light("#" + ink[1:] * 2)))
     assert (pair[1] + 0.05) / (pair[0] + 0.05) > 4.4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from common.errors import StageError
 from common.tiles import Tiles
 
 FP32, INT8 = "fp32", "int8"
+CURVES = "curves.csv"
 _FILES = {FP32: "model.onnx", INT8: "model.int8.onnx"}
 
 
@@ -23,6 +25,25 @@ class Model:
     fold: str
     facts: Mapping[str, Any]
     variants: Mapping[str, Path]
+
+    @property
+    def curves(self) -> tuple[tuple[float, float, float], ...]:
+        """Its learning curves: epoch, loss, validation loss; none where train wrote none.
+
+        Raises StageError where the file is not what train writes.
+        """
+        if CURVES not in self.facts["files"]:
+            return ()
+        path = self.variants[FP32].parent / CURVES
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                found = tuple(
+                    (float(line["epoch"]), float(line["loss"]), float(line["validation_loss"]))
+                    for line in csv.DictReader(file)
+                )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StageError(f"cannot read {path} ({error!r}); train again") from None
+        return found
 
     @property
     def digest(self) -> str:

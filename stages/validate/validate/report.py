@@ -1,11 +1,10 @@
-"""report.html: one file for a person who knows the plate. No script, no outside asset.
+"""report.html: one file for a person who knows the plate, without outside assets.
 
 The page is the template `report.html.jinja`; this module says what stands in it.
 """
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections.abc import Iterator, Mapping
@@ -13,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import spreadsheet
 from common.many_plates import plate_of
 from common.tiles import Tile, Tiles
 from common.wells import row_number
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from pages import montage, numbers, page, plate_map, plots
 
-from . import dose, measures, numbers, pictures, plots
+from . import dose, measures, pictures
 from .bootstrap import DRAWS
 from .judge import THRESHOLD, Judged
 from .verdict import Verdict
 
 _TILES = 12
+_EDGE = 176  # pixels of a tile that is shown
 _MAPS = 12  # plates with a map of their own: the page must not grow with their number
 _LEVELS = ("well", "tile")
 _SIGNS = {"positive": "▲", "negative": "▼", "empty": "○"}
@@ -35,7 +36,6 @@ _PICKED = {
     "wrong": "Wrongly called",
 }
 _HERE = Path(__file__).parent
-_STYLE = Markup((_HERE / "report.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
 
 
 def render(
@@ -48,20 +48,13 @@ def render(
 
     Every name is escaped by the template; only the charts are markup already.
     """
-    pages = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    pages.filters |= {"decimals": numbers.decimals, "amount": numbers.amount,
-                      "colour": plots.colour}  # fmt: skip
     layout = tiles.plate["layout"]
     roc, reliability = _curves(verdicts)
     wells = list(_table(tiles, verdicts))
     shown, pictured = _anchored(list(_tiles(tiles, verdicts)))
-    return pages.get_template("report.html.jinja").render(
+    return page.environment(_HERE).get_template("report.html.jinja").render(
         title=layout.get("title") or layout["name"],
         source=layout.get("source"),
-        style=_STYLE,
         metrics=metrics, verdicts=verdicts, classes=tiles.plate["classes"], inputs=inputs,
         scales=_SCALES, levels=_LEVELS, threshold=THRESHOLD, draws=DRAWS,
         plate=_plate(tiles, verdicts, dict.fromkeys(p["plate"] for p in metrics.get("plates", ()))),
@@ -74,7 +67,8 @@ def render(
                          for w in v.judged.labels),
             "positive": sum(well["call"] == "positive" for well in wells), "all": len(wells),
         },
-        flagged=list(_flagged(tiles, verdicts)),
+        flagged=list(_flagged(tiles, verdicts)), curves=list(_learning(verdicts)),
+        montage=_montage(tiles), pixel_size=tiles.plate.get("pixel_size"),
     )  # fmt: skip
 
 
@@ -95,12 +89,14 @@ def _quoted(verdicts: Mapping[str, Verdict]) -> dict[str, Any] | None:
 def _table(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table of all wells, by row and column of the plate."""
     flags = {well["well"]: well.get("flags", "") for well in tiles.plate["wells"]}
-    every = sorted(_wells(verdicts), key=lambda w: (row_number(w[2].row) or 0, w[2].column))
+    every = sorted(
+        _wells(verdicts), key=lambda w: (plate_of(w[1]), row_number(w[2].row) or 0, w[2].column)
+    )
     for of, well, tile in every:
         yield {
-            "name": well, "fold": of.fold, "role": tile.role, "treatment": _treatment(tile),
-            "compound": tile.compound, "dose": tile.dose, "unit": tile.unit,
-            "probability": of.score(well), "log_odds": of.score(well, "log_odds"),
+            "name": well, "fold": of.fold, "role": tile.role, "compound": tile.compound,
+            "dose": tile.dose, "unit": tile.unit, "probability": of.score(well),
+            "log_odds": of.score(well, "log_odds"),
             "call": "positive" if of.positive(well) else "negative",
             "wrong": _is_wrong(of, well), "flags": flags.get(well, "").replace("_", " "),
         }  # fmt: skip
@@ -111,10 +107,10 @@ def _csv(wells: list[dict[str, Any]]) -> str:
     columns = ("name", "fold", "role", "compound", "dose", "unit", "probability", "log_odds",
                "call", "flags")  # fmt: skip
     stream = io.StringIO()
-    out = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
-    out.writeheader()
-    out.writerows(wells)
-    return "data:text/csv;base64," + base64.b64encode(stream.getvalue().encode()).decode()
+    out = csv.writer(stream, lineterminator="\n")
+    out.writerow(columns)
+    out.writerows(spreadsheet.cells(well[name] for name in columns) for well in wells)
+    return page.download(stream.getvalue().encode(), "text/csv")
 
 
 def _anchored(groups: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], set[str]]:
@@ -153,7 +149,7 @@ def _plate(
 ) -> dict[str, Any]:
     """Return the maps of the plate, or of the first of those named, their legend and columns."""
     flags = {well["well"]: well.get("flags", "") for well in tiles.plate["wells"]}
-    cells: dict[str, list[plots.Cell]] = {}
+    cells: dict[str, list[plate_map.Cell]] = {}
     for of, well, tile in _wells(verdicts):
         wrong, flag = _is_wrong(of, well), flags.get(well, "")
         signs = _SIGNS.get(tile.role, "") + ("✕" if wrong else "") + ("!" if flag else "")
@@ -162,18 +158,47 @@ def _plate(
         note += ", wrongly called" if wrong else ""
         row = (row_number(tile.row) or 1) - 1
         cells.setdefault(plate_of(well), []).append(
-            plots.Cell(row, tile.column - 1, of.score(well), signs, note, tile.label is not None)
+            plate_map.Cell(
+                row, tile.column - 1, of.score(well), signs, note, tile.label is not None
+            )
         )
     every = [cell for own in cells.values() for cell in own]
     rows = tiles.plate["layout"].get("rows") or max(cell.row for cell in every) + 1
     columns = tiles.plate["layout"].get("columns") or max(cell.column for cell in every) + 1
     shown = list(worst) or list(cells)
     maps = [
-        {"name": name, "map": _svg(plots.plate_map(cells[name], rows, columns))}
+        {"name": name, "map": _svg(plate_map.plate_map(cells[name], rows, columns))}
         for name in shown[:_MAPS]
     ]
     left = len(shown) - len(maps)
-    return {"maps": maps, "left": left, "ramp": _svg(plots.ramp()), "columns": columns}
+    return {"maps": maps, "left": left, "ramp": _svg(plate_map.ramp()), "columns": columns}
+
+
+def _montage(tiles: Tiles) -> Markup | None:
+    """Return a tile of each well, side by side; None for many plates: they would fill the page."""
+    if "plates" in tiles.plate:
+        return None
+    layout = tiles.plate["layout"]
+    found = {
+        ((row_number(tile.row) or 1) - 1, tile.column - 1): (number, tile)
+        for number in montage.middle_tiles(tiles).values()
+        for tile in [tiles.index[number]]
+    }
+    shape = (
+        layout.get("rows") or max(row for row, _ in found) + 1,
+        layout.get("columns") or max(column for _, column in found) + 1,
+    )
+    sheet = montage.montage(
+        tiles, {place: number for place, (number, _) in found.items()}, shape,
+        montage.display_range(tiles),
+    )  # fmt: skip
+    wells = {
+        place: montage.Picture(
+            f"picture-{tile.well}", f"{tile.well}: {tile.role}, {_treatment(tile)}"
+        )
+        for place, (_, tile) in found.items()
+    }
+    return _svg(montage.drawn(sheet, wells, shape, montage.tile_pixel(tiles.plate)))
 
 
 def _series(verdicts: Mapping[str, Verdict]) -> Iterator[dict[str, Any]]:
@@ -211,6 +236,27 @@ def _curves(verdicts: Mapping[str, Verdict]) -> tuple[Markup, Markup]:
     return _svg(plots.roc_curves(roc)), _svg(plots.reliability_curves(reliability))
 
 
+def _learning(verdicts: Mapping[str, Verdict]) -> Iterator[dict[str, Any]]:
+    """Yield each fold with its learning curves; a fold that has none is left out."""
+    for fold, v in verdicts.items():
+        curves = v.model.curves
+        if not curves:
+            continue
+        # With optimizer=sgd the head is fitted after the network, and its epochs begin again.
+        ends = [i for i in range(1, len(curves)) if curves[i][0] <= curves[i - 1][0]]
+        phases = [curves[i:j] for i, j in zip([0, *ends], [*ends, None], strict=True)]
+        lines = {
+            f"{part}{', head' if number else ''}": [(epoch[0], epoch[place]) for epoch in phase]
+            for number, phase in enumerate(phases)
+            for place, part in ((1, "training"), (2, "validation"))
+        }
+        best = min(phases[0], key=lambda epoch: epoch[2])
+        yield {
+            "fold": fold, "chart": _svg(plots.learning_curves(lines, "loss")),
+            "epoch": best[0], "loss": best[2], "last": phases[0][-1][0],
+        }  # fmt: skip
+
+
 def _labelled(of: Judged) -> tuple[measures.Array, measures.Array]:
     """Return labels and probabilities of the tiles of labelled wells."""
     places = [of.wells[well] for well in of.labels]
@@ -221,7 +267,7 @@ def _labelled(of: Judged) -> tuple[measures.Array, measures.Array]:
 def _tiles(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> Iterator[dict[str, Any]]:
     """Yield the groups of tiles that are shown."""
     shown = pictures.pick(tiles, [v.judged for v in verdicts.values()], _TILES)
-    levels = pictures.display_range(tiles)
+    levels = montage.display_range(tiles)
     for kind, (picked, count) in shown.items():
         of = f" ({len(picked)} of {count})" if kind == "wrong" and len(picked) < count else ""
         found = []
@@ -232,7 +278,9 @@ def _tiles(tiles: Tiles, verdicts: Mapping[str, Verdict]) -> Iterator[dict[str, 
                 {
                     "well": tile.well, "probability": one.probability, "truth": truth,
                     "treatment": _treatment(tile),
-                    "picture": pictures.picture(tiles.array[one.row], levels),
+                    "picture": montage.address(
+                        montage.jpeg(montage.picture(tiles.array[one.row], levels, _EDGE))
+                    ),
                 }
             )  # fmt: skip
         yield {"title": _PICKED[kind] + of, "tiles": found}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common import digest, many_plates
+from common import digest, many_plates, spreadsheet
 from common.errors import StageError
 from common.stage_io import StageIO
 from common.tiles import Tiles
@@ -160,14 +160,16 @@ def _write_results(
             for well, tile in of.of.items():
                 scores = [of.score(well, scale) for scale in SCALES]
                 label = "" if tile.label is None else tile.label
-                out.writerow([fold, well, *scores, int(of.positive(well)), label])
+                out.writerow(
+                    spreadsheet.cells([fold, well, *scores, int(of.positive(well)), label])
+                )
     with (folder / "tile_scores.csv").open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["fold", "well", "field", "y", "x", "probability"])
         for fold, verdict in verdicts.items():
             for row, p in zip(verdict.judged.rows, verdict.judged.probability, strict=True):
                 t = tiles.index[row]
-                out.writerow([fold, t.well, t.field, t.y, t.x, p])
+                out.writerow(spreadsheet.cells([fold, t.well, t.field, t.y, t.x, p]))
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

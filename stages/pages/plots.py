@@ -10,97 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from common.wells import row_name
-
 from . import numbers
+from .svg import svg
 
-# matplotlib's viridis at nine even places: even in lightness, the same to every kind of eye.
-_VIRIDIS = (
-    (68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141),
-    (39, 173, 129), (92, 200, 99), (170, 220, 50), (253, 231, 37),
-)  # fmt: skip
 _DASHES = ("", "7 4", "2 4", "9 3 2 3")
-_CELL = 44
-
-
-def colour(share: float) -> tuple[str, str]:
-    """Return the ramp's colour of 0..1 and black or white, whichever is read on it."""
-    place = min(max(share, 0.0), 1.0) * (len(_VIRIDIS) - 1)
-    below = min(int(place), len(_VIRIDIS) - 2)
-    rgb = [
-        round(a + (b - a) * (place - below))
-        for a, b in zip(_VIRIDIS[below], _VIRIDIS[below + 1], strict=True)
-    ]
-    light = sum(w * (c / 255) ** 2.2 for w, c in zip((0.2126, 0.7152, 0.0722), rgb, strict=True))
-    # Black and white stand out alike where (light + .05)^2 = 1.05 * .05 (WCAG 2, contrast ratio).
-    return "#" + "".join(f"{c:02x}" for c in rgb), "#000" if light > 0.18 else "#fff"
-
-
-def ramp(width: int = 240) -> str:
-    """Return the ramp from 0 to 1 as a legend."""
-    steps = 24
-    cells = "".join(
-        f"<rect x='{i * width / steps:.1f}' width='{width / steps + 0.5:.1f}' height='14' "
-        f"fill='{colour(i / (steps - 1))[0]}'/>"
-        for i in range(steps)
-    )
-    marks = "".join(
-        f"<text x='{x}' y='28' text-anchor='{anchor}'>{text}</text>"
-        for x, anchor, text in ((0, "start", "0 negative"), (width, "end", "100 positive"))
-    )
-    return _svg(width, 32, cells + marks, "Colours from 0 (dark) to 100 (light)", "ramp")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A well of the plate map: its place from 0, score 0..1, signs under the number, and a note.
-
-    A `framed` cell is drawn with a double frame.
-    """
-
-    row: int
-    column: int
-    score: float
-    signs: str = ""
-    note: str = ""
-    framed: bool = False
-
-
-def plate_map(cells: Sequence[Cell], rows: int, columns: int) -> str:
-    """Return the plate: each well in the ramp's colour, with its score as a percentage."""
-    edge = 26
-    parts = [
-        f"<text class='axis' x='{edge + (c + 0.5) * _CELL}' y='18'>{c + 1}</text>"
-        for c in range(columns)
-    ]
-    for r in range(rows):
-        y = edge + r * _CELL
-        parts.append(f"<text class='axis' x='12' y='{y + _CELL / 2 + 5}'>{row_name(r + 1)}</text>")
-        parts += [
-            f"<rect x='{edge + c * _CELL + 2}' y='{y + 2}' width='{_CELL - 4}' "
-            f"height='{_CELL - 4}' rx='6' class='absent'/>"
-            for c in range(columns)
-        ]
-    for cell in cells:
-        fill, ink = colour(cell.score)
-        x, y = edge + cell.column * _CELL, edge + cell.row * _CELL
-        frame = (
-            f"<rect x='{x + 4.5}' y='{y + 4.5}' width='{_CELL - 9}' height='{_CELL - 9}' rx='4' "
-            f"fill='none' stroke='{ink}' stroke-width='2.5'/>"
-            if cell.framed
-            else ""
-        )
-        parts.append(
-            f"<g><title>{escape(cell.note)}</title>"
-            f"<rect x='{x + 1.5}' y='{y + 1.5}' width='{_CELL - 3}' height='{_CELL - 3}' rx='6' "
-            f"fill='{fill}'/>{frame}"
-            f"<text class='value' x='{x + _CELL / 2}' y='{y + 22}' fill='{ink}'>"
-            f"{100 * cell.score:.0f}</text>"
-            f"<text class='signs' x='{x + _CELL / 2}' y='{y + 37}' fill='{ink}'>"
-            f"{escape(cell.signs)}</text></g>"
-        )
-    size = edge + columns * _CELL + 4, edge + rows * _CELL + 4
-    return _svg(*size, "".join(parts), "Plate map of the wells' scores", "plate")
 
 
 @dataclass(frozen=True)
@@ -159,7 +72,7 @@ class _Frame:
         return "".join(parts)
 
     def svg(self, inside: str, label: str) -> str:
-        return _svg(self.width, self.height, inside, label, "chart")
+        return svg(self.width, self.height, inside, label, "chart")
 
 
 _SHARES = [(i / 4, f"{i / 4:g}") for i in range(5)]
@@ -258,13 +171,85 @@ def reliability_curves(curves: Mapping[str, Sequence[tuple[float, float, float]]
     return frame.svg("".join(parts), "Reliability of the probabilities")
 
 
+@dataclass(frozen=True)
+class Point:
+    """A plate in a chart over the plates: None is what cannot be told. `good` is a circle."""
+
+    value: float | None
+    note: str
+    good: bool = True
+
+
+def over_plates(points: Sequence[Point], name: str, floor: float = -math.inf) -> str:
+    """Return a value a plate, in their order, from 1; what is below `floor` stands on it as ▽."""
+    known = [max(p.value, floor) for p in points if p.value is not None]
+    low, high = min([0.0, *known]), max([0.0, *known])
+    room = 0.06 * (high - low) or 1.0
+    frame = _Frame((0.2, len(points) + 0.8), (low - room, high + room), width=640, height=240)
+    marks = [(float(x), f"{x:g}") for x in _ticks(1, max(len(points), 2)) if x == int(x)]
+    parts = [
+        frame.axes(
+            [(x, text) for x, text in marks if x <= len(points)],
+            [(y, numbers.short(y)) for y in _ticks(low, high)],
+            "plate, by its number in the table",
+            name,
+        )
+    ]
+    for number, point in enumerate(points, start=1):
+        if point.value is None:
+            continue
+        x, y = frame.at(number, max(point.value, floor))
+        if point.value < floor:
+            mark = f"<path class='well' d='M{x - 4:.1f} {y - 4:.1f}h8l-4 7z'/>"
+        elif point.good:
+            mark = f"<circle class='well' cx='{x:.1f}' cy='{y:.1f}' r='4'/>"
+        else:
+            mark = f"<path class='well' d='M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8'/>"
+        parts.append(f"<g><title>{escape(point.note)}</title>{mark}</g>")
+    return frame.svg("".join(parts), f"{name} over the plates")
+
+
+def learning_curves(curves: Mapping[str, Sequence[tuple[float, float]]], name: str) -> str:
+    """Return curves of (epoch, loss), the loss on a logarithm; each is dashed its own way."""
+    points = [point for curve in curves.values() for point in curve if point[1] > 0]
+    last = max([1.0, *(epoch for epoch, _ in points)])
+    logs = [math.log10(loss) for _, loss in points] or [0.0]
+    low, high = min(logs) - 0.1, max(logs) + 0.1
+    frame = _Frame((-0.03 * last, 1.03 * last), (low, high))
+    powers = range(math.ceil(low), math.floor(high) + 1)
+    decades = [(float(power), numbers.short(10.0**power)) for power in powers]
+    if len(decades) < 2:
+        decades = [(y, numbers.short(10**y)) for y in (low + 0.1, high - 0.1)]
+    parts = [
+        frame.axes([(x, f"{x:g}") for x in _ticks(0, last) if x == int(x)], decades, "epoch", name)
+    ]
+    for curve, dash in zip(curves.values(), _repeat(_DASHES, len(curves)), strict=True):
+        shown = [(epoch, math.log10(loss)) for epoch, loss in curve if loss > 0]
+        parts.append(frame.line(shown, f"stroke-width='2' stroke-dasharray='{dash}'"))
+        if len(shown) == 1:
+            x, y = frame.at(*shown[0])
+            parts.append(f"<circle class='well' cx='{x:.1f}' cy='{y:.1f}' r='4'/>")
+    parts.append(_legend(frame, list(curves), high - 0.08 * (high - low)))
+    return frame.svg("".join(parts), name)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return three to eight round numbers from `low` to `high`."""
+    rough = (high - low) / 5 or 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(n * power for n in (1, 2, 5, 10) if n * power >= rough)
+    return [float(f"{n * step:.6g}") for n in range(math.ceil(low / step), int(high // step) + 1)]
+
+
 def _legend(frame: _Frame, names: Sequence[str], top: float) -> str:
     parts = []
+    (left, right), high = frame.x, frame.y[1] - frame.y[0]
+    starts, ends, text = (left + share * (right - left) for share in (0.55, 0.68, 0.71))
     for i, (name, dash) in enumerate(zip(names, _repeat(_DASHES, len(names)), strict=True)):
-        y = top - 0.08 * i
-        x, py = frame.at(0.72, y)
+        y = top - 0.075 * high * i
+        x, py = frame.at(text, y)
         parts.append(
-            frame.line([(0.55, y), (0.69, y)], f"stroke-width='2.5' stroke-dasharray='{dash}'")
+            frame.line([(starts, y), (ends, y)], f"stroke-width='2.5' stroke-dasharray='{dash}'")
             + f"<text x='{x:.1f}' y='{py + 4:.1f}'>{escape(name)}</text>"
         )
     return "".join(parts)
@@ -272,10 +257,3 @@ def _legend(frame: _Frame, names: Sequence[str], top: float) -> str:
 
 def _repeat(values: Sequence[str], count: int) -> list[str]:
     return [values[i % len(values)] for i in range(count)]
-
-
-def _svg(width: float, height: float, inside: str, label: str, kind: str) -> str:
-    return (
-        f"<svg class='{kind}' viewBox='0 0 {width:g} {height:g}' role='img' "
-        f"aria-label='{escape(label)}'>{inside}</svg>"
-    )
