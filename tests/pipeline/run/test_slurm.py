@@ -321,6 +321,15 @@ def test_an_end_that_cannot_be_read_or_seen_is_no_success(store, image, tmp_path
     assert not list((tmp_path / "steps" / "step").iterdir())  # nothing of the job is left
 
 
+@pytest.fixture
+def on_a_node():
+    """Take back the handler of SIGTERM that a job on a node has."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("on_a_node")
 def test_a_node_that_lacks_a_folder_says_which_and_keeps_no_secret(tmp_path):
     (tmp_path / submission.LEASE).write_text("0")
     document = {"store": str(tmp_path / "store"), "mounts": [], "env": {"KEY": "hush"}}
@@ -330,6 +339,7 @@ def test_a_node_that_lacks_a_folder_says_which_and_keeps_no_secret(tmp_path):
     assert not (tmp_path / submission.PROCESS).exists()
 
 
+@pytest.mark.usefixtures("on_a_node")
 def test_a_job_whose_run_gave_it_up_runs_nothing(tmp_path):
     (tmp_path / submission.PROCESS).write_text("no JSON: it is not read")
     assert node.main(tmp_path) == 1
