@@ -21,7 +21,7 @@ from .treatments import treatment
 Row = Mapping[str, Any]
 _HERE = Path(__file__).parent
 _PLATES = 200  # plates with a map and a table of wells: the page must not grow without an end
-_PICTURES = 8 << 20  # bytes of montages
+_PICTURES = 4 << 20  # bytes of montages
 _LISTED = 500  # rows of the list of hits
 _WELLS = 8  # wells of a hit that are named
 _LARGEST = 2 << 20  # bytes of a table that is in the page
