@@ -161,7 +161,7 @@ def _pip(name: str, destination: str) -> str:
     install = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-cache-dir",
                "--disable-pip-version-check", "--root-user-action=ignore"]  # fmt: skip
     if destination != "/opt/venv/":
-        install += ["--target", f"{destination}{python.SITE}"]
+        install += ["--target", f"{destination}{python.DEFAULT.site}"]
     # The image has no shell, so the file names are given by Python.
     script = (
         "import glob, runpy, sys; sys.path.insert(0, '/wheels/pip'); "

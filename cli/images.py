@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from cli.command import command
@@ -15,6 +16,7 @@ from cli.output import (
     INSECURE_HELP,
     JOBS_HELP,
     JSON_HELP,
+    PLATFORM_HELP,
     ROOT,
     TARGETS_HELP,
     facts,
@@ -32,15 +34,17 @@ def build(
     *,
     need_layers: bool = True,
     trusted: bool = False,
+    platform: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Build the targets `names` (separated by commas; all without one) into the store.
 
     Returns the workspace, the store and what the builder's `build` returns, which `cache` (a
-    RemoteCache), `need_layers` and `trusted` are for.
+    RemoteCache), `need_layers`, `trusted` and `platform` (a Platform) are for.
     With `changed_since` only those are built that a git range touches, from that revision to now.
     """
     from builder.build.make import build as build_targets
     from builder.build.workspace import Workspace
+    from builder.platform import NATIVE
     from builder.store import Store
 
     store = Store.open()
@@ -56,7 +60,7 @@ def build(
             return workspace, store, {}
     built = build_targets(
         workspace, store, chosen, jobs=jobs, progress=building(), cache=cache,
-        need_layers=need_layers, trusted=trusted,
+        need_layers=need_layers, trusted=trusted, platform=platform or NATIVE,
     )  # fmt: skip
     return workspace, store, built
 
@@ -111,6 +115,7 @@ def source(built: Any) -> str:
         "targets": TARGETS_HELP,
         "changed_since": CHANGED_HELP,
         "cache": "HOST/PREFIX of a registry whose images are taken where they are the same",
+        "platform": PLATFORM_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
     },
@@ -119,13 +124,22 @@ def build_images(
     targets: str = "",
     changed_since: str = "",
     cache: str = "",
+    platform: str = "",
     jobs: int = 2,
     json: bool = False,
 ) -> None:
     """Build the images into the local store; what has not changed is not made again."""
+    from builder.platform import parse
+
     started = time.monotonic()
+    platforms = parse(platform)
     with in_registry(cache) if cache else nullcontext() as results:
-        _, _, built = build(targets, jobs, changed_since, results)
+        if len(platforms) > 1:
+            _, _, indexed = build_indexed(targets, platforms, jobs, changed_since, results)
+            _show_indexed(indexed, as_json=json)
+            say(f"{time.monotonic() - started:.2f} s")
+            return
+        _, _, built = build(targets, jobs, changed_since, results, platform=platforms[0])
     rows = [("image", "digest", "size", "from")]
     rows += [
         (b.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", source(b)) for b in built.values()
@@ -141,6 +155,48 @@ def build_images(
     say(f"{time.monotonic() - started:.2f} s")
 
 
+def build_indexed(
+    names: str,
+    platforms: Sequence[Any],
+    jobs: int,
+    changed_since: str = "",
+    cache: Any = None,
+    **more: bool,
+) -> tuple[Any, Any, Any]:
+    """Build targets for several platforms; return the workspace, the store, and their indexes."""
+    from builder.build.index import build_each, index
+    from builder.build.workspace import Workspace
+    from builder.store import Store
+
+    def one(platform: Any) -> Any:
+        return build(names, jobs, changed_since, cache, platform=platform, **more)[2]
+
+    store = Store.open()
+    return Workspace.load(ROOT), store, index(store, build_each(platforms, one))
+
+
+def _show_indexed(indexed: Any, *, as_json: bool) -> None:
+    rows = [("image", "platform", "digest", "size", "from")]
+    for name, one in indexed.items():
+        rows.append((name, "index", one.index.digest, f"{one.index.size} B", ""))
+        rows += [
+            ("", p.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", source(b))
+            for p, b in one.images.items()
+        ]
+    found = {
+        name: {
+            "digest": one.index.digest, "key": one.key,
+            "platforms": {
+                p.name: {"digest": b.image.digest, "key": b.key, "size": b.image.size,
+                         "cached": b.cached, "source": b.source, "signer": b.signer}
+                for p, b in one.images.items()
+            },
+        }
+        for name, one in indexed.items()
+    }  # fmt: skip
+    facts(found, rows, as_json=as_json)
+
+
 @command(
     positional=["targets"],
     help={
@@ -148,6 +204,7 @@ def build_images(
         "targets": TARGETS_HELP,
         "cache": "take what this registry has for the same sources instead of building it",
         "sign": SIGN_HELP,
+        "platform": PLATFORM_HELP,
         "insecure": INSECURE_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
@@ -158,11 +215,59 @@ def push_images(
     targets: str = "",
     cache: bool = False,
     sign: str = "",
+    platform: str = "",
     insecure: bool = False,
     jobs: int = 4,
     json: bool = False,
 ) -> None:
     """Build the images and push what the registry lacks, each with its bill of materials."""
+    from builder.platform import parse
+
+    prefix, key, platforms = named_registry(registry), signing_key(sign), parse(platform)
+    with in_registry(prefix, insecure=insecure) as results:
+        parts = {p: _push(results, p, targets, key, cache=cache, jobs=jobs) for p in platforms}
+        indexed = _push_indexes(results, parts, key) if len(platforms) > 1 else {}
+    rows = [("image", "uploaded", "mounted", "inventory", "")]
+    rows += [
+        (str(p.reference), f"{p.uploaded / 1e6:.3f} MB", str(p.mounted_blobs),
+         f"{p.attached / 1e3:.1f} kB", "was there" if p.already else "")
+        for part in parts.values() for p in part.pushed.values()
+    ]  # fmt: skip
+    rows += [(f"{prefix}/{n}@{i.index.digest}", "index", "", "", "") for n, i in indexed.items()]
+    found = {
+        each.name: {
+            name: {
+                "reference": str(p.reference),
+                "uploaded": p.uploaded,
+                "already": p.already,
+                "inventory": p.attached,
+            }
+            for name, p in part.pushed.items()
+        }
+        for each, part in parts.items()
+    }
+    if failures := [part.failed for part in parts.values() if part.failed]:
+        for each, part in parts.items():
+            say(f"pushed to {prefix} for {each.name}: {', '.join(part.pushed)}")
+        raise failures[0]
+    if len(platforms) == 1:
+        facts(found[platforms[0].name], rows, as_json=json)
+        return
+    references = {name: f"{prefix}/{name}@{i.index.digest}" for name, i in indexed.items()}
+    facts({"indexes": references, "images": found}, rows, as_json=json)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What was built and pushed for one platform, and the error where that is not all."""
+
+    built: Mapping[str, Any]
+    pushed: Mapping[str, Any]
+    failed: Exception | None
+
+
+def _push(results: Any, platform: Any, targets: str, key: Any, *, cache: bool, jobs: int) -> _Part:
+    """Build the targets for a platform, push them, and sign them where there is a `key`."""
     from builder.build.make import PartError
     from builder.build.workspace import Workspace
     from builder.inspect.inventory import sbom
@@ -171,49 +276,44 @@ def push_images(
     from builder.store import Store
     from pipeline.release.materials import state
 
-    prefix, failed = named_registry(registry), None
-    key = signing_key(sign)
-    with in_registry(prefix, insecure=insecure) as results:
-        try:
-            # What is signed was made here, or came signed by a key that this workspace trusts.
-            workspace, store, built = build(
-                targets, jobs, cache=results if cache else None, trusted=key is not None
-            )
-        except PartError as error:
-            failed, built = error, error.built
-            workspace, store = Workspace.load(ROOT), Store.open()
-        images = {name: (result.key, result.image) for name, result in built.items()}
-        pushed = push(
-            store, images, prefix, results.registry, jobs=jobs, there=results.found,
-            progress=pushing(), inventory=lambda name: sbom(workspace, store, built[name].plan),
+    failed = None
+    results.found.clear()  # it has names alone, and every platform has the same
+    try:
+        # What is signed was made here, or came signed by a key that this workspace trusts.
+        workspace, store, built = build(
+            targets, jobs, cache=results if cache else None, trusted=key is not None,
+            platform=platform,
         )  # fmt: skip
+    except PartError as error:
+        failed, built = error, error.built
+        workspace, store = Workspace.load(ROOT), Store.open()
+    images = {name: (result.key, result.image) for name, result in built.items()}
+    pushed = push(
+        store, images, results.where, results.registry, jobs=jobs, there=results.found,
+        progress=pushing(), inventory=lambda name: sbom(workspace, store, built[name].plan),
+    )  # fmt: skip
+    if key:
+        commit, dirty = state(ROOT)
+        sign_results(
+            results.registry, results.path, workspace, built, key, commit, dirty=dirty,
+            store=store, now=time.time(), jobs=jobs,
+            bill=lambda name: sbom(workspace, store, built[name].plan),
+        )  # fmt: skip
+        say(f"signed {len(built)} images for {platform.name} with {key.public}")
+    return _Part(built, pushed, failed)
+
+
+def _push_indexes(results: Any, parts: Mapping[Any, _Part], key: Any) -> Mapping[str, Any]:
+    """Push the indexes over what was pushed for every platform, and sign them with a `key`."""
+    from builder.build.index import index, publish
+    from builder.signing.signatures import sign
+
+    indexed = index(results.store, {platform: part.built for platform, part in parts.items()})
+    for name, one in indexed.items():
+        publish(results.store, results.registry, results.path, one)
         if key:
-            commit, dirty = state(ROOT)
-            sign_results(
-                results.registry, results.path, workspace, built, key, commit, dirty=dirty,
-                store=store, now=time.time(), jobs=jobs,
-                bill=lambda name: sbom(workspace, store, built[name].plan),
-            )  # fmt: skip
-            say(f"signed {len(built)} images with {key.public}")
-    rows = [("image", "uploaded", "mounted", "inventory", "")]
-    rows += [
-        (str(p.reference), f"{p.uploaded / 1e6:.3f} MB", str(p.mounted_blobs),
-         f"{p.attached / 1e3:.1f} kB", "was there" if p.already else "")
-        for p in pushed.values()
-    ]  # fmt: skip
-    found = {
-        name: {
-            "reference": str(p.reference),
-            "uploaded": p.uploaded,
-            "already": p.already,
-            "inventory": p.attached,
-        }
-        for name, p in pushed.items()
-    }
-    if failed:
-        say(f"pushed to {prefix}: {', '.join(pushed)}")
-        raise failed
-    facts(found, rows, as_json=json)
+            sign(results.registry, f"{results.path}/{name}", one.index, key)
+    return indexed
 
 
 def _agree(moves: Sequence[Any]) -> bool:
@@ -232,31 +332,41 @@ def _agree(moves: Sequence[Any]) -> bool:
         "targets": TARGETS_HELP,
         "upgrade": "take newer versions",
         "expired": "take a Debian index whose Valid-Until is over, as archives of the past have it",
+        "platform": "linux/amd64, linux/arm64 or both (linux/amd64, and what has a lock already)",
         "json": JSON_HELP,
     },
 )
 def lock(
-    targets: str = "", upgrade: bool = False, expired: bool = False, json: bool = False
+    targets: str = "",
+    upgrade: bool = False,
+    expired: bool = False,
+    platform: str = "",
+    json: bool = False,
 ) -> None:
     """Resolve debian.in and requirements.in into the lock files, and print what changed."""
     from builder.build.lock import lock as resolve
     from builder.build.lock import refuse_moves
     from builder.build.workspace import Workspace
+    from builder.platform import parse
 
     names = [name for name in targets.split(",") if name]
+    platforms = parse(platform) if platform else ()
     say("resolving with pip; this takes a minute or two")
     changes = resolve(
         Workspace.load(ROOT),
         names,
         upgrade=upgrade,
         expired=expired,
+        platforms=platforms,
         agree=refuse_moves if json else _agree,
     )
     found = [
-        {"target": c.target, "package": c.package, "old": c.old, "new": c.new} for c in changes
-    ]
-    rows = [("target", "package", "old", "new")]
-    rows += [(c.target, c.package, c.old or "-", c.new or "-") for c in changes]
+        {"target": c.target, "package": c.package, "old": c.old, "new": c.new,
+         "platform": c.platform}
+        for c in changes
+    ]  # fmt: skip
+    rows = [("target", "package", "old", "new", "platform")]
+    rows += [(c.target, c.package, c.old or "-", c.new or "-", c.platform) for c in changes]
     facts({"changes": found}, rows if changes else [("nothing changed",)], as_json=json)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cli.command import command
-from cli.output import JOBS_HELP, JSON_HELP, ROOT, TARGETS_HELP, facts, say, table
+from cli.output import JOBS_HELP, JSON_HELP, PLATFORM_HELP, ROOT, TARGETS_HELP, facts, say, table
 
 
 @command(
@@ -69,20 +69,28 @@ def explain(stage: str, json: bool = False) -> None:
     help={
         "targets": TARGETS_HELP,
         "rounds": "how many times to build again",
+        "platform": PLATFORM_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
     },
 )
-def verify_images(targets: str = "", rounds: int = 1, jobs: int = 2, json: bool = False) -> None:
+def verify_images(
+    targets: str = "", rounds: int = 1, platform: str = "", jobs: int = 2, json: bool = False
+) -> None:
     """Build again from nothing, all surroundings changed, and compare the digests."""
     from builder.build.workspace import Workspace
     from builder.inspect.verify import verify
+    from builder.platform import parse
     from builder.store import Store
 
     started = time.monotonic()
     workspace = Workspace.load(ROOT)
     names = [name for name in targets.split(",") if name] or list(workspace.targets)
-    found = verify(workspace, Store.open(), names, rounds=rounds, jobs=jobs, progress=say)
+    found = []
+    for each in parse(platform):
+        found += verify(
+            workspace, Store.open(), names, rounds=rounds, jobs=jobs, platform=each, progress=say
+        )
     if json:
         print(encoder.dumps({"images": names, "rounds": rounds,
                              "differences": [asdict(d) for d in found]}))  # fmt: skip

@@ -17,16 +17,11 @@ from builder.oci import layer
 from builder.oci.entry import Entry
 from builder.oci.layer_plan import LayerPlan
 from builder.oci.overlay import NOTHING, Below
-from builder.packages import bytecode, debian, python, wheels
+from builder.packages import bytecode, debian, wheels
+from builder.packages.python import Python
+from builder.platform import NATIVE, Platform
 from builder.store import Store
 
-# What BuildKit sets by itself, in an ARG that asks for it:
-# https://docs.docker.com/reference/dockerfile/#automatic-platform-args-in-the-global-scope
-_PLATFORM = {
-    f"{who}{what}": value
-    for who in ("TARGET", "BUILD")
-    for what, value in {"PLATFORM": "linux/amd64", "OS": "linux", "ARCH": "amd64"}.items()
-}
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -39,6 +34,7 @@ class Plans(Protocol):
     workspace: Workspace
     downloads: Path
     image_of: ImageOf
+    platform: Platform
 
     def target(self, name: str, chain: tuple[str, ...] = ()) -> ImagePlan:
         """Return the plan of another target."""
@@ -55,8 +51,24 @@ class Plans(Protocol):
     def take(self, sources: Sequence[str]) -> list[copying.Taken]:
         """Return what `sources` name in the workspace."""
 
+    def native(self) -> Plans:
+        """Return the plans of the same workspace for NATIVE, whose programs can be run here."""
+
     def hash(self, path: Path) -> str:
         """Return a file's SHA-256."""
+
+
+def _automatic(platform: Platform) -> dict[str, str]:
+    """Return what BuildKit sets by itself, in an ARG that asks for it.
+
+    https://docs.docker.com/reference/dockerfile/#automatic-platform-args-in-the-global-scope. What
+    builds is always said to be NATIVE, so that the machine that builds reaches no digest.
+    """
+    return {
+        f"{who}{what}": value
+        for who, one in (("TARGET", platform), ("BUILD", NATIVE))
+        for what, value in (("PLATFORM", one.name), ("OS", "linux"), ("ARCH", one.architecture))
+    }
 
 
 class Evaluation:
@@ -69,7 +81,9 @@ class Evaluation:
         self.aliases: dict[str, ImagePlan] = {}
         # What the variables of an earlier stage are at its end: FROM goes on from there.
         self.variables: dict[str, dict[str, str]] = {}
-        self.arguments = _PLATFORM | recipe.arguments(target.recipe)
+        # Which Pythons wheels were asked for, also where their lock is not there yet.
+        self.pythons: list[Python] = []
+        self.arguments = _automatic(plans.platform) | recipe.arguments(target.recipe)
 
     def plan(self) -> ImagePlan:
         """Return the plan of the last stage."""
@@ -111,6 +125,14 @@ class _Stage:
 
     def __init__(self, outer: Evaluation, stage: recipe.BuildStage) -> None:
         self.outer, self.stage, self.path = outer, stage, outer.target.recipe.path
+        if stage.platform:
+            asked = recipe.filled(stage.platform, outer.arguments, "FROM --platform=")
+            if asked != outer.plans.platform.name:
+                raise recipe.refuse(
+                    self.path, stage.line,
+                    f"FROM --platform={asked}: the image that is built here is for "
+                    f"{outer.plans.platform.name}; leave the flag out",
+                )  # fmt: skip
         base = recipe.filled(stage.base, outer.arguments, "FROM")
         self.base = None if base == "scratch" else outer.image(base, stage.line)
         config: Mapping[str, Any] = self.base.config if self.base else {}
@@ -125,6 +147,7 @@ class _Stage:
         self.seen: set[str] = set()
         self.needs: list[ImagePlan] = []
         self.layers: list[LayerStep] = []
+        self.native = list(self.base.native) if self.base else []
         self.folders = {copying.normal(self.workdir), ""}
         self.line = stage.line
 
@@ -143,8 +166,7 @@ class _Stage:
 
     def _image_plan(self) -> ImagePlan:
         config = {
-            "architecture": "amd64",
-            "os": "linux",
+            **self.outer.plans.platform.oci,
             "created": CREATED,
             "config": dict(self.config),
             "history": list(self.history),
@@ -157,7 +179,10 @@ class _Stage:
             }
         )
         name = self.outer.target.name
-        return ImagePlan(name, key, self.base, tuple(self.needs), tuple(self.layers), config)
+        return ImagePlan(
+            name, key, self.base, tuple(self.needs), tuple(self.layers), config,
+            native=tuple(self.native),
+        )  # fmt: skip
 
     def _evaluate(self, instruction: recipe.Instruction) -> None:
         if instructions.apply(self.config, instruction, self.variables, self.seen):
@@ -328,16 +353,18 @@ class _Stage:
 
     def _library(self, packages: LayerPlan, where: str) -> None:
         """Add the byte-code of the Python library that `packages` bring, if they do."""
-        own = f"libpython{python.VERSION}"
-        if not any(name.startswith(own) for name, *_ in packages.inputs["debian"]):
-            return
         so_far = self._image_plan()
         interpreter = self.outer.plans.interpreter(so_far)
+        own = f"libpython{interpreter.python.version}"
+        if not any(name.startswith(own) for name, *_ in packages.inputs["debian"]):
+            return
 
         def entries() -> Iterable[Entry]:
             return debian.library_bytecode(packages.entries(), where, interpreter)
 
         inputs = {"library": so_far.key, "destination": where, "format": bytecode.FORMAT}
+        if self.outer.plans.platform != NATIVE:  # else it is among what the library's key covers
+            inputs["bytecode"] = interpreter.key
         plan = LayerPlan(name="byte-code of the library", inputs=inputs, entries=entries)
         self._add(plan, "byte-code of the Python library")
 
@@ -347,13 +374,19 @@ class _Stage:
         folder, plans = self.outer.target.folder, self.outer.plans
         where = posixpath.join(self.workdir, destination)
         if name == "debian":
-            for plan in debian.plan(folder, plans.downloads, where):
+            for plan in debian.plan(folder, plans.downloads, where, plans.platform):
                 self._add(plan, line)
+                if where == "/":
+                    self.native += (
+                        [plan] if plans.platform == NATIVE
+                        else debian.plan(folder, plans.downloads, where)
+                    )  # fmt: skip
                 self._library(plan, where)
             return
         if self.base is None:
             raise BuilderError("wheels need a Python to compile for; begin with FROM base")
         interpreter = plans.interpreter(self.base)
+        self.outer.pythons.append(interpreter.python)
         base = self.base
 
         def make() -> None:
@@ -361,10 +394,17 @@ class _Stage:
 
             if (folder / sdist.WANTED).exists():
                 from builder.build import sdists
+                from builder.sandbox import wheel_build
 
-                named, chain = sdist.asked(folder).image, self.outer.chain
-                plan = plans.target(named, chain) if named else base
-                sdists.make(sdist.read_lock(folder), lambda: plans.image_of(plan))
+                named, chain, native = sdist.asked(folder).image, self.outer.chain, plans.native()
+                wanted = sdist.read_lock(folder)
+                if native is plans:
+                    plan = plans.target(named, chain) if named else base
+                else:  # a wheel that is compiled here is for NATIVE alone
+                    plan = native.target(named or base.name, chain)
+                    wanted = [made for made in wanted if wheel_build.is_pure(made.wheel)]
+                own = replace(interpreter.python, platform=NATIVE)
+                sdists.make(wanted, lambda: plans.image_of(plan), own)
 
         for plan in wheels.plan(folder, plans.downloads, where, interpreter, make):
             self._add(plan, f"{line} # {plan.name}")

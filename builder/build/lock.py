@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-
 from builder import oci
 from builder.build import sdists
+from builder.build.resolve import fitting, keepable, lacking, resolve
 from builder.build.workspace import Target, Workspace
 from builder.errors import BuilderError
-from builder.packages import debian, debian_index, lock_file, pip, python, sdist, wheels
+from builder.packages import debian, debian_index, lock_file, sdist, wheels
 from builder.packages.download import downloads_folder
+from builder.packages.python import Python
+from builder.platform import KNOWN, NATIVE, Platform
 from builder.store import Store, default_root
 
 
@@ -28,6 +26,7 @@ class LockedVersion:
     package: str
     old: str
     new: str
+    platform: str = NATIVE.name
 
 
 def refuse_moves(moves: Sequence[LockedVersion]) -> bool:
@@ -41,15 +40,18 @@ def lock(
     *,
     upgrade: bool = False,
     expired: bool = False,
+    platforms: Sequence[Platform] = (),
     agree: Callable[[Sequence[LockedVersion]], bool] = refuse_moves,
 ) -> list[LockedVersion]:
     """Resolve the .in files of the targets `names` (all without names) and write their locks.
 
-    The workspace has one version of a package. Without `upgrade` every locked version stays that
-    need not move, and the locks of targets that are not named stay as they are. Where these cannot,
-    `agree` is asked with what would change in them; nothing of wheels is written where it returns
-    False. `expired` is for `debian_index.lock`. Returns what changed. Raises BuilderError where pip
-    finds no versions, and where `agree` refuses.
+    Without `platforms` those are locked that a target has locks for, NATIVE in any case. The
+    workspace has one version of a package for a Python. Without `upgrade` every locked version
+    stays that need not move, and the locks of targets that are not named stay as they are. Where
+    these cannot, `agree` is asked with what would change in them; nothing of wheels is written
+    where it returns False. Other platforms follow: they get the versions that NATIVE has. `expired`
+    is for `debian_index.lock`. Returns what changed. Raises BuilderError where pip finds no
+    versions, and where `agree` refuses.
     """
     for name in names:
         workspace.target(name)
@@ -57,16 +59,55 @@ def lock(
     changes: list[LockedVersion] = []
     for target in chosen:
         if (target.folder / "debian.in").exists():
-            old = {p.name: p.version for p in _old_debian(target.folder)}
-            new = {p.name: p.version for p in debian_index.lock(target.folder, expired=expired)}
-            changes += _compare(target.name, old, new)
+            for platform in _platforms(target.folder, platforms, "debian_lock"):
+                old = {p.name: p.version for p in _old_debian(target.folder, platform)}
+                locked = debian_index.lock(target.folder, platform, expired=expired)
+                new = {p.name: p.version for p in locked}
+                changes += _compare(target.name, old, new, platform)
     wanted = [t for t in workspace.targets.values() if (t.folder / "requirements.in").exists()]
     named = [target for target in chosen if target in wanted]
     if not named:
         return changes
-    for target in wanted:
-        _sdists(workspace, target, anew=target in named)
-    found = _wheels(wanted, named, upgrade=upgrade)
+    if not platforms or NATIVE in platforms:
+        changes += _native(workspace, wanted, named, upgrade=upgrade, agree=agree)
+    failures = []
+    for target in named:
+        for platform in _platforms(target.folder, platforms, "wheels_lock"):
+            if platform != NATIVE:
+                try:
+                    changes += _follow(workspace, target, platform)
+                except BuilderError as error:
+                    failures.append(str(error))
+    if failures:
+        raise BuilderError("\n".join(failures))
+    return changes
+
+
+def _platforms(folder: Path, asked: Sequence[Platform], lock: str) -> Sequence[Platform]:
+    """Return for which platforms a folder is locked; `lock` is the member that names the file."""
+    return asked or [
+        p for p in KNOWN.values() if p == NATIVE or (folder / getattr(p, lock)).exists()
+    ]
+
+
+def _native(
+    workspace: Workspace,
+    wanted: Sequence[Target],
+    named: Sequence[Target],
+    *,
+    upgrade: bool,
+    agree: Callable[[Sequence[LockedVersion]], bool],
+) -> list[LockedVersion]:
+    """Lock the wheels of the targets `named` for NATIVE, those of one Python together."""
+    pythons = {t.name: _python(workspace, t, must=t in named) for t in wanted}
+    found: dict[str, list[wheels.Wheel]] = {}
+    for tag in dict.fromkeys(pythons[t.name].tag for t in named):
+        alike = [t for t in wanted if pythons[t.name].tag == tag]
+        python = min((pythons[t.name] for t in alike), key=lambda one: one.glibc)
+        own = [t for t in named if t in alike]
+        for target in alike:
+            _sdists(workspace, target, python, anew=target in named)
+        found |= _wheels(alike, own, python, upgrade=upgrade)
     before = {t.name: {w.name: w.version for w in wheels.pinned(t.folder)} for t in wanted}
     moved = {
         name: _compare(name, before[name], {wheel.name: wheel.version for wheel in locked})
@@ -79,15 +120,55 @@ def lock(
             f"not named: {_shown(others)}; no {wheels.LOCK} was written. To change them too, "
             f"name them (invoke lock --targets {','.join(_names(named, others))}) or give --upgrade"
         )
-    for target in wanted:
-        if target.name in found:
-            shown = f"{target.name}/requirements.in"
-            wheels.check_apart(found[target.name], downloads_folder(), shown)
-    for target in wanted:
-        if target.name in found:
-            _write(target.folder, found[target.name])
-            changes += moved[target.name]
-    return changes
+    written = [target for target in wanted if target.name in found]
+    for target in written:
+        shown = f"{target.name}/requirements.in"
+        wheels.check_apart(found[target.name], downloads_folder(), shown, pythons[target.name])
+    for target in written:
+        _write(target.folder, found[target.name], pythons[target.name])
+    return [change for target in written for change in moved[target.name]]
+
+
+def _python(workspace: Workspace, target: Target, *, must: bool) -> Python:
+    """Return the Python of a target; of one that need not be known, what its lock says."""
+    from builder.build.make import python_of as asked  # costs time
+
+    try:
+        return asked(workspace, Store(default_root()), target.name, NATIVE)
+    except BuilderError:
+        if must:
+            raise
+        return wheels.locked_for(target.folder)
+
+
+def _follow(workspace: Workspace, target: Target, platform: Platform) -> list[LockedVersion]:
+    """Lock the wheels of a target for another platform, in the versions that NATIVE has.
+
+    Raises BuilderError that names every package without a wheel there.
+    """
+    from builder.build.make import python_of as asked  # costs time
+
+    store, folder = Store(default_root()), target.folder
+    native = wheels.read_for(folder, asked(workspace, store, target.name, NATIVE))
+    python = asked(workspace, store, target.name, platform)
+    pins = {wheel.name: wheel.version for wheel in native}
+    wanted = folder / "requirements.in"
+    try:
+        found = resolve([wanted], pins, python)
+    except BuilderError as error:
+        if not (names := lacking(pins, python, [wanted])):
+            raise
+        raise BuilderError(
+            f"{target.name} was not locked for {platform.name}: {', '.join(names)} "
+            f"{'has' if len(names) == 1 else 'have'} no wheel for {python}. Ask for a version that "
+            "has one for every platform, or limit it in requirements.in, for example "
+            f'`{names[0].split()[0]}; platform_machine == "{NATIVE.machine}"`'
+        ) from error
+    shown = f"{target.name}/requirements.in for {platform.name}"
+    wheels.check_apart(found, downloads_folder(), shown, python)
+    before = {w.name: w.version for w in wheels.pinned(folder, platform)}
+    _write(folder, found, python)
+    return _compare(target.name, before, {w.name: w.version for w in found}, platform)
 
 
 def python_of(workspace: Workspace, target: Target, store: Store) -> sdists.ImageOf:
@@ -117,7 +198,7 @@ def python_of(workspace: Workspace, target: Target, store: Store) -> sdists.Imag
     return image
 
 
-def _sdists(workspace: Workspace, target: Target, *, anew: bool) -> None:
+def _sdists(workspace: Workspace, target: Target, python: Python, *, anew: bool) -> None:
     """Bring the wheels of sdists.in to the downloads; pin them `anew` for a target that is named.
 
     They are built in the image that the recipe begins with. Raises BuilderError.
@@ -127,9 +208,10 @@ def _sdists(workspace: Workspace, target: Target, *, anew: bool) -> None:
         return
     image = python_of(workspace, target, Store(default_root()))
     if anew:
-        sdist.write_lock(folder, sdists.pin(folder, image, lambda path: _resolve([path], {})))
+        pinned = sdists.pin(folder, image, lambda path: resolve([path], {}, python), python)
+        sdist.write_lock(folder, pinned)
     else:
-        sdists.make(sdist.read_lock(folder), image)
+        sdists.make(sdist.read_lock(folder), image, python)
 
 
 def _names(named: Sequence[Target], others: Sequence[LockedVersion]) -> list[str]:
@@ -143,142 +225,59 @@ def _shown(changes: Sequence[LockedVersion]) -> str:
 
 
 def _wheels(
-    wanted: Sequence[Target], named: Sequence[Target], *, upgrade: bool
+    wanted: Sequence[Target], named: Sequence[Target], python: Python, *, upgrade: bool
 ) -> dict[str, list[wheels.Wheel]]:
     """Return the wheels of the targets `named`, and of others where theirs cannot stay."""
     own = [target.folder / "requirements.in" for target in named]
     others = [target for target in wanted if target not in named]
     if upgrade:
-        return _each(wanted, _resolve([t.folder / "requirements.in" for t in wanted], {}))
+        inputs = [target.folder / "requirements.in" for target in wanted]
+        return _each(wanted, resolve(inputs, {}, python), python)
     theirs = _pins(others)
-    pins = theirs | _fitting(own, _pins(named), theirs)
-    kept = _keepable(own, pins)
+    pins = theirs | fitting(own, _pins(named), theirs)
+    kept = keepable(own, pins, python)
     if theirs.keys() <= kept.keys():
-        return _each(named, _resolve(own, kept))
+        return _each(named, resolve(own, kept, python), python)
     # A lock that is not there yet is left to its own command.
     everyone = [t for t in wanted if t in named or wheels.pinned(t.folder)]
     inputs = [target.folder / "requirements.in" for target in everyone]
-    return _each(everyone, _resolve(inputs, _keepable(inputs, _fitting(inputs, pins, {}))))
+    kept = keepable(inputs, fitting(inputs, pins, {}), python)
+    return _each(everyone, resolve(inputs, kept, python), python)
 
 
 def _each(
-    targets: Sequence[Target], together: Sequence[wheels.Wheel]
+    targets: Sequence[Target], together: Sequence[wheels.Wheel], python: Python
 ) -> dict[str, list[wheels.Wheel]]:
     """Resolve each of `targets` by itself to the versions they have together."""
     versions = {wheel.name: wheel.version for wheel in together}
-    return {t.name: _resolve([t.folder / "requirements.in"], versions) for t in targets}
+    return {t.name: resolve([t.folder / "requirements.in"], versions, python) for t in targets}
 
 
 def _pins(targets: Sequence[Target]) -> dict[str, str]:
     return {w.name: w.version for target in targets for w in wheels.pinned(target.folder)}
 
 
-def _fitting(
-    inputs: Sequence[Path], pins: Mapping[str, str], without: Mapping[str, str]
-) -> dict[str, str]:
-    """Return those of `pins` that no line of `inputs` excludes, and that are not in `without`."""
-    asked = [requirement for path in inputs for requirement in _requirements(path)]
-    excluded = {
-        r.name
-        for r in asked
-        if r.name in pins and not r.specifier.contains(pins[r.name], prereleases=True)
-    }
-    return {n: v for n, v in pins.items() if n not in excluded and n not in without}
-
-
-def _keepable(inputs: Sequence[Path], pins: Mapping[str, str]) -> dict[str, str]:
-    """Return as many of `pins` as `inputs` can have at once, earlier ones first.
-
-    A version that has gone, or that something new excludes, stands in the way; halving finds each
-    in about 2 * log2(len(pins)) calls of pip. Raises BuilderError where none would help.
-    """
-    if _resolved(inputs, dict(pins)) is not None:
-        return dict(pins)
-    _resolve(inputs, {})  # where this fails, the pins are not what stands in the way
-    kept: dict[str, str] = {}
-    waiting = [list(pins.items())] if pins else []
-    while waiting:
-        group = waiting.pop()
-        if _resolved(inputs, {**kept, **dict(group)}) is not None:
-            kept |= dict(group)
-        elif len(group) > 1:
-            middle = len(group) // 2
-            waiting += [group[middle:], group[:middle]]
-    return kept
-
-
-def _resolved(inputs: Sequence[Path], pins: dict[str, str]) -> list[wheels.Wheel] | None:
-    """Resolve `inputs` with exactly `pins`, or return None where that cannot be."""
-    try:
-        return _resolve(inputs, pins)
-    except BuilderError:
-        return None
-
-
-def _requirements(path: Path) -> Iterator[Requirement]:
-    """Yield what a requirements file asks for, one version specifier a package."""
-    for raw in path.read_text(encoding="utf-8").splitlines():
-        line = raw.partition(" #")[0].strip()
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            continue  # a comment, an option, an address: pip's to read
-        requirement.name = canonicalize_name(requirement.name)
-        yield requirement
-
-
-def _resolve(inputs: Sequence[Path], constraints: dict[str, str]) -> list[wheels.Wheel]:
-    """Ask pip which wheels `inputs` need on the image's platform."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "constraints.txt")
-        path.write_text("".join(f"{name}=={version}\n" for name, version in constraints.items()))
-        shown = " and ".join(f"{i.parent.name}/{i.name}" for i in inputs)
-        report = pip.run(
-            ["install", "--dry-run", "--ignore-installed", "--report", "-", "--target", folder,
-             *pip.platform(), *_made(inputs), "-c", str(path), *(f"-r{i}" for i in inputs)],
-            f"resolving {shown} for {python.TAG} on linux-amd64",
-        )  # fmt: skip
-    found = []
-    for item in json.loads(report)["install"]:
-        name, version = canonicalize_name(item["metadata"]["name"]), item["metadata"]["version"]
-        sha256 = item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
-        if not sha256:
-            raise BuilderError(f"pip gave no sha256 for {name} {version}; is it from a folder?")
-        found.append(wheels.Wheel(name, version, sha256, _size(name, version, sha256)))
-    return sorted(found, key=lambda wheel: wheel.name)
-
-
-def _made(inputs: Sequence[Path]) -> list[str]:
-    """Return pip's options for the wheels that were made here of sdists."""
-    made = [item for path in inputs for item in sdist.read_lock(path.parent)]
-    return [f"--find-links={downloads_folder() / i.wheel_sha256 / i.wheel}" for i in made]
-
-
-def _size(name: str, version: str, sha256: str) -> int:
-    """Return a wheel's size in bytes, which pip does not report: fetch it, it is needed anyway."""
-    (path,) = pip.fetch([wheels.Wheel(name, version, sha256, 0)], downloads_folder(), name)
-    return path.stat().st_size
-
-
-def _write(folder: Path, found: Sequence[wheels.Wheel]) -> None:
+def _write(folder: Path, found: Sequence[wheels.Wheel], python: Python) -> None:
     lines = [
         f"# made from requirements.in {lock_file.in_hash(folder, 'requirements.in')}",
-        f"# by `invoke lock`: one wheel a line, for {python.TAG} on linux-amd64",
+        f"# by `invoke lock`: one wheel a line, for {python.where}",
         *(f"{w.name}=={w.version} --hash=sha256:{w.sha256}  # {w.size} bytes" for w in found),
     ]
-    (folder / wheels.LOCK).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / python.platform.wheels_lock).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _old_debian(folder: Path) -> list[debian.Package]:
+def _old_debian(folder: Path, platform: Platform) -> list[debian.Package]:
     try:
-        return debian.read_lock(folder)
+        return debian.read_lock(folder, platform)
     except BuilderError:
         return []
 
 
-def _compare(target: str, old: dict[str, str], new: dict[str, str]) -> list[LockedVersion]:
+def _compare(
+    target: str, old: Mapping[str, str], new: Mapping[str, str], platform: Platform = NATIVE
+) -> list[LockedVersion]:
     return [
-        LockedVersion(target, name, old.get(name, ""), new.get(name, ""))
+        LockedVersion(target, name, old.get(name, ""), new.get(name, ""), platform.name)
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]

@@ -17,6 +17,8 @@ from builder.oci import layer
 from builder.oci.entry import arrange
 from builder.packages import wheels
 from builder.packages.download import downloads_folder
+from builder.packages.python import Python
+from builder.platform import NATIVE, Platform
 from builder.sandbox import layer_index
 from builder.store import Store, builds, origins
 
@@ -93,17 +95,20 @@ def build(
     cache: RemoteCache | None = None,
     need_layers: bool = True,
     trusted: bool = False,
+    platform: Platform = NATIVE,
 ) -> dict[str, Built]:
     """Build the targets `names` (all without names) and what they stand on; return those asked for.
 
-    What the store or `cache` has is not made again. With `need_layers` an image counts as had only
-    where every layer is in the store; without, its documents do. With `trusted` what came from a
-    cache without a signature of a key that the workspace trusts counts as not had: all its layers
-    are made here. Raises BuilderError, also where what a cache gave is not what the recipe makes;
-    PartError with what was built where that is not all.
+    They are for `platform`. What the store or `cache` has is not made again. With `need_layers` an
+    image counts as had only where every layer is in the store; without, its documents do. With
+    `trusted` what came from a cache without a signature of a key that the workspace trusts counts
+    as not had: all its layers are made here. Raises BuilderError, also where what a cache gave is
+    not what the recipe makes; PartError with what was built where that is not all.
     """
     with store.in_use():
-        builder = Builder(workspace, store, jobs, progress, cache, need_layers, trusted=trusted)
+        builder = Builder(
+            workspace, store, jobs, progress, cache, need_layers, trusted=trusted, platform=platform
+        )
         return builder.build(names)
 
 
@@ -112,9 +117,18 @@ def plannable(workspace: Workspace, store: Store) -> dict[str, ImagePlan]:
     return Builder(workspace, store, 1, ignore, None, need_layers=True).plannable(())[0]
 
 
-def plans(workspace: Workspace, store: Store, names: Sequence[str] = ()) -> dict[str, ImagePlan]:
+def plans(
+    workspace: Workspace, store: Store, names: Sequence[str] = (), platform: Platform = NATIVE
+) -> dict[str, ImagePlan]:
     """Return what `build` would be about: the plans of the targets `names`, or of all."""
-    return Builder(workspace, store, 1, ignore, None, need_layers=True).plans(names)
+    builder = Builder(workspace, store, 1, ignore, None, need_layers=True, platform=platform)
+    return builder.plans(names)
+
+
+def python_of(workspace: Workspace, store: Store, name: str, platform: Platform) -> Python:
+    """Return the Python that the wheels of a target are for: `Planner.python`."""
+    builder = Builder(workspace, store, 1, ignore, None, need_layers=True, platform=platform)
+    return builder.planner.python(name)
 
 
 class Builder:
@@ -130,7 +144,9 @@ class Builder:
         need_layers: bool,
         *,
         trusted: bool = False,
+        platform: Platform = NATIVE,
     ) -> None:
+        self._platform = platform
         self._trusted = trusted
         self._root = workspace.root
         self._targets = workspace.targets.values()
@@ -139,7 +155,9 @@ class Builder:
         self._progress = progress
         self._cache = cache
         self._need_layers = need_layers
-        self._planner = Planner(workspace, downloads_folder(), store, self.image_of, self.layers_of)
+        self.planner = Planner(
+            workspace, downloads_folder(), store, self.image_of, self.layers_of, platform
+        )
         self._lock = threading.Lock()
         self._layers: dict[str, Future[oci.Layer]] = {}
         self._images: dict[str, Built] = {}
@@ -158,12 +176,12 @@ class Builder:
         self, names: Sequence[str]
     ) -> tuple[dict[str, ImagePlan], dict[str, BuilderError]]:
         """Return the plans of the targets `names`, or of all, and why others have none."""
-        wheels.check_one_version(target.folder for target in self._targets)
+        wheels.check_one_version((target.folder for target in self._targets), self._platform)
         found: dict[str, ImagePlan] = {}
         failures: dict[str, BuilderError] = {}
         for name in names or [target.name for target in self._targets]:
             try:
-                found[name] = self._planner.target(name)
+                found[name] = self.planner.target(name)
             except BuilderError as error:
                 failures[name] = error
         return found, failures
@@ -187,9 +205,10 @@ class Builder:
 
     def _remember(self) -> None:
         """Record for each target that is built now what its image was made of."""
-        for name, plan in self._planner.planned().items():
+        for name, plan in self.planner.planned().items():
             if result := self._store.get_result(plan.key):
-                builds.remember(self._store, self._root, name, result["manifest"], plan.record())
+                named = name if self._platform == NATIVE else f"{name} for {self._platform.name}"
+                builds.remember(self._store, self._root, named, result["manifest"], plan.record())
 
     def image_of(self, plan: ImagePlan) -> tuple[Store, oci.Image]:
         """Return an image that a layer is made from, whole, with the store it is in."""

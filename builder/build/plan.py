@@ -34,7 +34,9 @@ class LayerStep:
 class ImagePlan:
     """An image to be: `needs` are the images that its layers copy from.
 
-    `pulled` is set for an image of a registry, which is there already.
+    `pulled` is set for an image of a registry, which is there already. `native` are the Debian
+    packages at its root, the lowest first, as platform.NATIVE has them: their Python compiles for
+    every platform.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ImagePlan:
     layers: tuple[LayerStep, ...]
     config: Mapping[str, Any]
     pulled: oci.Image | None = None
+    native: tuple[LayerPlan, ...] = ()
 
     def shape(self) -> tuple[str, ...]:
         """Return what the folders and links of the image depend on."""

@@ -17,7 +17,9 @@ from builder.errors import BuilderError
 from builder.oci.layer_plan import LayerPlan
 from builder.oci.overlay import Below
 from builder.oci.reference import Reference
-from builder.packages import bytecode, download, python
+from builder.packages import bytecode, download
+from builder.packages.python import Python, of_config, of_debian
+from builder.platform import NATIVE, Platform
 from builder.sandbox import layer_index
 from builder.store import Store
 
@@ -25,7 +27,7 @@ LayersOf = Callable[[ImagePlan], Sequence[oci.Layer]]
 
 
 class Planner:
-    """Plans a workspace's targets, each once.
+    """Plans a workspace's targets for a platform, each once.
 
     `image_of` builds an image that is copied from, `layers_of` the layers that one is laid over.
     """
@@ -37,8 +39,10 @@ class Planner:
         store: Store,
         image_of: evaluate.ImageOf,
         layers_of: LayersOf,
+        platform: Platform = NATIVE,
     ) -> None:
         self.workspace = workspace
+        self.platform = platform
         self._store = store
         self.downloads = downloads
         self.image_of = image_of
@@ -61,6 +65,25 @@ class Planner:
             self._plans[name] = evaluate.Evaluation(self, target, (*chain, name)).plan()
         return self._plans[name]
 
+    def python(self, name: str) -> Python:
+        """Return the Python that the wheels of a target are for, also where they have no lock yet.
+
+        Raises BuilderError where the recipe cannot be planned so far, and where it has two.
+        """
+        evaluation = evaluate.Evaluation(self, self.workspace.target(name), (name,))
+        try:
+            evaluation.plan()
+        except BuilderError:
+            if not evaluation.pythons:
+                raise
+        found = sorted(set(evaluation.pythons or [Python(platform=self.platform)]), key=str)
+        if len(found) > 1:
+            raise BuilderError(
+                f"{name} has wheels for {found[0]} and for {found[1]}, and a lock is for one; "
+                "divide it into two targets"
+            )
+        return found[0]
+
     def pinned(self, name: str) -> ImagePlan:
         """Return the plan of the image `name` of a registry, which must name its digest.
 
@@ -68,6 +91,11 @@ class Planner:
         registry has it.
         """
         if name not in self._plans:
+            if self.platform != NATIVE:
+                raise BuilderError(
+                    f"{name}: images of registries are taken for {NATIVE.name} alone, so there is "
+                    f"no image for {self.platform.name} on it"
+                )
             reference = Reference.parse(name)
             if not reference.digest:
                 raise BuilderError(
@@ -89,25 +117,49 @@ class Planner:
         """Return the Python of the image `plan`; it runs only where something is compiled.
 
         Where Debian packages of a lock bring it, it is unpacked from these packages themselves: a
-        layer may have come from a registry that others write to.
+        layer may have come from a registry that others write to. For another platform those of
+        NATIVE do it. Raises BuilderError where the two have not the same version.
         """
-        if pinned := python_packages(plan):
-            return bytecode.Interpreter(_python_key(pinned), partial(self._run_pinned, pinned))
+        native = debian_python(plan.native)
+        own = debian_python(_debian(plan), self.platform)
+        if native and own:
+            if native.version != own.version:
+                raise BuilderError(
+                    f"{plan.name} has Python {native.version} for {NATIVE.name} and {own.version} "
+                    f"for {self.platform.name}; lock both: `invoke lock --platform "
+                    f"{NATIVE.name},{self.platform.name}`"
+                )
+            run = partial(self._run_pinned, plan.native, native)
+            return bytecode.Interpreter(_python_key(plan.native), run, own)
+        python = of_config(plan.config.get("config") or {}, self.platform)
 
-        def run(script: str, stdin: bytes) -> bytes:
+        def run_image(script: str, stdin: bytes) -> bytes:
             from builder.sandbox.interpreter import run_python
 
-            return run_python(*self.image_of(plan), script, stdin)
+            if self.platform != NATIVE:
+                raise BuilderError(
+                    f"{plan.name} brings a Python that no Debian package of a lock does, and one "
+                    f"for {self.platform.name} cannot be run here to compile; begin with FROM base"
+                )
+            return run_python(*self.image_of(plan), script, stdin, python)
 
         key = action_key({"image": plan.key, "bytecode": bytecode.FORMAT})
-        return bytecode.Interpreter(key=key, run=run)
+        return bytecode.Interpreter(key, run_image, python)
 
-    def _run_pinned(self, layers: Sequence[LayerPlan], script: str, stdin: bytes) -> bytes:
+    def native(self) -> Planner:
+        """Return the plans of the same workspace for NATIVE, whose programs can be run here."""
+        if self.platform == NATIVE:
+            return self
+        return Planner(self.workspace, self.downloads, self._store, self.image_of, self._layers_of)
+
+    def _run_pinned(
+        self, layers: Sequence[LayerPlan], python: Python, script: str, stdin: bytes
+    ) -> bytes:
         from builder.sandbox.interpreter import run_pinned
 
         with self._unpacking:
             root = python_root(self._store, layers)
-        return run_pinned(root, script, stdin)
+        return run_pinned(root, script, stdin, python)
 
     def take(self, sources: Sequence[str]) -> list[copying.Taken]:
         """Return what `sources` name in the workspace, looked for once a build.
@@ -127,11 +179,15 @@ class Planner:
         return self._hashes[name]
 
 
-def python_packages(plan: ImagePlan) -> list[LayerPlan]:
-    """Return the layers of pinned Debian packages that bring an image's Python, if these do."""
-    layers = _debian(plan)
-    names = [name for layer in layers for name, *_ in layer.inputs["debian"]]
-    return layers if python.PACKAGE in names else []
+def debian_python(layers: Sequence[LayerPlan], platform: Platform = NATIVE) -> Python | None:
+    """Return the Python that layers of pinned Debian packages bring, if these do."""
+    rows = (row for layer in layers for row in layer.inputs["debian"])
+    return of_debian({name: version for name, version, *_ in rows}, platform)
+
+
+def python_packages(plan: ImagePlan) -> Sequence[LayerPlan]:
+    """Return the Debian packages whose Python compiles for an image, if it is such a one."""
+    return plan.native if debian_python(plan.native) else ()
 
 
 def isolates(plan: ImagePlan) -> bool:

@@ -10,6 +10,7 @@ from builder import oci
 from builder.errors import BuilderError
 from builder.packages import pip, sdist
 from builder.packages.download import downloads_folder, keep, sha256_file
+from builder.packages.python import DEFAULT, Python
 from builder.packages.sdist import Sdist
 from builder.packages.wheels import Wheel
 from builder.sandbox import wheel_build
@@ -19,7 +20,7 @@ ImageOf = Callable[[], tuple[Store, oci.Image]]
 Resolve = Callable[[Path], Sequence[Wheel]]
 
 
-def pin(folder: Path, image_of: ImageOf, resolve: Resolve) -> list[Sdist]:
+def pin(folder: Path, image_of: ImageOf, resolve: Resolve, python: Python = DEFAULT) -> list[Sdist]:
     """Pin each line of sdists.in, and keep the wheel it makes, made twice in two folders.
 
     `resolve` finds the wheels of a requirements file. Raises BuilderError where an sdist is
@@ -28,15 +29,15 @@ def pin(folder: Path, image_of: ImageOf, resolve: Resolve) -> list[Sdist]:
     cache, found, asked = downloads_folder(), [], sdist.asked(folder)
     compiler = bool(asked.image)
     for name, version in asked.sdists:
-        path = sdist.bring(name, version, "", cache)
+        path = sdist.bring(name, version, "", cache, python)
         _, requires = sdist.build_system(path)
         with tempfile.TemporaryDirectory() as temporary:
             wanted = Path(temporary, "build-requirements.in")
             wanted.write_text("".join(f"{line}\n" for line in requires))
             wheels = tuple(resolve(wanted)) if requires else ()
         draft = Sdist(name, version, sha256_file(path), "", "", wheels)
-        file, first = _build(draft, image_of, "one", compiler=compiler)
-        _, second = _build(draft, image_of, "another/place", compiler=compiler)
+        file, first = _build(draft, image_of, "one", python, compiler=compiler)
+        _, second = _build(draft, image_of, "another/place", python, compiler=compiler)
         if first != second:
             raise BuilderError(
                 f"{name} {version} is not reproducible: built twice, its wheel {file} differs; "
@@ -48,7 +49,9 @@ def pin(folder: Path, image_of: ImageOf, resolve: Resolve) -> list[Sdist]:
     return found
 
 
-def make(sdists: Sequence[Sdist], image_of: ImageOf, *, again: bool = False) -> None:
+def make(
+    sdists: Sequence[Sdist], image_of: ImageOf, python: Python = DEFAULT, *, again: bool = False
+) -> None:
     """Make the wheels that the downloads lack, or all of them `again` in another folder.
 
     Raises BuilderError where one comes out other than its lock says.
@@ -57,16 +60,20 @@ def make(sdists: Sequence[Sdist], image_of: ImageOf, *, again: bool = False) -> 
         path = downloads_folder() / item.wheel_sha256 / item.wheel
         if not again and path.exists() and sha256_file(path) == item.wheel_sha256:
             continue
-        place = "a/third" if again else "one"
-        _keep(item, _build(item, image_of, place, compiler=not wheel_build.is_pure(item.wheel))[1])
+        compiler, place = not wheel_build.is_pure(item.wheel), "a/third" if again else "one"
+        _keep(item, _build(item, image_of, place, python, compiler=compiler)[1])
 
 
-def _build(item: Sdist, image_of: ImageOf, place: str, *, compiler: bool) -> tuple[str, bytes]:
+def _build(
+    item: Sdist, image_of: ImageOf, place: str, python: Python, *, compiler: bool
+) -> tuple[str, bytes]:
     cache = downloads_folder()
-    path = sdist.bring(item.name, item.version, item.sha256, cache)
+    path = sdist.bring(item.name, item.version, item.sha256, cache, python)
     backend, _ = sdist.build_system(path)
-    wheels = pip.fetch(item.requires, cache, f"the build of {item.name}")
-    return wheel_build.build(*image_of(), path, backend, wheels, place, compiler=compiler)
+    wheels = pip.fetch(item.requires, cache, f"the build of {item.name}", python)
+    return wheel_build.build(
+        *image_of(), path, backend, wheels, place, compiler=compiler, python=python
+    )
 
 
 def _keep(item: Sdist, content: bytes) -> None:

@@ -12,12 +12,13 @@ from builder.build.make import build
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.oci import canonical
-from builder.packages import download, python
+from builder.packages import download, wheels
+from builder.packages.python import DEFAULT
 from builder.sandbox.process import Mount, Process, Sandbox, run
 from builder.store import Store
 
 FORMAT = "tests-1"
-_TESTING = f"/opt/testing/{python.SITE}"
+_TESTING = f"/opt/testing/{DEFAULT.site}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,12 @@ def with_testing(
     workspace: Workspace, store: Store, name: str, *, need_layers: bool = True
 ) -> oci.Image:
     """Build the target `name` and return its image with pytest on top, of the target `testing`."""
+    own = wheels.locked_for(workspace.target(name).folder)
+    if own.version != DEFAULT.version:
+        raise BuilderError(
+            f"{name} has Python {own.version}, and the target testing brings pytest for "
+            f"{DEFAULT.version}; its tests cannot be run"
+        )
     built = build(workspace, store, [name, "testing"], need_layers=need_layers)
     stage, testing = built[name].image, built["testing"].image
     present = {layer.diff_id for layer in stage.layers}

@@ -58,12 +58,16 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class BuildStage:
-    """What follows one FROM: the base as written, the stage's own name if it has one."""
+    """What follows one FROM: the base as written, the stage's own name if it has one.
+
+    `platform` is that of `--platform`, as written; most have none.
+    """
 
     base: str
     alias: str
     line: int
     instructions: tuple[Instruction, ...]
+    platform: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +108,12 @@ def parse(text: str, path: str) -> Recipe:
         instruction = _instruction(name, item["value"], line, path)
         if name == "FROM":
             base, alias = _from(instruction, path)
-            stages.append(BuildStage(base, alias, line, ()))
+            asked = instruction.flags.get("platform", "")
+            stages.append(BuildStage(base, alias, line, (), asked))
         elif stages:
             last = stages[-1]
             stages[-1] = BuildStage(
-                last.base, last.alias, last.line, (*last.instructions, instruction)
+                last.base, last.alias, last.line, (*last.instructions, instruction), last.platform
             )
         elif name == "ARG":
             arguments.append(instruction)
@@ -196,12 +201,6 @@ def _flags(name: str, text: str) -> tuple[dict[str, str], str]:
 
 
 def _from(instruction: Instruction, path: str) -> tuple[str, str]:
-    platform = instruction.flags.get("platform", "linux/amd64")
-    if platform != "linux/amd64":
-        raise refuse(
-            path, instruction.line,
-            f"FROM --platform={platform}: images here are for linux/amd64; leave the flag out",
-        )  # fmt: skip
     words = instruction.value.split()
     if len(words) == 1:
         return words[0], ""

@@ -19,7 +19,8 @@ from builder.inspect.bill import cyclonedx, licences, spdx
 from builder.inspect.bill.part import UNKNOWN, Part
 from builder.oci import canonical
 from builder.oci.reference import Reference
-from builder.packages import debian, download, pip, wheels
+from builder.packages import debian, download, wheels
+from builder.platform import Platform, of_config
 from builder.store import Store
 
 FORMAT = "sbom-2"
@@ -52,7 +53,7 @@ def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:
     for step in plan.layers:
         inputs = step.plan.inputs
         if "debian" in inputs:
-            yield from _debs(target.folder)
+            yield from _debs(target.folder, of_config(plan.config))
         for name, version, sha256 in inputs.get("wheels", ()):
             yield Part("wheel", canonicalize_name(name), version, sha256, licence=UNKNOWN)
         address = next(iter(re.findall(r"\S+://\S+", step.created_by)), "").partition("#")[0]
@@ -62,13 +63,13 @@ def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:
             yield Part("file", address, sha256=inputs["file"], licence=UNKNOWN)
 
 
-def _debs(folder: Path) -> Iterator[Part]:
-    """Yield the system and the packages of a debian.lock, named as scanners look them up."""
+def _debs(folder: Path, platform: Platform) -> Iterator[Part]:
+    """Yield the system and the packages of a lock of Debian's, named as scanners look them up."""
     suite = debian.suite(folder)
     number = debian.RELEASES.get(suite, "")
     yield Part("system", "debian", number or suite)
     distro = f"debian-{number}" if number else suite
-    for package in debian.read_lock(folder):
+    for package in debian.read_lock(folder, platform):
         architecture = package.path.rpartition("_")[2].removesuffix(".deb")
         upstream = [("upstream", package.source)] if package.source != package.name else []
         qualifiers = (("arch", architecture), ("distro", distro), *upstream)
@@ -84,7 +85,7 @@ def licensed(workspace: Workspace, store: Store, plan: ImagePlan) -> list[Part]:
     known = {
         sha256: licence
         for folder in _folders(workspace, plan)
-        for sha256, licence in _licences(folder, store).items()
+        for sha256, licence in _licences(folder, store, of_config(plan.config)).items()
     }
     return [
         replace(part, licence=known.get(part.sha256, part.licence))
@@ -101,12 +102,12 @@ def _folders(workspace: Workspace, plan: ImagePlan) -> Iterator[Path]:
                 yield from _folders(workspace, below)
 
 
-def _licences(folder: Path, store: Store) -> Mapping[str, str]:
+def _licences(folder: Path, store: Store, platform: Platform) -> Mapping[str, str]:
     """Return SHA-256 -> licence of the packages of a folder's locks."""
     cache = download.downloads_folder()
     found: dict[str, str] = {}
     if (folder / "debian.in").exists():
-        debs = debian.read_lock(folder)
+        debs = debian.read_lock(folder, platform)
         # Together, since the licences of one may lie in another.
         key = _key({"debs": [package.sha256 for package in debs]})
         said = store.get_result(key)
@@ -115,11 +116,11 @@ def _licences(folder: Path, store: Store) -> Mapping[str, str]:
             store.put_result(key, said)
         found |= {package.sha256: str(said["licences"][package.name]) for package in debs}
     if (folder / "requirements.in").exists():
-        pinned = wheels.read_lock(folder)
+        pinned = wheels.read_lock(folder, platform)
         keys = {wheel.sha256: _key({"wheel": wheel.sha256}) for wheel in pinned}
         results = {sha256: store.get_result(key) for sha256, key in keys.items()}
         unread = [wheel for wheel in pinned if results[wheel.sha256] is None]
-        paths = pip.fetch(unread, cache, f"{folder.name}/{wheels.LOCK}")
+        paths = wheels.fetch(folder, unread, cache, platform)
         for wheel, path in zip(unread, paths, strict=True):
             results[wheel.sha256] = {"licence": licences.of_wheel(path)}
             store.put_result(keys[wheel.sha256], results[wheel.sha256] or {})

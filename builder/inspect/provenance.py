@@ -17,7 +17,8 @@ from builder.build.stage_tests import Tested
 from builder.build.workspace import Workspace
 from builder.inspect.bill.part import Part, package_url
 from builder.inspect.inventory import parts
-from builder.packages import download
+from builder.packages import download, sdist
+from builder.platform import NATIVE, of_config
 from builder.registry.client import Registry
 from builder.registry.http import parse
 from builder.signing.keys import SigningKey
@@ -117,7 +118,10 @@ def _locks(workspace: Workspace, plan: ImagePlan) -> list[str]:
     """Return the paths of the lock files of a target and of all that it is made from, sorted."""
     if plan.pulled:
         return []
-    own = workspace.target(plan.name).folder.glob("*.lock")
+    platform, folder = of_config(plan.config), workspace.target(plan.name).folder
+    # The Python of NATIVE compiles for every platform.
+    names = {platform.debian_lock, platform.wheels_lock, NATIVE.debian_lock, sdist.LOCK}
+    own = [folder / name for name in names if (folder / name).exists()]
     below = [need for need in (plan.base, *plan.needs) if need]
     paths = {path.relative_to(workspace.root).as_posix() for path in own}
     return sorted(paths.union(*(_locks(workspace, need) for need in below)))

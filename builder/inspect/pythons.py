@@ -73,9 +73,11 @@ def others(plans: Mapping[str, ImagePlan], store: Store) -> Iterator[Python | st
     for plan in plans.values():
         if layers := planner.python_packages(plan):
             root = planner.python_root(store, layers)
-            library = root / f"usr/lib/python{python.VERSION}"
-            name = f"the images' own Python {python.VERSION}"
-            yield Python(name, python.VERSION, root / python.PROGRAM, library, root=root)
+            of = planner.debian_python(layers)
+            assert of
+            library = root / f"usr/lib/python{of.version}"
+            name = f"the images' own Python {of.version}"
+            yield Python(name, of.version, root / of.program, library, root=root)
             break
     folders = [Path(folder) for folder in os.get_exec_path() if folder]
     names = {path.name for folder in folders for path in folder.glob("python3.[1-9][0-9]")}
@@ -125,7 +127,7 @@ def libraries(
         lock.write_text(wanted)
         pip.run(
             ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile",
-             f"--python-version={found.version}", *(f"--platform={p}" for p in pip.PLATFORMS),
+             f"--python-version={found.version}", *(f"--platform={p}" for p in pip.platforms()),
              f"--target={site}", f"-r{lock}"],
             f"installing what a build imports for Python {found.version}",
         )  # fmt: skip
@@ -168,9 +170,10 @@ def started(found: Python, folder: Path, *, by_all: bool) -> tuple[list[str], di
             link(root, home)
             home.chmod(0o755)
             root = home
-        program = root / python.PROGRAM
-        loader = [str(root / python.LOADER), "--inhibit-cache"]
-        path = ["--library-path", str(root / python.LIBRARIES), "--argv0", str(program)]
+        of = python.Python(found.version)
+        program = root / of.program
+        loader = [str(root / of.loader), "--inhibit-cache"]
+        path = ["--library-path", str(root / of.libraries), "--argv0", str(program)]
         return [*loader, *path, str(program)], {"PYTHONHOME": str(root / python.HOME)}
     if not by_all or (open_to_all(found.library) and open_to_all(found.program.parent)):
         return [str(found.program)], {}

@@ -1,14 +1,14 @@
 """Is a build the same everywhere? Builds again, all surroundings changed, and compares digests.
 
-Run as `python -m builder.inspect.verify ROOT JOBS CORES NAME...` it is the other build: it builds
-into the store that the environment names, and prints the digests and what it saw as JSON.
+Run as `python -m builder.inspect.verify ROOT JOBS CORES PLATFORM NAME...` it is the other build: it
+builds into the store that the environment names, and prints digests and what it saw as JSON.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
+import platform as machine
 import pwd
 import shutil
 import subprocess
@@ -29,8 +29,9 @@ from builder.errors import BuilderError
 from builder.inspect import graph, pythons
 from builder.inspect.compare import Difference, difference
 from builder.inspect.pythons import Python
-from builder.packages import debian, pip, sdist, wheels
+from builder.packages import debian, sdist, wheels
 from builder.packages.download import downloads_folder
+from builder.platform import KNOWN, NATIVE, Platform, of_config
 from builder.sandbox import host
 from builder.store import Store, default_root
 
@@ -71,10 +72,12 @@ def verify(
     *,
     rounds: int = 1,
     jobs: int = 2,
+    platform: Platform = NATIVE,
     progress: Callable[[str], object] = lambda _: None,
 ) -> list[Difference]:
     """Build the targets `names` (all without names) again `rounds` times; return what differs.
 
+    They are for `platform`.
     Each round has an empty store, a copy of the workspace in another folder with other times and
     modes, and its own Python, umask, time zone, locale, hash seed, number of jobs and of cores;
     where this process is root's, another user. The Pythons are those that `pythons.others` finds,
@@ -84,11 +87,11 @@ def verify(
     """
     with store.in_use(), tempfile.TemporaryDirectory(prefix="plateline-verify-") as name:
         _copy(workspace, Path(name))
-        known = build(workspace, store, names, jobs=jobs)
-        copy = _same(Workspace.load(Path(name)), workspace, store, known)
+        known = build(workspace, store, names, jobs=jobs, platform=platform)
+        copy = _same(Workspace.load(Path(name)), workspace, store, known, platform)
         needed = graph.with_needs(graph.needs(copy), list(known))
-        _bring_downloads(copy, needed)
-        made_of = plans(copy, store, needed)
+        _bring_downloads(copy, needed, platform)
+        made_of = plans(copy, store, needed, platform)
         isolating = any(map(planner.isolates, made_of.values()))
         found = _usable(made_of, store, progress, isolating=isolating)
         progress(f"built here: {_sentence(_seen('', jobs))}")
@@ -123,10 +126,14 @@ def _usable(
 
 
 def _same(
-    copy: Workspace, workspace: Workspace, store: Store, known: Mapping[str, Built]
+    copy: Workspace,
+    workspace: Workspace,
+    store: Store,
+    known: Mapping[str, Built],
+    platform: Platform,
 ) -> Workspace:
     """Return the copy, to which nobody writes; raise where it is not what was built."""
-    for name, plan in plans(copy, store, list(known)).items():
+    for name, plan in plans(copy, store, list(known), platform).items():
         if plan.key != known[name].key:
             raise BuilderError(
                 f"files of {name} changed while they were copied for the comparison; "
@@ -157,18 +164,20 @@ def _round(
         ]
 
 
-def _bring_downloads(workspace: Workspace, names: Sequence[str]) -> None:
+def _bring_downloads(workspace: Workspace, names: Sequence[str], platform: Platform) -> None:
     """Download what the locks name, as this user: another one may have no way to the mirrors."""
     for name in names:
         folder = workspace.target(name).folder
-        if pinned := sdist.read_lock(folder):
+        if made := sdist.read_lock(folder):
             # Made again, in another folder: what differs from the lock is refused.
             image = lock.python_of(workspace, workspace.target(name), Store(default_root()))
-            sdists.make(pinned, image, again=True)
-        if (folder / wheels.LOCK).exists():
-            pip.fetch(wheels.read_lock(folder), downloads_folder(), f"{name}/{wheels.LOCK}")
-        if (folder / "debian.lock").exists():
-            debian.fetch(debian.read_lock(folder), downloads_folder())
+            sdists.make(made, image, wheels.locked_for(folder), again=True)
+        for each in dict.fromkeys((NATIVE, platform)):
+            if (folder / each.wheels_lock).exists():
+                pinned = wheels.read_lock(folder, each)
+                wheels.fetch(folder, pinned, downloads_folder(), each)
+            if (folder / each.debian_lock).exists():
+                debian.fetch(debian.read_lock(folder, each), downloads_folder())
 
 
 def _elsewhere(
@@ -180,6 +189,7 @@ def _elsewhere(
     user: pwd.struct_passwd | None,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Build in a process of its own and return the digests, and what that process saw."""
+    of = next(iter({of_config(b.plan.config).name for b in names.values()}), NATIVE.name)
     root = folder / here.folder
     _copy(workspace, root)
     for part in ("store", "home", "programs"):
@@ -212,7 +222,15 @@ def _elsewhere(
         for path in [*own, *root.parents, *root.rglob("*")]:
             if path.is_relative_to(folder) and path != folder:
                 os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-    command = [*words, "-m", "builder.inspect.verify", str(root), str(here.jobs), str(here.cores)]
+    command = [
+        *words,
+        "-m",
+        "builder.inspect.verify",
+        str(root),
+        str(here.jobs),
+        str(here.cores),
+        of,
+    ]
     done = subprocess.run(
         [*command, *names], cwd=folder, env=environ, umask=here.umask, capture_output=True,
         text=True, check=False, user=user.pw_uid if user else None,
@@ -262,10 +280,10 @@ def _seen(folder: str, jobs: int) -> dict[str, str]:
     umask = os.umask(0)
     os.umask(umask)
     return {
-        "Python": platform.python_version(),
+        "Python": machine.python_version(),
         "isal": metadata.version("isal"),
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
-        "C library": " ".join(platform.libc_ver()),
+        "C library": " ".join(machine.libc_ver()),
         "bubblewrap": next(host.programs(), "none"),
         "user": _user(),
         "umask": f"{umask:04o}",
@@ -291,11 +309,12 @@ def _sentence(seen: Mapping[str, str]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Build as the other process; returns the exit code."""
-    root, jobs, cores, *names = arguments
+    root, jobs, cores, of, *names = arguments
     try:
         if int(cores):
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-int(cores) :])
-        built = build(Workspace.load(Path(root)), Store.open(), names, jobs=int(jobs))
+        workspace, store = Workspace.load(Path(root)), Store.open()
+        built = build(workspace, store, names, jobs=int(jobs), platform=KNOWN[of])
     except BuilderError as error:
         print(error, file=sys.stderr)
         return 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from builder.oci.entry import Entry
-from builder.packages import python
+from builder.packages.python import DEFAULT, Python
 
 # Runs in the image's Python. Reads `path NUL size NEWLINE source` records, and writes .pyc files as
 # records of the same form.
@@ -48,17 +48,19 @@ _turns = threading.BoundedSemaphore(2)
 class Interpreter:
     """A Python that compiles: what identifies it in a key, and a way to run it on a script.
 
-    `run(script, stdin)` returns what the script printed.
+    `run(script, stdin)` returns what the script printed. `python` is what it compiles for: what it
+    makes does not depend on the processor.
     """
 
     key: str
     run: Callable[[str, bytes], bytes]
+    python: Python = DEFAULT
 
 
-def cache_path(path: str) -> str:
-    """Return where the images' Python looks for the byte-code of `path` (PEP 3147)."""
+def cache_path(path: str, python: Python = DEFAULT) -> str:
+    """Return where `python` looks for the byte-code of `path` (PEP 3147)."""
     folder, _, name = path.rpartition("/")
-    return f"{folder}/__pycache__/{name.removesuffix('.py')}.{python.CACHE_TAG}.pyc"
+    return f"{folder}/__pycache__/{name.removesuffix('.py')}.{python.cache_tag}.pyc"
 
 
 def compile_sources(sources: Iterable[Entry], interpreter: Interpreter) -> Iterator[Entry]:
@@ -84,7 +86,8 @@ def compile_sources(sources: Iterable[Entry], interpreter: Interpreter) -> Itera
             for path, data in records:
                 content = reader(kept.tell(), len(data))
                 kept.write(data)
-                yield Entry(cache_path(path), "file", content=content, size=len(data))
+                where = cache_path(path, interpreter.python)
+                yield Entry(where, "file", content=content, size=len(data))
     kept.flush()
 
 

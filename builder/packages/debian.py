@@ -20,6 +20,7 @@ from builder.oci.layer_plan import LayerPlan
 from builder.oci.tar import Header
 from builder.oci.tree import Bounds, Tree
 from builder.packages import bytecode, download, lock_file
+from builder.platform import NATIVE, Platform
 
 # Files of no use in an image. Copyright files stay: licences ask for it.
 _DROPPED = re.compile(
@@ -61,11 +62,11 @@ def suite(folder: Path) -> str:
     return match[1] if match else SUITE
 
 
-def read_lock(folder: Path) -> list[Package]:
-    """Read `debian.lock` in `folder`: a line a package, five words each."""
-    path = folder / "debian.lock"
+def read_lock(folder: Path, platform: Platform = NATIVE) -> list[Package]:
+    """Read the lock for `platform` in `folder`: a line a package, five words each."""
+    path = folder / platform.debian_lock
     text = lock_file.read(path)
-    lock_file.check_fresh(folder, "debian.in", "debian.lock", text)
+    lock_file.check_fresh(folder, "debian.in", path.name, text)
     packages = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line or line.startswith("#"):
@@ -74,7 +75,7 @@ def read_lock(folder: Path) -> list[Package]:
         if match is None:
             raise BuilderError(
                 f"{path}:{number}: not `name version path size sha256`: {line!r}; "
-                f"run `{lock_file.lock_command(folder)}`"
+                f"run `{lock_file.lock_command(folder, path.name)}`"
             )
         packages.append(Package(match[1], match[2], match[3], int(match[4]), match[5]))
     return packages
@@ -100,9 +101,11 @@ def mirror(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> s
     )
 
 
-def plan(folder: Path, cache: Path, destination: str) -> list[LayerPlan]:
-    """Plan the one layer of `folder/debian.lock`: packages, dpkg status, and what scripts do."""
-    packages = read_lock(folder)
+def plan(
+    folder: Path, cache: Path, destination: str, platform: Platform = NATIVE
+) -> list[LayerPlan]:
+    """Plan the one layer of the lock in `folder`: packages, dpkg status, and what scripts do."""
+    packages = read_lock(folder, platform)
     prefix = destination.strip("/")
 
     def entries() -> Iterator[Entry]:

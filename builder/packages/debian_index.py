@@ -14,12 +14,15 @@ from pathlib import Path
 
 from builder.errors import BuilderError
 from builder.packages import debian, download, lock_file
+from builder.platform import NATIVE, Platform
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
-def lock(folder: Path, *, expired: bool = False) -> list[debian.Package]:
-    """Resolve `folder/debian.in`, write `folder/debian.lock` and return its packages.
+def lock(
+    folder: Path, platform: Platform = NATIVE, *, expired: bool = False
+) -> list[debian.Package]:
+    """Resolve `folder/debian.in`, write its lock for `platform` and return its packages.
 
     The file has a line `suite NAME`, then package names, and `-name` for packages that are left
     out though others depend on them. Raises BuilderError where the index is not signed by Debian or
@@ -34,7 +37,7 @@ def lock(folder: Path, *, expired: bool = False) -> list[debian.Package]:
             left_out.add(line[1:])
         elif line:
             roots.append(line)
-    stanzas = packages_index(debian.mirror(), suite, expired=expired)
+    stanzas = packages_index(debian.mirror(), suite, platform, expired=expired)
     chosen = closure(roots, left_out, stanzas)
     pins = [
         debian.Package(
@@ -47,12 +50,12 @@ def lock(folder: Path, *, expired: bool = False) -> list[debian.Package]:
         "# by `invoke lock`: name version path size sha256",
         *(f"{p.name} {p.version} {p.path} {p.size} {p.sha256}" for p in pins),
     ]
-    (folder / "debian.lock").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / platform.debian_lock).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return pins
 
 
 def packages_index(
-    site: str, suite: str, architecture: str = "amd64", *, expired: bool = False
+    site: str, suite: str, platform: Platform = NATIVE, *, expired: bool = False
 ) -> dict[str, dict[str, str]]:
     """Return the stanzas of a suite's main section by package name, the signature checked.
 
@@ -61,7 +64,7 @@ def packages_index(
     release = _signed(_get(f"{site}/dists/{suite}/InRelease"), f"{suite}/InRelease")
     if not expired:
         check_valid(release, suite, datetime.datetime.now(datetime.UTC))
-    name = f"main/binary-{architecture}/Packages.xz"
+    name = f"main/binary-{platform.architecture}/Packages.xz"
     match = re.search(rf"(?m)^ ([0-9a-f]{{64}})\s+\d+ {re.escape(name)}$", release)
     if not match:
         raise BuilderError(f"the release file of {suite} lists no {name}")

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from builder.errors import BuilderError
+from builder.platform import KNOWN, NATIVE
 
 # https://pip.pypa.io/en/stable/reference/requirements-file-format/#supported-options
 _INCLUDE = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))(\S.*)")
@@ -49,15 +50,20 @@ def read(path: Path) -> str:
     except (OSError, ValueError) as error:  # a name may have a NUL
         missing = isinstance(error, FileNotFoundError)
         why = error.strerror if isinstance(error, OSError) else error
-        way = f"run `{lock_command(path.parent)}`" if path.suffix == ".lock" else "write it anew"
+        way = (
+            f"run `{lock_command(path.parent, path.name)}`"
+            if path.suffix == ".lock"
+            else "write it anew"
+        )
         raise BuilderError(
             f"{path} {'is not there' if missing else f'cannot be read ({why})'}; {way}"
         ) from None
 
 
-def lock_command(folder: Path) -> str:
-    """Return what to type to make the locks in a target's folder anew."""
-    return f"invoke lock --targets {folder.name}"
+def lock_command(folder: Path, lock: str = "") -> str:
+    """Return what to type to make the locks in a target's folder anew, or `lock` with them."""
+    others = [p for p in KNOWN.values() if lock in (p.wheels_lock, p.debian_lock) and p != NATIVE]
+    return f"invoke lock --targets {folder.name}" + "".join(f" --platform {p.name}" for p in others)
 
 
 def check_fresh(folder: Path, wanted: str, lock: str, text: str) -> None:
@@ -65,5 +71,5 @@ def check_fresh(folder: Path, wanted: str, lock: str, text: str) -> None:
     match = re.search(r"^# made from \S+ ([0-9a-f]{64})$", text, re.MULTILINE)
     if not match or match[1] != in_hash(folder, wanted):
         raise BuilderError(
-            f"{folder / lock} does not fit {wanted} any more; run `{lock_command(folder)}`"
+            f"{folder / lock} does not fit {wanted} any more; run `{lock_command(folder, lock)}`"
         )

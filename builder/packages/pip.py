@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tempfile
@@ -10,14 +11,20 @@ from pathlib import Path
 from typing import Protocol
 
 from builder.errors import BuilderError
-from builder.packages import python
 from builder.packages.download import keep, sha256_file
+from builder.packages.python import DEFAULT, Python
+from builder.platform import AMD64
 
-# Debian trixie has glibc 2.41; a wheel for any older one fits.
-PLATFORMS = (
-    *(f"manylinux_2_{minor}_x86_64" for minor in range(41, 4, -1)),
-    *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"),
-)
+# Runs pip so that a requirement's conditions (PEP 508) are about the image, not this machine: its
+# own options choose the files alone. https://github.com/pypa/pip/issues/11664
+_ELSEWHERE = """
+import json, sys
+from pip._vendor.packaging import markers
+found = json.loads(sys.argv.pop(1))
+markers.default_environment = lambda: dict(found)
+from pip._internal.cli.main import main
+sys.exit(main())
+"""
 
 
 class Pinned(Protocol):
@@ -34,21 +41,52 @@ class Pinned(Protocol):
 _UNREACHED = re.compile(r"after connection broken by '(.+?)'?: /")
 
 
-def platform() -> list[str]:
+def platforms(python: Python = DEFAULT) -> list[str]:
+    """Return what wheels that run where `python` does are tagged with, the newest glibc first.
+
+    A wheel for any older one fits. PEP 600 and, for the names of before, PEP 599, 571 and 513, of
+    which only the first knows other processors.
+    """
+    machine, older = python.platform.machine, ("manylinux2010", "manylinux1")
+    named = ("manylinux2014", *(older if python.platform == AMD64 else ()))
+    return [
+        *(f"manylinux_2_{minor}_{machine}" for minor in range(python.glibc, 4, -1)),
+        *(f"{name}_{machine}" for name in named),
+        f"linux_{machine}",
+    ]
+
+
+def choosing(python: Python) -> list[str]:
     """Return pip's options that choose wheels for the image instead of for this machine."""
-    options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python.VERSION}"]
-    options += [f"--abi={abi}" for abi in (python.TAG, "abi3", "none")]
-    return options + [f"--platform={name}" for name in PLATFORMS]
+    options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python.version}"]
+    options += [f"--abi={abi}" for abi in (python.tag, "abi3", "none")]
+    return options + [f"--platform={name}" for name in platforms(python)]
 
 
-def run(arguments: Sequence[str], what: str) -> str:
+def environment(python: Python) -> dict[str, str]:
+    """Return what a requirement's conditions are about: PEP 508, Environment Markers.
+
+    The third number of the version is not known before an image is built, so it is 0.
+    """
+    return {
+        "implementation_name": "cpython", "implementation_version": f"{python.version}.0",
+        "os_name": "posix", "platform_machine": python.platform.machine, "platform_release": "",
+        "platform_python_implementation": "CPython", "platform_system": "Linux",
+        "platform_version": "", "python_full_version": f"{python.version}.0",
+        "python_version": python.version, "sys_platform": "linux",
+    }  # fmt: skip
+
+
+def run(arguments: Sequence[str], what: str, python: Python | None = None) -> str:
     """Run pip as the host has it configured and return what it printed.
 
-    Raises BuilderError with pip's last words.
+    With `python` conditions of requirements are about that one, not about this. Raises BuilderError
+    with pip's last words.
     """
     import subprocess
 
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    start = ["-c", _ELSEWHERE, json.dumps(environment(python))] if python else ["-m", "pip"]
+    command = [sys.executable, *start, "--disable-pip-version-check", "--quiet", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
@@ -61,7 +99,7 @@ def run(arguments: Sequence[str], what: str) -> str:
         if lacking := re.search(r"No matching distribution found for (.+)", done.stderr):
             errors.insert(
                 0,
-                f"{lacking[1]} has no wheel for Python {python.VERSION} on linux-amd64, and sdists "
+                f"{lacking[1]} has no wheel for {python or DEFAULT}, and sdists "
                 "are not taken unless sdists.in names them; ask for a version that has a wheel, or "
                 "write `name==version` into sdists.in beside requirements.in. pip says:",
             )
@@ -76,7 +114,7 @@ def run(arguments: Sequence[str], what: str) -> str:
     return done.stdout
 
 
-def fetch(wheels: Sequence[Pinned], cache: Path, lock: str) -> list[Path]:
+def fetch(wheels: Sequence[Pinned], cache: Path, lock: str, python: Python = DEFAULT) -> list[Path]:
     """Return where the wheels are, those that are missing downloaded by pip and checked."""
     found = {wheel.sha256: next((cache / wheel.sha256).glob("*.whl"), None) for wheel in wheels}
     missing = [
@@ -91,7 +129,7 @@ def fetch(wheels: Sequence[Pinned], cache: Path, lock: str) -> list[Path]:
             lines = [f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in missing]
             (folder / "requirements.txt").write_text("".join(lines))
             run(
-                ["download", "--no-deps", "--require-hashes", *platform(),
+                ["download", "--no-deps", "--require-hashes", *choosing(python),
                  "-d", name, "-r", str(folder / "requirements.txt")],
                 f"downloading the wheels of {lock}",
             )  # fmt: skip

@@ -19,8 +19,9 @@ from pathlib import Path, PurePosixPath
 from packaging.utils import canonicalize_name
 
 from builder.errors import BuilderError
-from builder.packages import lock_file, python
+from builder.packages import lock_file
 from builder.packages.download import fetch
+from builder.packages.python import DEFAULT, Python
 from builder.packages.wheels import LINE, Wheel
 
 WANTED, LOCK = "sdists.in", "sdists.lock"
@@ -119,18 +120,18 @@ def write_lock(folder: Path, sdists: Sequence[Sdist]) -> None:
     (folder / LOCK).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def bring(name: str, version: str, sha256: str, cache: Path) -> Path:
+def bring(name: str, version: str, sha256: str, cache: Path, python: Python = DEFAULT) -> Path:
     """Return where the sdist is, downloaded and checked where `cache` lacks it.
 
     An empty `sha256` takes the one that the index gives. Raises BuilderError.
     """
     if sha256 and (path := next((cache / sha256).glob("*.tar.gz"), None)):
         return fetch(path.as_uri(), sha256, cache, path.name)
-    url, found = _locate(name, version)
+    url, found = _locate(name, version, python)
     return fetch(url, sha256 or found, cache, url.rpartition("/")[2])
 
 
-def _locate(name: str, version: str) -> tuple[str, str]:
+def _locate(name: str, version: str, python: Python) -> tuple[str, str]:
     """Ask pip for the address and hash of an sdist.
 
     pip executes an sdist to download it, unless its hash is wrong: then it says which file it was
@@ -141,7 +142,7 @@ def _locate(name: str, version: str) -> tuple[str, str]:
         path.write_text(f"{name}=={version} --hash=sha256:{'0' * 64}\n")
         done = subprocess.run(
             [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:",
-             "--require-hashes", f"--python-version={python.VERSION}", "-d", folder,
+             "--require-hashes", f"--python-version={python.version}", "-d", folder,
              "-r", str(path)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -150,7 +151,7 @@ def _locate(name: str, version: str) -> tuple[str, str]:
     if not address or not sha256 or "****" in address[1]:
         last = " ".join(done.stderr.strip().splitlines()[-2:])
         raise BuilderError(
-            f"no sdist (.tar.gz) of {name} {version} can be had for Python {python.VERSION}; "
+            f"no sdist (.tar.gz) of {name} {version} can be had for Python {python.version}; "
             f"check {WANTED} and `pip config list`. pip says: {last}"
         )
     return address[1], sha256[1]

@@ -37,7 +37,8 @@ from packaging.utils import canonicalize_name
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry, check_path
-from builder.packages import bytecode, python
+from builder.packages import bytecode
+from builder.packages.python import DEFAULT, Python
 
 if TYPE_CHECKING:
     from installer.scripts import ScriptSection
@@ -58,20 +59,21 @@ def unpack(path: Path, prefix: str, interpreter: bytecode.Interpreter) -> Iterab
     compared with the content when the layer is written. Raises BuilderError for what is no wheel,
     and for names that leave the prefix.
     """
-    destination = _installed(path, prefix)
+    python = interpreter.python
+    destination = _installed(path, prefix, python)
     entries = destination.entries
-    site = posixpath.join(prefix, python.SITE) + "/"
+    site = posixpath.join(prefix, python.site) + "/"
     sources = [e for e in entries.values() if e.path.endswith(".py") and e.path.startswith(site)]
     compiled = list(bytecode.compile_sources(sources, interpreter))
     return [*entries.values(), *compiled, destination.record(compiled)]
 
 
-def layout(path: Path, prefix: str) -> dict[str, str]:
+def layout(path: Path, prefix: str, python: Python = DEFAULT) -> dict[str, str]:
     """Return where the wheel `path` writes files below `prefix`, and the digest of each.
 
     Byte-code and RECORD are left out. Raises BuilderError as `unpack` does.
     """
-    return {where: digest for where, (digest, _) in _installed(path, prefix).rows.items()}
+    return {where: digest for where, (digest, _) in _installed(path, prefix, python).rows.items()}
 
 
 def check_apart(layouts: Mapping[str, Mapping[str, str]], lock: str) -> None:
@@ -105,9 +107,9 @@ def _both(first: str, second: str, where: str, how: str, lock: str) -> BuilderEr
     )
 
 
-def _installed(path: Path, prefix: str) -> LayerDestination:
+def _installed(path: Path, prefix: str, python: Python) -> LayerDestination:
     """Return what the wheel `path` writes below `prefix`, but for byte-code and RECORD."""
-    destination = LayerDestination(path.name, prefix)
+    destination = LayerDestination(path.name, prefix, python)
     try:
         source = _Source(path)  # open as long as an entry refers to it
         install(source, destination, {})
@@ -116,19 +118,21 @@ def _installed(path: Path, prefix: str) -> LayerDestination:
             f"{path.name}: not a wheel that can be installed "
             f"({type(error).__name__}: {error}); ask its publisher, or pin another version"
         ) from None
-    site = posixpath.join(prefix, python.SITE) + "/"
+    site = posixpath.join(prefix, python.site) + "/"
     there = {p.removeprefix(site) for p in destination.entries if p.startswith(site)}
     archive = [p for p in source.modules() if ".dist-info/RECORD" not in p]
-    if lost := [*lost_modules(archive, there), *sorted({*archive} - there)]:
+    if lost := [*lost_modules(archive, there, python), *sorted({*archive} - there)]:
         raise BuilderError(
-            f"{path.name}: Python {python.VERSION} would not find {', '.join(lost[:5])} in the "
+            f"{path.name}: {python} would not find {', '.join(lost[:5])} in the "
             "image, though the wheel has it; pin a version whose wheel is made for this Python"
         )
     return destination
 
 
-def lost_modules(archive: Iterable[str], installed: Iterable[str]) -> list[str]:
-    """Return the top-level modules among `archive` that the images' Python finds not `installed`.
+def lost_modules(
+    archive: Iterable[str], installed: Iterable[str], python: Python = DEFAULT
+) -> list[str]:
+    """Return the top-level modules among `archive` that `python` does not find `installed`.
 
     Both are paths from site-packages; a module is a folder, or a file that any Python could take
     for one. Source: https://docs.python.org/3/reference/import.html#the-path-based-finder.
@@ -141,7 +145,7 @@ def lost_modules(archive: Iterable[str], installed: Iterable[str]) -> list[str]:
     for path in installed:
         first, slash, _ = path.partition("/")
         name = first.partition(".")[0]
-        if slash or first.removeprefix(name) in python.SUFFIXES:
+        if slash or first.removeprefix(name) in python.suffixes:
             found.add(name if not slash else first)
     return sorted(wanted - found)
 
@@ -233,6 +237,7 @@ class LayerDestination(WheelDestination):
 
     source: str
     prefix: str
+    made_for: Python = DEFAULT
     entries: dict[str, Entry] = field(default_factory=dict)
     rows: dict[str, tuple[str, str]] = field(default_factory=dict)
     record_path: str = ""
@@ -241,8 +246,9 @@ class LayerDestination(WheelDestination):
         """Return where a file of a scheme goes in the image."""
         distribution = canonicalize_name(self.source.partition("-")[0])
         folders = {
-            "purelib": python.SITE, "platlib": python.SITE, "scripts": "bin", "data": "",
-            "headers": f"include/site/python{python.VERSION}/{distribution}",
+            "purelib": self.made_for.site, "platlib": self.made_for.site, "scripts": "bin",
+            "data": "",
+            "headers": f"include/site/python{self.made_for.version}/{distribution}",
         }  # fmt: skip
         return check_path(posixpath.join(self.prefix, folders[scheme], path), self.source)
 
@@ -298,7 +304,7 @@ class LayerDestination(WheelDestination):
     def record(self, compiled: Iterable[Entry]) -> Entry:
         """Return the file RECORD: paths from site-packages, byte-code without hashes as by pip."""
         rows = {**self.rows, **{e.path: ("", "") for e in compiled}, self.record_path: ("", "")}
-        site = posixpath.join(self.prefix, python.SITE)
+        site = posixpath.join(self.prefix, self.made_for.site)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([posixpath.relpath(path, site), *rows[path]] for path in sorted(rows))

@@ -12,11 +12,14 @@ from builder.errors import BuilderError
 from builder.oci.entry import Entry
 from builder.oci.layer_plan import LayerPlan
 from builder.packages import bytecode, lock_file, pip
+from builder.packages.python import DEFAULT, Python
+from builder.platform import NATIVE, Platform
 
-LOCK = "requirements.linux-amd64.lock"
+LOCK = NATIVE.wheels_lock
 # A wheel of this many bytes or more is a layer of its own; the others of a recipe share one.
 OWN_LAYER = 1 << 20
 FORMAT = "wheels-4"
+_TAG = re.compile(r"(?m)^# .* for (cp[0-9]+) on ")
 LINE = re.compile(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})  # ([0-9]{1,15}) bytes")
 
 
@@ -30,14 +33,15 @@ class Wheel:
     size: int
 
 
-def read_lock(folder: Path) -> list[Wheel]:
-    """Read the lock in `folder`; raises BuilderError where it is missing, stale or bad.
+def read_lock(folder: Path, platform: Platform = NATIVE) -> list[Wheel]:
+    """Read the lock for `platform` in `folder`, a pip requirements file with one sha256 a line.
 
-    It is a pip requirements file with exactly one sha256 a line.
+    Raises BuilderError where it is missing, stale or bad.
     """
-    path = folder / LOCK
+    lock = platform.wheels_lock
+    path = folder / lock
     text = lock_file.read(path)
-    lock_file.check_fresh(folder, "requirements.in", LOCK, text)
+    lock_file.check_fresh(folder, "requirements.in", lock, text)
     wheels = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line or line.startswith("#"):
@@ -46,33 +50,83 @@ def read_lock(folder: Path) -> list[Wheel]:
         if not match:
             raise BuilderError(
                 f"{path}:{number}: not `name==version --hash=sha256:<hex>  # N bytes`: {line!r}; "
-                f"run `{lock_file.lock_command(folder)}`"
+                f"run `{lock_file.lock_command(folder, lock)}`"
             )
         wheels.append(Wheel(match[1], match[2], match[3], int(match[4])))
     return wheels
 
 
-def pinned(folder: Path) -> list[Wheel]:
+def pinned(folder: Path, platform: Platform = NATIVE) -> list[Wheel]:
     """Return the wheels of a lock even where it is stale; none where it cannot be read."""
-    path = folder / LOCK
+    return _pinned(folder, platform)[1]
+
+
+def locked_for(folder: Path, platform: Platform = NATIVE) -> Python:
+    """Return the Python that a lock is for; the default where it does not say."""
+    digits = _pinned(folder, platform)[0].removeprefix("cp")
+    return Python(f"{digits[0]}.{digits[1:]}", platform)
+
+
+def read_for(folder: Path, python: Python) -> list[Wheel]:
+    """Read the lock in `folder` that must be for `python`; raises BuilderError as `read_lock`."""
+    wheels = read_lock(folder, python.platform)
+    if (locked := locked_for(folder, python.platform)).tag != python.tag:
+        lock = python.platform.wheels_lock
+        raise BuilderError(
+            f"{folder / lock} is for Python {locked.version}, and the recipe's base has "
+            f"{python.version}; run `{lock_file.lock_command(folder, lock)}`"
+        )
+    return wheels
+
+
+def fetch(
+    folder: Path, wheels: Sequence[Wheel], cache: Path, platform: Platform = NATIVE
+) -> list[Path]:
+    """Return where some wheels of the lock in `folder` are, downloaded where they are missing."""
+    lock = f"{folder.name}/{platform.wheels_lock}"
+    return pip.fetch(wheels, cache, lock, locked_for(folder, platform))
+
+
+def _pinned(folder: Path, platform: Platform) -> tuple[str, list[Wheel]]:
+    path = folder / platform.wheels_lock
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    tag = _TAG.search(text)
     matches = [LINE.fullmatch(line) for line in text.splitlines()]
-    return [Wheel(m[1], m[2], m[3], int(m[4])) for m in matches if m]
+    wheels = [Wheel(m[1], m[2], m[3], int(m[4])) for m in matches if m]
+    return tag[1] if tag else DEFAULT.tag, wheels
 
 
-def check_one_version(folders: Iterable[Path]) -> None:
-    """Raise BuilderError where the locks in `folders` pin two wheels of one package."""
-    seen: dict[str, tuple[Wheel, Path]] = {}
+def check_one_version(folders: Iterable[Path], platform: Platform = NATIVE) -> None:
+    """Raise BuilderError where the locks in `folders` pin two wheels of one package.
+
+    Of another `platform` than the first the files differ, and the versions do not. Stages with
+    another Python have versions of their own.
+    """
+    seen: dict[tuple[str, Platform, str], tuple[Wheel, Path]] = {}
+    versions: dict[tuple[str, str], tuple[str, Platform]] = {}
     for folder in folders:
-        for wheel in pinned(folder):
-            other, where = seen.setdefault(wheel.name, (wheel, folder))
-            if other.sha256 != wheel.sha256:
-                versions = [f"{w.version} (sha256:{w.sha256[:12]})" for w in (other, wheel)]
-                raise BuilderError(
-                    f"{wheel.name} is locked as {versions[0]} for {where.name} and as "
-                    f"{versions[1]} for {folder.name}; a workspace has one version of a package: "
-                    f"run `invoke lock`"
-                )
+        for each in dict.fromkeys((NATIVE, platform)):
+            tag, wheels = _pinned(folder, each)
+            for wheel in wheels:
+                other, where = seen.setdefault((tag, each, wheel.name), (wheel, folder))
+                if other.sha256 != wheel.sha256:
+                    both = [f"{w.version} (sha256:{w.sha256[:12]})" for w in (other, wheel)]
+                    raise BuilderError(
+                        f"{wheel.name} is locked as {both[0]} for {where.name} and as "
+                        f"{both[1]} for {folder.name}; a workspace has one version of a "
+                        f"package: run `{_everywhere(each)}`"
+                    )
+                version, first = versions.setdefault((tag, wheel.name), (wheel.version, each))
+                if version != wheel.version:
+                    raise BuilderError(
+                        f"{wheel.name} is locked as {version} for {first.name} and as "
+                        f"{wheel.version} for {each.name}; a workspace has one version of a "
+                        f"package: run `{_everywhere(platform)}`"
+                    )
+
+
+def _everywhere(platform: Platform) -> str:
+    return "invoke lock" + (f" --platform {platform.name}" if platform != NATIVE else "")
 
 
 def plan(
@@ -86,9 +140,11 @@ def plan(
 
     `make` brings to `cache` the wheels that no index has.
     """
-    wheels = read_lock(folder)
+    python = interpreter.python
+    wheels = read_for(folder, python)
     prefix = destination.strip("/")
-    apart = _Apart(wheels, cache, prefix, f"{folder.name}/{LOCK}")
+    lock = f"{folder.name}/{python.platform.wheels_lock}"
+    apart = _Apart(wheels, cache, prefix, lock, python)
     small = [wheel for wheel in wheels if wheel.size < OWN_LAYER]
     groups = [(f"{w.name} {w.version}", [w]) for w in wheels if w.size >= OWN_LAYER]
     if small:
@@ -99,7 +155,7 @@ def plan(
             from builder.packages import wheel_layout  # installer costs time
 
             make()
-            paths = pip.fetch(group, cache, f"{folder.name}/{LOCK}")
+            paths = pip.fetch(group, cache, lock, python)
             apart.check()
             for path in paths:
                 yield from wheel_layout.unpack(path, prefix, interpreter)
@@ -115,12 +171,13 @@ def plan(
     return [layer(name, group) for name, group in groups]
 
 
-def check_apart(wheels: Sequence[Wheel], cache: Path, lock: str) -> None:
+def check_apart(wheels: Sequence[Wheel], cache: Path, lock: str, python: Python = DEFAULT) -> None:
     """Raise BuilderError where two of `wheels` write one file with different content."""
     from builder.packages import wheel_layout  # installer costs time
 
-    paths = pip.fetch(wheels, cache, lock)
-    wheel_layout.check_apart({path.name: wheel_layout.layout(path, "") for path in paths}, lock)
+    paths = pip.fetch(wheels, cache, lock, python)
+    layouts = {path.name: wheel_layout.layout(path, "", python) for path in paths}
+    wheel_layout.check_apart(layouts, lock)
 
 
 class _Apart:
@@ -130,8 +187,11 @@ class _Apart:
     which are all but those whose layers came from elsewhere.
     """
 
-    def __init__(self, wheels: Sequence[Wheel], cache: Path, prefix: str, lock: str) -> None:
+    def __init__(
+        self, wheels: Sequence[Wheel], cache: Path, prefix: str, lock: str, python: Python
+    ) -> None:
         self._wheels, self._cache, self._prefix, self._lock = wheels, cache, prefix, lock
+        self._python = python
         self._turn = threading.Lock()
         self._layouts: dict[str, Mapping[str, str]] = {}
 
@@ -142,6 +202,8 @@ class _Apart:
         with self._turn:
             found = [p for w in self._wheels for p in (self._cache / w.sha256).glob("*.whl")]
             new = [path for path in found if path.name not in self._layouts]
-            self._layouts |= {path.name: wheel_layout.layout(path, self._prefix) for path in new}
+            self._layouts |= {
+                path.name: wheel_layout.layout(path, self._prefix, self._python) for path in new
+            }
             if new:
                 wheel_layout.check_apart(self._layouts, self._lock)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from builder import oci
 from builder.errors import BuilderError
-from builder.packages import python
+from builder.packages.python import DEFAULT, HOME, Python
 from builder.sandbox.process import Process, run
 from builder.store import Store
 
@@ -41,18 +41,18 @@ for path in files:
 """
 
 
-def run_pinned(root: Path, script: str, stdin: bytes) -> bytes:
-    """Run `script` by the Python of the Debian packages in the folder `root`; return its output.
+def run_pinned(root: Path, script: str, stdin: bytes, python: Python = DEFAULT) -> bytes:
+    """Run `script` by `python` of the Debian packages in the folder `root`; return its output.
 
     All paths are below `root`, which is the current folder, and nothing of this process's
     environment is passed on. Raises BuilderError with its last words where it fails.
     """
     command = [
-        f"./{python.LOADER}", "--inhibit-cache", "--library-path", python.LIBRARIES,
-        "--argv0", python.PROGRAM, python.PROGRAM, "-S", "-s", "-P", "-B", "-X", "utf8",
+        f"./{python.loader}", "--inhibit-cache", "--library-path", python.libraries,
+        "--argv0", python.program, python.program, "-S", "-s", "-P", "-B", "-X", "utf8",
         "-c", _GUARD + script,
     ]  # fmt: skip
-    env = _ENVIRON | {"PYTHONHOME": python.HOME, "LC_ALL": "C", "PATH": ""}
+    env = _ENVIRON | {"PYTHONHOME": HOME, "LC_ALL": "C", "PATH": ""}
     try:
         done = subprocess.run(
             command, input=stdin, capture_output=True, check=False, cwd=root, env=env
@@ -72,17 +72,31 @@ def run_pinned(root: Path, script: str, stdin: bytes) -> bytes:
     return done.stdout
 
 
-def run_python(store: Store, image: oci.Image, script: str, stdin: bytes) -> bytes:
+def _same_version(python: Python) -> str:
+    """Return what ends an interpreter that is not `python`; wheels were chosen for that one."""
+    return f"""
+import sys
+found = "%d.%d" % sys.version_info[:2]
+if found != "{python.version}":
+    sys.exit("its python3 is " + found + ", and wheels are for {python.version}: say which it is "
+             "by ENV PYTHON_VERSION before COPY --from=wheels")
+"""
+
+
+def run_python(
+    store: Store, image: oci.Image, script: str, stdin: bytes, python: Python = DEFAULT
+) -> bytes:
     """Run `script` by the image's python3 in bubblewrap, without network; return its output.
 
-    Raises BuilderError with its last words where it fails.
+    It is the first that the image's PATH leads to. Raises BuilderError with its last words where it
+    fails, and where it is not the version of `python`.
     """
     from builder.sandbox.bubblewrap import Bubblewrap  # not needed for the Python of packages
 
     process = Process(
         image=image,
-        command=("/usr/bin/python3", "-I", "-S", "-B", "-c", script),
-        env={**_ENVIRON, "LC_ALL": "C.UTF-8", "PATH": "/usr/bin"},
+        command=("python3", "-I", "-S", "-B", "-c", _same_version(python) + script),
+        env={**_ENVIRON, "LC_ALL": "C.UTF-8"},
         user="65532:65532",
         workdir="/",
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from builder import oci
 from builder.errors import BuilderError
-from builder.packages import python
+from builder.packages.python import DEFAULT, Python
 from builder.sandbox.engines import choose
 from builder.sandbox.process import Mount, Process, run
 from builder.store import Store
@@ -20,7 +20,7 @@ from builder.store import Store
 _TMP = "/tmp"  # noqa: S108 - the sandbox's own
 SECONDS, MEMORY, BYTES = 600.0, 2 << 30, 1 << 28
 _COMPILER = "name a target that has a compiler in sdists.in: `image TARGET`"
-_FITS = rf"[^-]+-[^-]+(-[^-]+)?-(cp3\d*-abi3|{python.TAG}-{python.TAG})-linux_x86_64\.whl"
+_FITS = r"[^-]+-[^-]+(-[^-]+)?-(cp3\d*-abi3|{tag}-{tag})-linux_{machine}\.whl"
 _SCRIPT = r"""
 import importlib, os, sys, tarfile, zipfile
 sdist, backend, folder = sys.argv[1:4]
@@ -49,11 +49,11 @@ hooks.build_wheel("/out", {})
 
 def build(
     store: Store, image: oci.Image, sdist: Path, backend: str, requires: Sequence[Path], place: str,
-    *, compiler: bool = False,
+    *, compiler: bool = False, python: Python = DEFAULT,
 ) -> tuple[str, bytes]:  # fmt: skip
     """Return name and content of the wheel that `sdist` makes in the folder /tmp/`place`.
 
-    With a `compiler` in the image, the wheel may be one of machine code for the images' Python.
+    With a `compiler` in the image, the wheel may be one of machine code for `python`, the image's.
     Raises BuilderError where it does not build, wants more than it may have, or makes another.
     """
     names = [f"/in/{path.name}" for path in requires]
@@ -85,7 +85,7 @@ def build(
                 f"({ended}): {' '.join(words)}; ask for a version that has a wheel"
                 + ("" if compiler else f", or {_COMPILER}")
             )
-        return _only_wheel(out, sdist.name, compiler=compiler)
+        return _only_wheel(out, sdist.name, python, compiler=compiler)
 
 
 def is_pure(wheel: str) -> bool:
@@ -93,7 +93,7 @@ def is_pure(wheel: str) -> bool:
     return wheel.endswith("-none-any.whl")
 
 
-def _only_wheel(out: Path, sdist: str, *, compiler: bool) -> tuple[str, bytes]:
+def _only_wheel(out: Path, sdist: str, python: Python, *, compiler: bool) -> tuple[str, bytes]:
     found = list(out.iterdir())
     if len(found) != 1 or not stat.S_ISREG(found[0].lstat().st_mode):
         raise BuilderError(f"{sdist} left no single file as its wheel; it is not taken")
@@ -103,10 +103,9 @@ def _only_wheel(out: Path, sdist: str, *, compiler: bool) -> tuple[str, bytes]:
             f"{sdist} makes {name!r}, which is no wheel of Python alone; ask for a version that "
             f"has a wheel, or {_COMPILER}"
         )
-    if not is_pure(name) and not re.fullmatch(_FITS, name):
-        raise BuilderError(
-            f"{sdist} makes {name!r}, which is no wheel for {python.TAG} on linux-amd64"
-        )
+    fits = _FITS.format(tag=python.tag, machine=python.platform.machine)
+    if not is_pure(name) and not re.fullmatch(fits, name):
+        raise BuilderError(f"{sdist} makes {name!r}, which is no wheel for {python.where}")
     if found[0].lstat().st_size > BYTES:
         raise BuilderError(f"{sdist} makes a wheel of more than {BYTES >> 20} MiB; it is not taken")
     return name, found[0].read_bytes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,23 @@ from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.inspect import checkout
 from builder.oci import canonical
-from builder.packages import debian, wheels
+from builder.packages import debian, sdist, wheels
+from builder.platform import KNOWN, NATIVE, Platform
 from pipeline.spec.provenance import Provenance
 
 
-def collect(workspace: Workspace, built: Mapping[str, Built]) -> Provenance:
-    """Return what `built` was made from."""
+def collect(
+    workspace: Workspace, built: Mapping[str, Built], platforms: Sequence[Platform] = (NATIVE,)
+) -> Provenance:
+    """Return what `built` was made from, for `platforms`."""
     commit, dirty = state(workspace.root)
+    names = {lock for p in platforms for lock in (p.debian_lock, p.wheels_lock)}
     locks = {
         path.relative_to(workspace.root).as_posix(): {
             "sha256": canonical.sha256(path.read_bytes()), "packages": _packages(path),
         }
         for path in sorted(workspace.root.glob("stages/**/*.lock"))
+        if path.name in {*names, sdist.LOCK}
     }  # fmt: skip
     images = {
         name: {
@@ -66,8 +71,12 @@ def package_provenance(made: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _packages(lock: Path) -> dict[str, str]:
-    read = debian.read_lock if lock.name == "debian.lock" else wheels.read_lock
-    return {package.name: package.version for package in read(lock.parent)}
+    for platform in KNOWN.values():
+        if lock.name == platform.debian_lock:
+            return {p.name: p.version for p in debian.read_lock(lock.parent, platform)}
+        if lock.name == platform.wheels_lock:
+            return {w.name: w.version for w in wheels.read_lock(lock.parent, platform)}
+    return {made.name: made.version for made in sdist.read_lock(lock.parent)}
 
 
 def commit_date(root: Path, commit: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from builder.packages import download
+from builder.platform import NATIVE, Platform
 from tests.builder.locks import lock
 
 
@@ -22,7 +23,9 @@ def wheel(name: str, version: str, metadata: str) -> tuple[str, bytes]:
     return f"{name}-{version}-py3-none-any.whl", sink.getvalue()
 
 
-def deb(name: str, version: str, files: Mapping[str, str], source: str = "") -> tuple[str, bytes]:
+def deb(
+    name: str, version: str, files: Mapping[str, str], source: str = "", of: str = "amd64"
+) -> tuple[str, bytes]:
     """Return the path in the pool and the bytes of a package; `-> x` as content is a link to x."""
     control = _tar({"./control": f"Package: {name}\nVersion: {version}\n"})
     data = b"!<arch>\n"
@@ -31,7 +34,7 @@ def deb(name: str, version: str, files: Mapping[str, str], source: str = "") -> 
         data += f"{part:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
         data += content + b"\n" * (len(content) % 2)
     plain = version.partition(":")[2] or version
-    return f"pool/main/x/{source or name}/{name}_{plain}_amd64.deb", data
+    return f"pool/main/x/{source or name}/{name}_{plain}_{of}.deb", data
 
 
 def _tar(files: Mapping[str, str]) -> bytes:
@@ -48,22 +51,22 @@ def _tar(files: Mapping[str, str]) -> bytes:
     return sink.getvalue()
 
 
-def lock_wheels(folder: Path, *packed: tuple[str, bytes]) -> None:
+def lock_wheels(folder: Path, *packed: tuple[str, bytes], platform: Platform = NATIVE) -> None:
     lines = []
     for name, data in packed:
         project, version = name.split("-")[:2]
         digest = _keep(name, data)
         lines.append(f"{project}=={version} --hash=sha256:{digest}  # {len(data)} bytes\n")
-    lock(folder, "requirements.in", "requirements.linux-amd64.lock", "".join(lines))
+    lock(folder, "requirements.in", platform.wheels_lock, "".join(lines))
 
 
-def lock_debs(folder: Path, *packed: tuple[str, bytes]) -> None:
+def lock_debs(folder: Path, *packed: tuple[str, bytes], platform: Platform = NATIVE) -> None:
     lines = []
     for path, data in packed:
         name, version, _ = path.rpartition("/")[2].split("_")
         digest = _keep(path.rpartition("/")[2], data)
         lines.append(f"{name} {version} {path} {len(data)} {digest}\n")
-    lock(folder, "debian.in", "debian.lock", "".join(lines))
+    lock(folder, "debian.in", platform.debian_lock, "".join(lines))
 
 
 def _keep(name: str, data: bytes) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.packages import debian, lock_file, wheels
+from builder.platform import KNOWN, NATIVE, Platform
 
 _FIRST_YEAR = 2008  # what is older is a constant: neither wheels nor these packages are
 # What each lock at the root is for.
@@ -49,27 +50,34 @@ def pins(workspace: Workspace) -> list[Pin]:
     """
     found: dict[Pin, list[str]] = {}
     for target in workspace.targets.values():
-        for pin in _locked(target.folder):
-            found.setdefault(pin, []).append(target.name)
+        seen: set[tuple[str, str, str]] = set()
+        for platform in KNOWN.values():
+            for pin in _locked(target.folder, platform):
+                # What every platform has in one version is one pin.
+                if (what := (pin.ecosystem, pin.name, pin.version)) not in seen:
+                    seen.add(what)
+                    found.setdefault(pin, []).append(target.name)
     for lock, use in _HOST_LOCKS.items():
         for pin in _host(workspace.root / lock):
             found.setdefault(pin, []).append(use)
     return sorted(replace(pin, targets=tuple(targets)) for pin, targets in found.items())
 
 
-def _locked(folder: Path) -> Iterator[Pin]:
-    if (folder / "requirements.in").exists():
-        for wheel in wheels.read_lock(folder):
+def _locked(folder: Path, platform: Platform) -> Iterator[Pin]:
+    """Yield what the locks of a folder pin; only those of NATIVE must be there."""
+    must = platform == NATIVE
+    if (folder / ("requirements.in" if must else platform.wheels_lock)).exists():
+        for wheel in wheels.read_lock(folder, platform):
             name = canonical_name(wheel.name)
             yield Pin("PyPI", name, name, wheel.version, wheel.sha256)
-    if (folder / "debian.in").exists():
+    if (folder / ("debian.in" if must else platform.debian_lock)).exists():
         suite = debian.suite(folder)
         if suite not in debian.RELEASES:
             raise BuilderError(
                 f"{folder}/debian.in: the suite {suite} has no release number in advisories; "
                 f"there are {', '.join(debian.RELEASES)}"
             )
-        for package in debian.read_lock(folder):
+        for package in debian.read_lock(folder, platform):
             release = int(debian.RELEASES[suite])
             yield deb(package.name, package.source, package.version, release, package.sha256)
 

@@ -17,7 +17,9 @@ from builder.errors import BuilderError
 from builder.inspect import graph
 from builder.inspect.explain import explain
 from builder.packages import wheels
+from builder.platform import ARM64, NATIVE
 from builder.store import Store
+from tests.builder import locks as debian_locks
 from tests.builder.conftest import Make
 
 ROOT = Path(__file__).parents[3]
@@ -306,3 +308,77 @@ def test_each_stage_that_cannot_be_planned_is_named_at_once(make: Make, store: S
     said = str(failed.value)
     assert "a not built: stages/a/Dockerfile:2: " in said
     assert "b not built: stages/b/Dockerfile:2: " in said
+
+
+def native(index: Path, name: str, version: str, *machines: str, needs: str = "") -> None:
+    """Put a wheel of `name` for each machine into the index."""
+    for machine in machines:
+        wheel(index, name, version, f"cp313-cp313-manylinux_2_17_{machine}", needs)
+
+
+def test_another_platform_follows_with_its_own_files(index: Path, workspace: Workspace) -> None:
+    native(index, "library", "1.0", "x86_64", "aarch64")
+    wheel(index, "tool", "1.0", needs='library; platform_machine == "aarch64"')
+    lock(workspace)
+    before = locks(workspace)
+    native(index, "library", "1.5", "x86_64", "aarch64")
+    changes = lock(workspace, platforms=[ARM64])
+    assert locks(workspace) == before, "only the other platform was asked for"
+    assert LockedVersion("b", "library", "", "1.0", "linux/arm64") in changes, "not the newest"
+    there = {w.name for w in wheels.read_lock(workspace.target("a").folder, ARM64)}
+    assert there == {"tool", "library"}, "conditions are about the image, not about this machine"
+    assert versions(workspace, "a") == {"tool": "1.0"}
+    (one,), (other,) = (wheels.read_lock(workspace.target("b").folder, p) for p in (NATIVE, ARM64))
+    assert one.version == other.version
+    assert one.sha256 != other.sha256
+    assert LockedVersion("b", "library", "1.0", "1.5", "linux/arm64") in lock(
+        workspace, upgrade=True
+    ), "a lock that is there is kept up"
+
+
+def test_every_package_without_a_wheel_for_a_platform_is_named(
+    index: Path, workspace: Workspace
+) -> None:
+    native(index, "library", "1.0", "x86_64")
+    native(index, "other", "1.0", "x86_64")
+    wheel(index, "third", "1.0")
+    wheel(index, "tool", "1.0")
+    (workspace.root / "stages/b/requirements.in").write_text("library\nother\nthird\n")
+    lock(workspace)
+    with pytest.raises(BuilderError, match=(
+        r"^b was not locked for linux/arm64: library 1\.0, other 1\.0 have no wheel for "
+        r"Python 3\.13 on linux-arm64\..*platform_machine == \"x86_64\""
+    )):  # fmt: skip
+        lock(workspace, platforms=[ARM64])
+    assert wheels.read_lock(workspace.target("a").folder, ARM64), "the others are locked"
+
+
+def test_a_stage_has_the_python_of_its_base(
+    index: Path, workspace: Workspace, store: Store
+) -> None:
+    """Old pins that need an older Python stand beside new ones; glibc limits which wheel it is."""
+    folder = workspace.root / "stages/old"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY --from=debian / /\n")
+    pins = ("python3.11-minimal 3.11.2-6", "libc6 2.36-9")
+    lines = [f"{pin} pool/x_1_amd64.deb 10 {'d' * 64}\n" for pin in pins]
+    debian_locks.lock(folder, "debian.in", "debian.lock", "".join(lines))
+    (workspace.root / "stages/b/Dockerfile").write_text(STAGE.replace("scratch", "old"))
+    found = Workspace.load(workspace.root)
+    wheel(index, "tool", "1.0", needs="library")
+    wheel(index, "library", "1.0", "cp313-cp313-manylinux_2_17_x86_64")
+    wheel(index, "library", "0.9", "cp311-cp311-manylinux_2_36_x86_64")
+    wheel(index, "library", "0.95", "cp311-cp311-manylinux_2_39_x86_64")
+    lock(found, ["a", "b"])
+    assert versions(found, "a") == {"tool": "1.0", "library": "1.0"}
+    assert versions(found, "b") == {"library": "0.9"}
+    plan = plans(found, store)["b"]
+    assert wheels.locked_for(found.target("b").folder).version == "3.11"
+    (layer,) = (s.plan for s in plan.layers if "wheels" in s.plan.inputs)
+    assert layer.inputs["wheels"][0][:2] == ["library", "0.9"]
+    (workspace.root / "stages/b/Dockerfile").write_text(STAGE)
+    with pytest.raises(BuilderError, match=(
+        r"linux-amd64\.lock is for Python 3\.11, and the recipe's base has 3\.13; "
+        r"run `invoke lock --targets b`"
+    )):  # fmt: skip
+        plans(Workspace.load(workspace.root), store, ["b"])

@@ -116,7 +116,7 @@ def test_durations_are_those_of_go(text: str, nanoseconds: int) -> None:
         ("COPY --from=nobody one /", r"'nobody' is no target and no earlier stage"),
         ("COPY --from=wheels some /", r"only the whole context can be copied"),
         ("COPY <<EOF /x", r"COPY with a here-document is not supported: put it in a file"),
-        ("FROM --platform=linux/arm64 scratch", r"images here are for linux/amd64"),
+        ("FROM --platform=linux/arm64 scratch", r"the image that is built here is for linux/amd64"),
         ("RUN true", r"RUN is not supported: .*`debian.in` and COPY --from=debian"),
         ('SHELL ["x"]', r"SHELL is not supported: write CMD and ENTRYPOINT in exec form"),
         ("MAINTAINER me", r"MAINTAINER is not supported: use LABEL"),

@@ -23,7 +23,7 @@ from builder.errors import BuilderError
 from builder.oci import layer
 from builder.oci.entry import Entry
 from builder.packages import bytecode, wheels
-from builder.packages.python import SITE
+from builder.packages.python import DEFAULT
 from builder.packages.wheel_layout import LayerDestination, lost_modules, unpack
 from tests.builder import locks
 
@@ -139,6 +139,7 @@ def upper(_script: str, records: bytes) -> bytes:
     return records  # the protocol is the same in both directions
 
 
+SITE = DEFAULT.site
 UPPER = bytecode.Interpreter(key="upper", run=upper)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from builder.packages import bytecode, wheel_layout
-from builder.packages.python import SITE, VERSION
+from builder.packages.python import DEFAULT
 
 PLAIN = {"{}/__init__.py": b"x = 1\n"}
 POINTS = b"""
@@ -121,7 +121,11 @@ def files(root: Path, python: str, version: str) -> Found:
     """Return the files below `root`, with this host's Python named as an image's."""
     found: Found = {}
     for path in root.rglob("*"):
-        name = path.relative_to(root).as_posix().replace(f"python{version}", f"python{VERSION}")
+        name = (
+            path.relative_to(root)
+            .as_posix()
+            .replace(f"python{version}", f"python{DEFAULT.version}")
+        )
         if path.is_file() and not NOT_COMPARED.search(f"/{name}"):
             data = path.read_bytes().replace(python.encode(), b"/opt/venv/bin/python3")
             if b"sys.exit(" in data:  # pip's template and installer's differ in how they are put
@@ -136,7 +140,9 @@ def answers(site: Path) -> dict[Any, Any]:
     own = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for one in importlib.metadata.distributions(path=[str(site)]):
         points = sorted((p.group, p.name, p.value) for p in one.entry_points)
-        listed = {str(file).replace(own, f"python{VERSION}"): file for file in one.files or ()}
+        listed = {
+            str(file).replace(own, f"python{DEFAULT.version}"): file for file in one.files or ()
+        }
         rows = {
             name: None if name.startswith("../") else (file.hash and file.hash.value, file.size)
             for name, file in listed.items() if not NOT_COMPARED.search(f"/{name}")
@@ -150,7 +156,7 @@ def test_the_files_are_those_that_pip_writes(installed: tuple[Path, Path]) -> No
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     by_pip = files(theirs, str(theirs / "bin/python"), version)
     venv = re.compile(r"bin/(python|activate|Activate)|pyvenv\.cfg")
-    assert files(mine, "/opt/venv/bin/python3", VERSION) == {
+    assert files(mine, "/opt/venv/bin/python3", DEFAULT.version) == {
         name: found for name, found in by_pip.items() if not venv.match(name)
     }
 
@@ -158,7 +164,7 @@ def test_the_files_are_those_that_pip_writes(installed: tuple[Path, Path]) -> No
 def test_importlib_answers_as_it_does_after_pip(installed: tuple[Path, Path]) -> None:
     theirs, mine = installed
     (site,) = theirs.glob("lib/python3.*/site-packages")
-    by_pip, found = answers(site), answers(mine / SITE)
+    by_pip, found = answers(site), answers(mine / DEFAULT.site)
     assert by_pip.keys() == {*((name, "1.0") for name in (*KINDS, "modes")), ("egg", None)}
     for _, rows, _ in by_pip.values():
         for name in [name for name, row in rows.items() if row == (None, None)]:

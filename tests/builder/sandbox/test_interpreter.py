@@ -59,7 +59,7 @@ def hostile(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("PYTHONINTMAXSTRDIGITS", "0")
     monkeypatch.setenv("PYTHONOPTIMIZE", "2")
     monkeypatch.chdir(tmp_path)
-    library = root.parent / f"lib/python{python.VERSION.replace('.', '')}.zip"
+    library = root.parent / f"lib/python{python.DEFAULT.version.replace('.', '')}.zip"
     library.parent.mkdir()
     with zipfile.ZipFile(library, "w") as archive:
         archive.writestr("encodings/__init__.py", "raise SystemExit('the host got in')\n")
@@ -128,7 +128,7 @@ def test_it_compiles_in_a_chroot_where_nothing_can_be_isolated(root: Path, tmp_p
 
 
 def test_a_folder_where_nothing_may_be_executed_is_named(tmp_path: Path) -> None:
-    loader = tmp_path / python.LOADER
+    loader = tmp_path / python.DEFAULT.loader
     loader.parent.mkdir(parents=True)
     loader.write_bytes(b"")
     with pytest.raises(BuilderError, match="point PLATELINE_STORE at another"):
@@ -137,17 +137,17 @@ def test_a_folder_where_nothing_may_be_executed_is_named(tmp_path: Path) -> None
 
 def test_the_lock_of_the_base_brings_that_python(root: Path) -> None:
     packages = [package.name for package in debian.read_lock(ROOT / "stages/base")]
-    assert python.PACKAGE in packages
-    for path in (python.PROGRAM, python.LOADER, python.LIBRARIES):
+    assert python.DEFAULT.package in packages
+    for path in (python.DEFAULT.program, python.DEFAULT.loader, python.DEFAULT.libraries):
         assert (root / path).exists()
     settings = (ROOT / "stages/base/rootfs/opt/venv/pyvenv.cfg").read_text()
-    assert f"version = {python.VERSION}\n" in settings
+    assert f"version = {python.DEFAULT.version}\n" in settings
     found = run_pinned(root, "import sys; print(sys.implementation.cache_tag)", b"")
-    assert found.decode().strip() == python.CACHE_TAG
+    assert found.decode().strip() == python.DEFAULT.cache_tag
 
 
 DEBIAN = "FROM scratch\nCOPY --from=debian / /\n"
-LOCK = f"{python.PACKAGE} 3.13.5 pool/p.deb 10 {'d' * 64}\n"
+LOCK = f"{python.DEFAULT.package} 3.13.5 pool/p.deb 10 {'d' * 64}\n"
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_the_key_of_the_interpreter_covers_the_packages_alone(
 ) -> None:
     plans = Builder(workspace, store, 1, ignore, None, need_layers=True)
     found = plans.plans(())
-    planned: planner.Planner = plans._planner
+    planned: planner.Planner = plans.planner
     keys = {name: planned.interpreter(plan).key for name, plan in found.items()}
     assert keys["a"] == keys["b"]
 
@@ -191,6 +191,6 @@ def test_a_python_of_somebody_else_is_refused_where_nothing_is_isolated(
 
     monkeypatch.setattr("builder.sandbox.interpreter.run", no_namespaces)
     plans = Builder(workspace, store, 1, ignore, None, need_layers=True)
-    interpreter = plans._planner.interpreter(plans.plans(())["a"])
+    interpreter = plans.planner.interpreter(plans.plans(())["a"])
     with pytest.raises(BuilderError, match=r"nothing can be isolated .*COPY --from=debian / /"):
         interpreter.run(bytecode.SCRIPT, RECORD)
