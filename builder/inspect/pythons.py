@@ -172,9 +172,12 @@ def started(found: Python, folder: Path, *, by_all: bool) -> tuple[list[str], di
             root = home
         of = python.Python(found.version)
         program = root / of.program
-        loader = [str(root / of.loader), "--inhibit-cache"]
-        path = ["--library-path", str(root / of.libraries), "--argv0", str(program)]
-        return [*loader, *path, str(program)], {"PYTHONHOME": str(root / python.HOME)}
+        loader, libraries = of.loading(root)
+        folders = ":".join(str(root / folder) for folder in libraries.split(":"))
+        start = [str(root / loader), "--inhibit-cache", "--library-path", folders]
+        return [*start, "--argv0", str(program), str(program)], {
+            "PYTHONHOME": str(root / python.HOME)
+        }
     if not by_all or (open_to_all(found.library) and open_to_all(found.program.parent)):
         return [str(found.program)], {}
     link(found.library, home / f"lib/python{found.version}", ignore=("site-packages", "test"))

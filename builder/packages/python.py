@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from builder.errors import BuilderError
@@ -79,6 +80,17 @@ class Python:
     def loader(self) -> str:
         """The path of the program that loads it."""
         return f"{self.libraries}/{self.platform.loader}"
+
+    def loading(self, root: Path) -> tuple[str, str]:
+        """Return the loader below `root`, and the folders it looks for libraries in, as it wants.
+
+        Before trixie Debian's packages had the C library in /lib, not in /usr/lib:
+        https://wiki.debian.org/UsrMerge.
+        """
+        older = self.loader.removeprefix("usr/")
+        if (root / self.loader).exists() or not (root / older).exists():
+            return self.loader, self.libraries
+        return older, f"{self.libraries}:{self.libraries.removeprefix('usr/')}"
 
     @property
     def where(self) -> str:

@@ -47,8 +47,9 @@ def run_pinned(root: Path, script: str, stdin: bytes, python: Python = DEFAULT) 
     All paths are below `root`, which is the current folder, and nothing of this process's
     environment is passed on. Raises BuilderError with its last words where it fails.
     """
+    loader, libraries = python.loading(root)
     command = [
-        f"./{python.loader}", "--inhibit-cache", "--library-path", python.libraries,
+        f"./{loader}", "--inhibit-cache", "--library-path", libraries,
         "--argv0", python.program, python.program, "-S", "-s", "-P", "-B", "-X", "utf8",
         "-c", _GUARD + script,
     ]  # fmt: skip
