@@ -26,4 +26,5 @@ def test_numbers_stay_numbers():
 def test_the_given_text_is_had_back(text):
     guarded = spreadsheet.guarded(text)
     assert spreadsheet.given(guarded) == text
-    assert not guarded.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "＝"))
+    assert not guarded.startswith(("\t", "\r", "\n"))
+    assert not guarded.lstrip(" \t\r\n").startswith(("=", "+", "-", "@", "＝"))
