@@ -54,6 +54,7 @@ def checks() -> list[Check]:
                 ("podman", "podman", "tests: other tools take our images", ("podman",)),
                 ("htpasswd", "htpasswd", "tests: a registry with passwords", ("apache2-utils",)),
                 ("busybox", "busybox", "tests: a small image", ("busybox-static",)),
+                ("qemu", "qemu-aarch64-static", "tests: images for arm64", ("qemu-user-static",)),
                 ("chromium", "chromium", "tests: pages in a browser",
                  ("chromium", "chromium-driver")),
             )
