@@ -85,14 +85,20 @@ def gc_registry(
     What this checkout would build now is kept. A package that was compiled and submitted without
     a release loses its images.
     """
+    from builder.build.index import index_key
     from builder.build.make import plannable
     from builder.build.workspace import Workspace
+    from builder.platform import KNOWN
     from builder.store import Store
     from pipeline.errors import PipelineError
     from pipeline.release import retention
 
-    workspace = Workspace.load(ROOT)
-    keys = [plan.key for plan in plannable(workspace, Store.open()).values()]
+    workspace, store = Workspace.load(ROOT), Store.open()
+    plans = {platform: plannable(workspace, store, platform) for platform in KNOWN.values()}
+    keys = [plan.key for named in plans.values() for plan in named.values()]
+    for name in workspace.targets:
+        of_all = {platform: named[name].key for platform, named in plans.items() if name in named}
+        keys.append(index_key(of_all))
     with opened(named_registry(registry), insecure=insecure) as (client, path):
         found = retention.stale(client, path, workspace.targets, keys)
         rows = [("repository", "digest", "tags", "")]

@@ -70,11 +70,17 @@ def index(store: Store, found: Mapping[Platform, Mapping[str, Built]]) -> dict[s
             for platform, built in images.items()
         ]
         document = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": entries}
-        key = action_key({"index": [[p.name, built.key] for p, built in images.items()]})
+        key = index_key({platform: built.key for platform, built in images.items()})
         data = canonical.dumps(document)
         store.add(data)
         indexed[name] = Indexed(name, key, oci.describe(oci.INDEX, data), images)
     return indexed
+
+
+def index_key(keys: Mapping[Platform, str]) -> str:
+    """Return the action key of the index over the images of these keys."""
+    names = sorted((platform.name, key) for platform, key in keys.items())
+    return action_key({"index": [list(pair) for pair in names]})
 
 
 def publish(store: Store, registry: Registry, path: str, found: Indexed) -> bool:

@@ -112,9 +112,12 @@ def build(
         return builder.build(names)
 
 
-def plannable(workspace: Workspace, store: Store) -> dict[str, ImagePlan]:
+def plannable(
+    workspace: Workspace, store: Store, platform: Platform = NATIVE
+) -> dict[str, ImagePlan]:
     """Return the plans of all targets that have one; those that cannot be built are left out."""
-    return Builder(workspace, store, 1, ignore, None, need_layers=True).plannable(())[0]
+    builder = Builder(workspace, store, 1, ignore, None, need_layers=True, platform=platform)
+    return builder.plannable(())[0]
 
 
 def plans(

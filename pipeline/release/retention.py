@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from builder import oci
 from builder.registry.artifacts import fallback_tag
 from builder.registry.blobs import push_scope
 from builder.registry.cache import key_tag
@@ -15,6 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.release.publish import releases
 
 _PREFIX = key_tag("")
+_INDEXES = (oci.INDEX, oci.DOCKER_INDEX)
 # A registry says that it deletes nothing, or no tags, or not for this user.
 _REFUSED = (400, 401, 403, 405)
 
@@ -33,8 +36,8 @@ def stale(
 ) -> list[Stale]:
     """Return what no release of `path` reaches, among the images `names` and those of releases.
 
-    An image stays as well where a tag that is no key's leads to it, or the tag of a key in `keep`.
-    Raises RegistryError.
+    An image stays as well where a tag that is no key's leads to it, the tag of a key in `keep`, or
+    an index that stays. Raises RegistryError.
     """
     made = releases(registry, path)
     reached = {digest for release in made for digest in release.images.values()}
@@ -43,17 +46,35 @@ def stale(
     for name in sorted({*names, *(name for release in made for name in release.images)}):
         repository = f"{path}/{name}"
         leads: dict[str, list[str]] = {}
+        indexes = set()
         for tag in registry.tags(repository):
             # What hangs beside an image does not keep it: its signatures, and who refers to it.
             if not tag.startswith("sha256-"):
                 manifest = registry.head_manifest(repository, tag)
                 if manifest:
                     leads.setdefault(manifest.digest, []).append(tag)
-        for digest, tags in leads.items():
-            only = all(tag.startswith(_PREFIX) and tag not in kept for tag in tags)
-            if only and digest not in reached:
-                found.append(Stale(repository, digest, tuple(sorted(tags))))
+                    if manifest.media_type in _INDEXES:
+                        indexes.add(manifest.digest)
+        stays = {
+            digest for digest, tags in leads.items()
+            if digest in reached
+            or not all(tag.startswith(_PREFIX) and tag not in kept for tag in tags)
+        }  # fmt: skip
+        for digest in stays & indexes:
+            stays |= _named(registry, repository, digest)
+        found += [
+            Stale(repository, digest, tuple(sorted(tags)))
+            for digest, tags in leads.items()
+            if digest not in stays
+        ]
     return sorted(found)
+
+
+def _named(registry: Registry, repository: str, index: str) -> set[str]:
+    """Return the digests of the images that an index names."""
+    there = registry.get_manifest(repository, index)
+    document = json.loads(there[1]) if there else {}
+    return {oci.Descriptor.from_json(entry).digest for entry in document.get("manifests", ())}
 
 
 def delete(registry: Registry, one: Stale) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 
 from builder import oci
+from builder.oci import canonical
 from builder.registry.cache import key_tag
 from builder.registry.client import Registry
 from builder.registry.push import push
@@ -46,6 +48,20 @@ def test_only_what_no_release_and_no_other_tag_reaches_goes(
         assert client.head_manifest("p/train", gone.digest) is None
         assert client.head_manifest("p/train", images["train"].digest)
         assert stale(client, "p", ["base"], [mine]) == []
+
+
+def test_what_an_index_names_stays_with_it(store: Store, registry_host: str) -> None:
+    with Registry(registry_host) as client:
+        one, other = (pushed(client, store, name, name * 64) for name in "de")
+        document = {"schemaVersion": 2, "mediaType": oci.INDEX,
+                    "manifests": [one.manifest.to_json(), other.manifest.to_json()]}  # fmt: skip
+        put = functools.partial(client.put_manifest, "p/train", media_type=oci.INDEX)
+        put(key_tag("f" * 64), canonical.dumps(document))
+        gone = {each.digest for each in stale(client, "p", ["train"])}
+        assert gone > {one.digest, other.digest}
+        assert stale(client, "p", ["train"], ["f" * 64]) == []
+        put("v1", canonical.dumps(document))
+        assert stale(client, "p", ["train"]) == []
 
 
 def test_a_registry_that_refuses_is_named() -> None:
