@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -138,13 +139,16 @@ def _nearest(message: str, words: Sequence[str]) -> str:
 def with_names(words: Sequence[str], commands: Mapping[str, Command]) -> list[str]:
     """Return `words` with the names of optional positional arguments added.
 
+    What stands after `--` is for another program; it is quoted, since invoke joins it by blanks.
+
     >>> def run(file: str = "a.yaml") -> None: ...
     >>> with_names(["./invoke", "run", "b.yaml"], {"run": Command(run, positional=["file"])})
     ['./invoke', 'run', '--file', 'b.yaml']
     """
     found: list[str] = []
     waiting: list[str] = []
-    for word in words:
+    end = words.index("--") if "--" in words else len(words)
+    for word in words[:end]:
         if word in commands:
             parameters = inspect.signature(commands[word].body).parameters
             waiting = [
@@ -157,4 +161,4 @@ def with_names(words: Sequence[str], commands: Mapping[str, Command]) -> list[st
         elif waiting:
             found.append(f"--{waiting.pop(0).replace('_', '-')}")
         found.append(word)
-    return found
+    return [*found, *words[end : end + 1], *map(shlex.quote, words[end + 1 :])]

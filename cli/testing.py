@@ -84,7 +84,7 @@ def test_stage(
         try:
             ended = run_tests(
                 workspace, store, sandbox, name,
-                [*pytest.split(), *shlex.split(remainder)], output=2 if json else 1,
+                [*shlex.split(pytest), *shlex.split(remainder)], output=2 if json else 1,
             )  # fmt: skip
         except BuilderError as error:
             if stage != "all":
@@ -167,7 +167,7 @@ def watch(stage: str, pytest: str = "", engine: str = "auto", remainder: str = "
     # What comes within 20 ms of a save is part of it, as when an editor renames.
     saves = watchfiles.watch(*places, step=20, raise_interrupt=True)
     run_again(
-        ROOT, store, choose(engine, store), stage, [*pytest.split(), *shlex.split(remainder)],
+        ROOT, store, choose(engine, store), stage, [*shlex.split(pytest), *shlex.split(remainder)],
         saves, ended, 1,
     )  # fmt: skip
 
@@ -214,7 +214,8 @@ def test(slow: bool = False, jobs: int = 2, pytest: str = "") -> None:
     command = [sys.executable, "-m", "pytest", *([] if slow else ["-m", "not slow"])]
     # A file's tests stay together, for they share what was made for the first of them.
     command += ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
-    raise SystemExit(subprocess.run([*command, *pytest.split()], cwd=ROOT, check=False).returncode)
+    command += shlex.split(pytest)
+    raise SystemExit(subprocess.run(command, cwd=ROOT, check=False).returncode)
 
 
 @command()

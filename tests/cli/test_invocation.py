@@ -57,6 +57,10 @@ def test_no_option_has_a_short_form_that_another_task_uses_otherwise() -> None:
         (["build-images", "base,train"], ["build-images", "--targets", "base,train"]),
         (["explain", "train"], ["explain", "train"]),
         (["--list"], ["--list"]),
+        (
+            ["test-stage", "a", "--", "-k", "run or build-images", "run", "b"],
+            ["test-stage", "a", "--", "-k", "'run or build-images'", "run", "b"],
+        ),
     ],
 )
 def test_an_optional_argument_needs_no_name(words: list[str], expected: list[str]) -> None:
