@@ -135,7 +135,7 @@ def test_the_base_is_asked_for_once_and_never_again(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the registry was asked")
 
-    monkeypatch.setattr("builder.registry.pull.Registry", refuse)
+    monkeypatch.setattr("builder.registry.pull._registries", refuse)
     assert build(workspace, store)["a"].image == first
 
 
