@@ -248,7 +248,8 @@ def push_images(
     }
     if failures := [part.failed for part in parts.values() if part.failed]:
         for each, part in parts.items():
-            say(f"pushed to {prefix} for {each.name}: {', '.join(part.pushed)}")
+            which = f" for {each.name}" if len(parts) > 1 else ""
+            say(f"pushed to {prefix}{which}: {', '.join(part.pushed)}")
         raise failures[0]
     if len(platforms) == 1:
         facts(found[platforms[0].name], rows, as_json=json)
