@@ -84,7 +84,7 @@ def test_stage(
         try:
             ended = run_tests(
                 workspace, store, sandbox, name,
-                [*shlex.split(pytest), *shlex.split(remainder)], output=2 if json else 1,
+                shlex.split(f"{pytest} {remainder}"), output=2 if json else 1,
             )  # fmt: skip
         except BuilderError as error:
             if stage != "all":
@@ -167,8 +167,8 @@ def watch(stage: str, pytest: str = "", engine: str = "auto", remainder: str = "
     # What comes within 20 ms of a save is part of it, as when an editor renames.
     saves = watchfiles.watch(*places, step=20, raise_interrupt=True)
     run_again(
-        ROOT, store, choose(engine, store), stage, [*shlex.split(pytest), *shlex.split(remainder)],
-        saves, ended, 1,
+        ROOT, store, choose(engine, store), stage, shlex.split(f"{pytest} {remainder}"), saves,
+        ended, 1,
     )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,8 +26,7 @@ from pipeline.serving.function import classify, serving
 from pipeline.serving.openfaas import Gateway, deploy, find_password, read_stack
 
 from . import gateway
-from .conftest import ROOT, Run, base_image
-from .conftest import write_servable as write
+from .conftest import ROOT, Run, base_image, write_models_that_answer
 
 STACK = ROOT / "deploy" / "openfaas" / "stack.yaml"
 IMAGE = "registry.example/served/model@sha256:" + "0" * 64
@@ -195,13 +193,7 @@ def test_what_was_packaged_answers_the_tile_that_deploy_sends(
     run: Run, servable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store.open()
-    models = ROOT / "stages" / "package" / "function" / "tests" / "models"
-    shutil.rmtree(servable)
-    write(servable, {name: (models / f"{name}.onnx").read_bytes() for name in ("A", "B")})
-    manifest = json.loads((servable / "manifest.json").read_text())
-    manifest |= {"classes": ["negative", "positive"], "threshold": 0.5, "tile": 256,
-                 "layout": "bbbc013"}  # fmt: skip
-    (servable / "manifest.json").write_text(json.dumps(manifest))
+    write_models_that_answer(servable)
     function = build(Workspace.load(ROOT), store, ["function"])["function"].image
     base = f"localhost/plateline/function@{function.digest}"
     image = run(function_image=base, model_repo="localhost/served/model")["image"]

@@ -26,22 +26,14 @@ from pipeline.errors import PipelineError
 from pipeline.serving.function import classify, serving
 from tests.conftest import missing
 
-from .conftest import ROOT, Run
-from .conftest import write_servable as write
+from .conftest import ROOT, Run, write_models_that_answer
 from .reading import remove
-
-MODELS = ROOT / "stages" / "package" / "function" / "tests" / "models"
 
 
 def model(servable: Path, host: str, run: Run) -> Reference:
     """Package the models of the function's tests over the function image of this checkout."""
     store = Store.open()
-    shutil.rmtree(servable)
-    write(servable, {name: (MODELS / f"{name}.onnx").read_bytes() for name in ("A", "B")})
-    manifest = json.loads((servable / "manifest.json").read_text())
-    manifest |= {"classes": ["negative", "positive"], "threshold": 0.5, "tile": 256,
-                 "layout": "bbbc013"}  # fmt: skip
-    (servable / "manifest.json").write_text(json.dumps(manifest))
+    write_models_that_answer(servable)
     function = build(Workspace.load(ROOT), store, ["function"])["function"].image
     with Registry(host) as registry:
         named = push(store, {"function": ("0" * 64, function)}, f"{host}/p", registry)

@@ -1,13 +1,11 @@
 """A small image out of the host's busybox, and packages compiled around it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from kfp import compiler
+from kfp import compiler, dsl
 
 from builder import oci
 from builder.oci import layer
@@ -69,6 +67,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="session")
 def image(store: Store) -> str:
     return f"localhost/test/busybox@{busybox(store).digest}"
+
+
+@pytest.fixture
+def script(image):
+    @dsl.container_component
+    def script(code: str):
+        return dsl.ContainerSpec(image, ["sh", "-c"], [code])
+
+    return script
 
 
 @pytest.fixture

@@ -16,15 +16,6 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def script(image):
-    @dsl.container_component
-    def script(code: str):
-        return dsl.ContainerSpec(image, ["sh", "-c"], [code])
-
-    return script
-
-
-@pytest.fixture
 def docker_engine():
     import docker
 

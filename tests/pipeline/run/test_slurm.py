@@ -46,15 +46,6 @@ def on(cluster, monkeypatch):
 
 
 @pytest.fixture
-def script(image):
-    @dsl.container_component
-    def script(code: str):
-        return dsl.ContainerSpec(image, ["sh", "-c"], [code])
-
-    return script
-
-
-@pytest.fixture
 def begun(execute, store, tmp_path):
     """Start a pipeline in a thread; `seen` is set when its step runs on the node."""
 
