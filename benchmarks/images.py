@@ -24,6 +24,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
+from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -230,16 +231,24 @@ def one_line_changed(bench: Bench) -> None:
 
 
 def bump(path: Path, folder: Path) -> Path:
-    """Return a copy of a wheel as version N.post1: one line of its metadata differs, and names."""
+    """Return a copy of a wheel as version N.post1; its METADATA, RECORD and names say so."""
     name, version, rest = path.name.split("-", 2)
     old, new = f"{name}-{version}", f"{name}-{version}.post1"
     target = folder / f"{new}-{rest}"
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w") as sink:
+        metadata = source.read(f"{old}.dist-info/METADATA").replace(
+            f"Version: {version}".encode(), f"Version: {version}.post1".encode()
+        )
+        digest = urlsafe_b64encode(sha256(metadata).digest()).rstrip(b"=").decode()
+        line = f"{new}.dist-info/METADATA,sha256={digest},{len(metadata)}\r\n".encode()
         for entry in source.infolist():
             data = source.read(entry)
-            if entry.filename in (f"{old}.dist-info/METADATA", f"{old}.dist-info/RECORD"):
-                data = data.replace(f"Version: {version}".encode(), f"Version: {version}.post1"
-                                    .encode()).replace(old.encode(), new.encode())  # fmt: skip
+            if entry.filename == f"{old}.dist-info/METADATA":
+                data = metadata
+            elif entry.filename == f"{old}.dist-info/RECORD":
+                lines = data.replace(old.encode(), new.encode()).splitlines(keepends=True)
+                start = f"{new}.dist-info/METADATA,".encode()
+                data = b"".join(line if each.startswith(start) else each for each in lines)
             entry.filename = entry.filename.replace(f"{old}.", f"{new}.", 1)
             sink.writestr(entry, data, entry.compress_type)
     return target
