@@ -21,7 +21,8 @@ def read(reference: Reference) -> tuple[dict[str, Any], dict[str, Any], dict[str
         document = json.loads(found[1])
 
         def blob(entry: dict[str, Any]) -> bytes:
-            return registry.get_blob(reference.repository, oci.Descriptor.from_json(entry))
+            found = oci.Descriptor.from_json(entry)
+            return registry.get_blob(reference.repository, found, found.size)
 
         config = json.loads(blob(document["config"]))
         files: dict[str, Any] = {}
