@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cli import policy as policies
 from cli.command import command
@@ -104,7 +105,7 @@ def _test(engine: str) -> dict[str, Any]:
 
     What no change affects has passed already and is not run.
     """
-    from builder.build.stage_tests import run_tests, with_tests
+    from builder.build.stage_tests import Tested, run_at_once, with_tests
     from builder.build.workspace import Workspace
     from builder.errors import BuilderError
     from builder.sandbox.engines import choose
@@ -118,13 +119,20 @@ def _test(engine: str) -> dict[str, Any]:
         raise BuilderError(
             f"the stages' tests cannot run: {error}\nwithout them: release --no-test"
         ) from None
-    found = {}
-    for stage in with_tests(workspace):
-        tested = run_tests(workspace, store, sandbox, stage, output=sys.stderr.buffer)
+    found: dict[str, Any] = {}
+
+    def ended(stage: str, tested: Tested | BuilderError, printed: BinaryIO | None) -> None:
+        if printed:
+            shutil.copyfileobj(printed, sys.stderr.buffer)
+        if isinstance(tested, BuilderError):
+            raise tested
         say(f"tests of {stage}: {'cached' if tested.cached else f'exit code {tested.code}'}")
         if tested.code:
             raise PipelineError(f"the tests of {stage} failed; nothing was released")
         found[stage] = tested
+
+    cores = len(os.sched_getaffinity(0))
+    run_at_once(workspace, store, sandbox, with_tests(workspace), [], cores, ended)
     return found
 
 

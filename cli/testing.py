@@ -5,11 +5,12 @@ from __future__ import annotations
 import json as encoder
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cli import environment
 from cli.command import command
@@ -32,6 +33,8 @@ from cli.signing import SIGN_HELP, signing_key
         "stage": "a target that has a folder tests/, or all",
         "pytest": "pytest's arguments, for example '-k name'; or write them after --",
         "changed_since": CHANGED_HELP,
+        "jobs": "for all: how many stages are tested at the same time (0: as many as cores); each "
+        "one's output is shown when its tests end",
         "engine": ENGINE_HELP,
         "sign": f"say beside the image in the registry that its tests passed: {SIGN_HELP}",
         "registry": f"for --sign: {REGISTRY_HELP}",
@@ -43,6 +46,7 @@ def test_stage(
     stage: str,
     pytest: str = "",
     changed_since: str = "",
+    jobs: int = 0,
     engine: str = "auto",
     sign: str = "",
     registry: str = "",
@@ -51,7 +55,7 @@ def test_stage(
     remainder: str = "",
 ) -> None:
     """Run a stage's tests inside its image; what passed and has not changed is not run again."""
-    from builder.build.stage_tests import run_tests, with_tests
+    from builder.build.stage_tests import Tested, run_at_once, run_tests, with_tests
     from builder.build.workspace import Workspace
     from builder.errors import BuilderError
     from builder.inspect.affected import changed_since as compare
@@ -79,26 +83,34 @@ def test_stage(
         if json:
             print("{}")
         return
-    sandbox = choose(engine, store)
-    for name in names:
-        try:
-            ended = run_tests(
-                workspace, store, sandbox, name,
-                shlex.split(f"{pytest} {remainder}"), output=2 if json else 1,
-            )  # fmt: skip
-        except BuilderError as error:
-            if stage != "all":
-                raise
-            found[name] = {"result": "not tested", "reason": str(error), "code": 1}
+    words = shlex.split(f"{pytest} {remainder}")
+
+    def ended(name: str, one: Tested | BuilderError, printed: BinaryIO | None = None) -> None:
+        if printed:
+            stream = sys.stderr if json else sys.stdout
+            shutil.copyfileobj(printed, stream.buffer)
+            stream.flush()
+        if isinstance(one, BuilderError):
+            found[name] = {"result": "not tested", "reason": str(one), "code": 1}
             codes.append(1)
-            say(f"{name}: not tested: {error}")
-            continue
-        how = "cached" if ended.cached else "passed" if not ended.code else "failed"
-        found[name] = {"result": how, "seconds": ended.seconds, "code": ended.code}
-        codes.append(ended.code)
-        if not ended.code:
-            passed[name] = ended
-        say(f"{name}: {how} ({ended.seconds:.1f} s)")
+            say(f"{name}: not tested: {one}")
+            return
+        how = "cached" if one.cached else "passed" if not one.code else "failed"
+        found[name] = {"result": how, "seconds": one.seconds, "code": one.code}
+        codes.append(one.code)
+        if not one.code:
+            passed[name] = one
+        say(f"{name}: {how} ({one.seconds:.1f} s)")
+
+    sandbox = choose(engine, store)
+    if stage == "all":
+        jobs = jobs or len(os.sched_getaffinity(0))
+        say(f"testing {', '.join(names)}, {jobs} at a time")
+        run_at_once(workspace, store, sandbox, names, words, jobs, ended)
+    else:
+        for name in names:
+            output = 2 if json else 1
+            ended(name, run_tests(workspace, store, sandbox, name, words, output=output))
     if key and passed:
         _sign(workspace, store, passed, key, prefix, insecure=insecure)
     if json:

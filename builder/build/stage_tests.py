@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +16,7 @@ from builder.errors import BuilderError
 from builder.oci import canonical
 from builder.packages import download, wheels
 from builder.packages.python import DEFAULT
-from builder.sandbox.process import Mount, Process, Sandbox, run
+from builder.sandbox.process import Exit, Mount, Process, Running, Sandbox, run
 from builder.store import Store
 
 FORMAT = "tests-1"
@@ -54,17 +56,119 @@ def run_tests(
     A pass of the same image, tests and arguments is not repeated; a failure is. Raises BuilderError
     where the target has no tests.
     """
+    plan = _plan(workspace, store, name, arguments)
+    if known := plan.known(store):
+        return known
+    with store.in_use():
+        return plan.ended(store, run(sandbox, plan.process, output))
+
+
+def run_at_once(
+    workspace: Workspace,
+    store: Store,
+    sandbox: Sandbox,
+    names: Sequence[str],
+    arguments: Sequence[str],
+    jobs: int,
+    ended: Callable[[str, Tested | BuilderError, BinaryIO | None], object],
+) -> None:
+    """Run the tests of the targets `names` as `run_tests` does, of `jobs` targets at a time.
+
+    `ended` is told how each of them ended, or why it did not begin, and what it printed, in the
+    order in which they end. Those in the largest images begin, which as a rule take longest.
+    Nothing runs any more when this returns or raises.
+    """
+    from concurrent.futures import ThreadPoolExecutor, as_completed  # logging costs time
+
+    waiting: list[_Plan] = []
+    for name in names:
+        try:
+            plan = _plan(workspace, store, name, arguments)
+        except BuilderError as error:
+            ended(name, error, None)
+            continue
+        if known := plan.known(store):
+            ended(name, known, None)
+        else:
+            waiting.append(plan)
+    waiting.sort(key=lambda plan: -sum(layer.blob.size for layer in plan.process.image.layers))
+    at_once = _AtOnce(sandbox)
+
+    def one(plan: _Plan, output: BinaryIO) -> Tested | BuilderError:
+        try:
+            return plan.ended(store, at_once.run(plan.process, output))
+        except BuilderError as error:
+            return error
+
+    with store.in_use(), ThreadPoolExecutor(jobs) as pool:
+        outputs = {plan.name: tempfile.TemporaryFile() for plan in waiting}  # noqa: SIM115
+        begun = {pool.submit(one, plan, outputs[plan.name]): plan.name for plan in waiting}
+        try:
+            for done in as_completed(begun):
+                with outputs[begun[done]] as output:
+                    output.seek(0)
+                    ended(begun[done], done.result(), output)
+        finally:
+            at_once.end()
+
+
+class _AtOnce:
+    """Runs processes for several threads until all of them are ended at once."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox, self._lock, self._over = sandbox, threading.Lock(), False
+        self._running: list[Running] = []
+
+    def run(self, process: Process, output: BinaryIO) -> Exit:
+        """Run `process` to its end; raises BuilderError where all was ended before it began."""
+        with self._lock:
+            if self._over:
+                raise BuilderError("the tests were stopped")
+            running = self._sandbox.start(process, output)
+            self._running.append(running)
+        found = running.wait()
+        with self._lock:
+            self._running.remove(running)
+        return found
+
+    def end(self) -> None:
+        """Kill what runs; nothing begins any more."""
+        with self._lock:
+            self._over, running = True, list(self._running)
+        for each in running:
+            each.stop(grace=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The tests of a target: what runs them, and the key by which a pass is known."""
+
+    name: str
+    process: Process
+    key: str
+    files: Mapping[str, str]
+
+    def known(self, store: Store) -> Tested | None:
+        """Return the pass that `store` knows of."""
+        if found := store.get_result(self.key):
+            return Tested(self.name, 0, cached=True, seconds=found["seconds"], files=self.files)
+        return None
+
+    def ended(self, store: Store, ended: Exit) -> Tested:
+        """Remember a pass."""
+        if ended.code == 0:
+            store.put_result(self.key, {"seconds": ended.seconds})
+        return Tested(self.name, ended.code, False, ended.seconds, self.files)
+
+
+def _plan(workspace: Workspace, store: Store, name: str, arguments: Sequence[str]) -> _Plan:
+    """Build the image; raises BuilderError as `run_tests` does."""
     folder = _folder(workspace, name)
     image = with_testing(workspace, store, name)
-    hashes, key = _files(folder), _key(image, folder, arguments)
-    files = {f"{folder.relative_to(workspace.root).as_posix()}/{n}": h for n, h in hashes.items()}
-    if known := store.get_result(key):
-        return Tested(name, 0, cached=True, seconds=known["seconds"], files=files)
-    with store.in_use():
-        ended = run(sandbox, pytest(image, folder, ["/tests", *arguments]), output)
-    if ended.code == 0:
-        store.put_result(key, {"seconds": ended.seconds})
-    return Tested(name, ended.code, cached=False, seconds=ended.seconds, files=files)
+    at = folder.relative_to(workspace.root).as_posix()
+    files = {f"{at}/{path}": sha256 for path, sha256 in _files(folder).items()}
+    process = pytest(image, folder, ["/tests", *arguments])
+    return _Plan(name, process, _key(image, folder, arguments), files)
 
 
 def passed(workspace: Workspace, store: Store, name: str) -> bool:
