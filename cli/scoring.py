@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json as encoder
 import shutil
+from collections.abc import Mapping
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,16 @@ def score(
     places = {"report": str(report), "tables": str(folder), "run": str(result.page)}
     answer = {**found, "folder": str(folder), "page": str(result.page), "report": str(report)}
     facts(answer, [("what", "where"), *places.items()], as_json=json)
+    if problem := nothing_said(found["counts"]):
+        say(f"error: {problem}")
+        raise SystemExit(1)
+
+
+def nothing_said(counts: Mapping[str, int]) -> str:
+    """Return why a screen without hits says nothing: every plate failed; or nothing."""
+    if counts["plates_failed"] < counts["plates"]:
+        return ""
+    return "no hit could be called: every plate failed; the report says why"
 
 
 def volume_and_name(plates: str) -> tuple[Path, str]:

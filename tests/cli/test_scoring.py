@@ -8,7 +8,7 @@ import pytest
 
 from builder.errors import BuilderError
 from builder.store import Store, roots
-from cli.scoring import pinned, volume_and_name
+from cli.scoring import nothing_said, pinned, volume_and_name
 from pipeline.errors import PipelineError
 
 
@@ -47,3 +47,8 @@ def test_a_model_of_the_store_goes_by_the_digest_it_has_now(tmp_path: Path) -> N
 def test_a_model_that_the_store_lacks_is_named_with_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(BuilderError, match=r"no model localhost/a/model; make one with `invoke"):
         pinned("localhost/a/model", Store.open(tmp_path / "store"))
+
+
+def test_a_screen_whose_plates_all_failed_is_an_error_and_one_usable_plate_is_a_screen() -> None:
+    assert nothing_said({"plates": 3, "plates_failed": 2}) == ""
+    assert "every plate failed" in nothing_said({"plates": 3, "plates_failed": 3})
