@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from cli import inputs
 from cli.command import command
 from cli.output import (
     CHANGED_HELP,
@@ -21,6 +22,7 @@ from cli.output import (
     TARGETS_HELP,
     facts,
     say,
+    told,
 )
 from cli.progress import building, pushing
 from cli.signing import SIGN_HELP, signing_key
@@ -139,7 +141,9 @@ def build_images(
             _show_indexed(indexed, as_json=json)
             say(f"{time.monotonic() - started:.2f} s")
             return
-        _, _, built = build(targets, jobs, changed_since, results, platform=platforms[0])
+        workspace, store, built = build(
+            targets, jobs, changed_since, results, platform=platforms[0]
+        )
     rows = [("image", "digest", "size", "from")]
     rows += [
         (b.name, b.image.digest, f"{b.image.size / 1e6:.1f} MB", source(b)) for b in built.values()
@@ -151,8 +155,11 @@ def build_images(
         }
         for name, b in built.items()
     }  # fmt: skip
-    facts(found, rows, as_json=json)
+    text = told(found, rows, as_json=json)
+    print(text)
     say(f"{time.monotonic() - started:.2f} s")
+    if not cache and not changed_since and all(b.cached and not b.source for b in built.values()):
+        inputs.keep(text, workspace, store)
 
 
 def build_indexed(

@@ -34,22 +34,31 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows, the first of which is the head, in columns; a terminal gets digests cut."""
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows, the first of which is the head, in columns; a terminal gets digests cut."""
     if sys.stdout.isatty():
         rows = [[_DIGEST.sub(r"\1…", cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    return "\n".join(lines)
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns."""
+    print(columns(rows))
+
+
+def told(found: Mapping[str, Any], rows: Sequence[Sequence[str]], *, as_json: bool) -> str:
+    """Return facts as one JSON object, or as a table."""
+    return json.dumps(found) if as_json else columns(rows)
 
 
 def facts(found: Mapping[str, Any], rows: Sequence[Sequence[str]], *, as_json: bool) -> None:
     """Print facts as one JSON object, or as a table."""
-    if as_json:
-        print(json.dumps(found))
-    else:
-        table(rows)
+    print(told(found, rows, as_json=as_json))
 
 
 def ended(body: Callable[[], None], as_json: bool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli import answers, inputs
 from cli import policy as policies
 from cli.command import command
 from cli.images import build, in_registry
@@ -24,6 +25,7 @@ from cli.output import (
     facts,
     say,
     table,
+    told,
 )
 from cli.policy import POLICY_HELP
 
@@ -95,13 +97,19 @@ def pin_in_registry(
 SETTINGS_HELP = "the settings file with the table [cluster] (plateline.toml, where it is there)"
 
 
+def settings_path(path: str) -> str:
+    """Return the settings file of that name; without a name plateline.toml, there or not."""
+    from pipeline.definition.cluster import FILE
+
+    return str(Path(path).absolute() if path else ROOT / FILE)
+
+
 def cluster_settings(path: str) -> Any:
     """Return the table [cluster] of a settings file; without a name, of plateline.toml if any."""
-    from pipeline.definition.cluster import FILE, Cluster, read
+    from pipeline.definition.cluster import Cluster, read
 
-    if not path and not (ROOT / FILE).exists():
-        return Cluster()
-    return read(Path(path) if path else ROOT / FILE)
+    found = Path(settings_path(path))
+    return Cluster() if not path and not found.exists() else read(found)
 
 
 def hold(policy: Any, pinned: Pinned, *, insecure: bool = False) -> None:
@@ -114,15 +122,18 @@ def hold(policy: Any, pinned: Pinned, *, insecure: bool = False) -> None:
 
 def make_package(
     pinned: Pinned, gpus: int, builder: str, output: str, settings: str = "",
-    pipeline: str = "plateline", plates_at_once: int = 8,
+    pipeline: str = "plateline", plates_at_once: int = 8, status: bytes | None = None,
 ) -> Any:  # fmt: skip
-    """Compile with the pinned images and write the package to `output`."""
+    """Compile with the pinned images and write the package to `output`.
+
+    `status` is what `git status` said, where that is known.
+    """
     from pipeline.definition.pipelines import definition
     from pipeline.definition.settings import Settings
     from pipeline.release import materials
     from pipeline.spec.compile import compile_package, remember, write
 
-    made_from = materials.collect(pinned.workspace, pinned.built)
+    made_from = materials.collect(pinned.workspace, pinned.built, status=status)
     fixed = Settings(gpus, builder, cluster_settings(settings), plates_at_once)
     chosen = definition(fixed, pipeline)
     compiled = compile_package(chosen, pinned.pins, made_from, pinned.store)
@@ -172,6 +183,7 @@ def compile(  # noqa: A001 - the task's name
             "no registry was named, and a cluster cannot pull from this machine's store; "
             "give --registry HOST/PREFIX, or --allow-local for `invoke run` on this machine"
         )
+    status = answers.git_status()  # while the rest is being loaded
     asked = policies.read(policy)
     targets = pipeline_targets(pipeline).split(",")
     pinned = (
@@ -182,7 +194,8 @@ def compile(  # noqa: A001 - the task's name
     if asked:
         hold(asked, pinned, insecure=insecure)
     output = output or f"dist/{pipeline}.yaml"
-    compiled = make_package(pinned, gpus, builder, output, settings, pipeline, plates_at_once)
+    git = status()
+    compiled = make_package(pinned, gpus, builder, output, settings, pipeline, plates_at_once, git)
     found = {
         "package": output,
         "digest": compiled.digest,
@@ -192,8 +205,16 @@ def compile(  # noqa: A001 - the task's name
     rows = [("what", "digest")]
     rows += [(name, pin) for name, pin in pinned.pins.items()]
     rows.append((output, compiled.digest))
-    facts(found, rows, as_json=json)
-    say(f"{time.monotonic() - started:.2f} s{', unchanged' if compiled.cached else ''}")
+    text, note = told(found, rows, as_json=json), ", unchanged" if compiled.cached else ""
+    print(text)
+    say(f"{time.monotonic() - started:.2f} s{note}")
+    fresh = not compiled.cached or any(not b.cached or b.source for b in pinned.built.values())
+    if not (registry or asked or fresh or git is None):
+        copied = {str(Path(output).absolute()): str(pinned.store.path(compiled.digest))}
+        inputs.keep(
+            text, pinned.workspace, pinned.store, settings_path(settings),
+            copies=copied, git=git, note=note,
+        )  # fmt: skip
 
 
 def pairs(values: list[str], option: str) -> dict[str, str]:

@@ -6,13 +6,15 @@ import functools
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.dockerfile import recipe
 from builder.dockerfile.dockerignore import Ignore
 from builder.errors import BuilderError
 from builder.oci.entry import Entry
+
+_RECIPES = "stages"
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,21 @@ class Target:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The repository at `root` with its targets by name."""
+    """The repository at `root` with its targets by name.
+
+    `looked` collects the paths that recipes were told something about, relative to the root.
+    """
 
     root: Path
     targets: Mapping[str, Target]
     ignore: Ignore
+    looked: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @staticmethod
     def load(root: Path) -> Workspace:
         """Find every `stages/**/Dockerfile`; raises BuilderError for two targets of one name."""
         targets: dict[str, Target] = {}
-        for dockerfile in sorted(root.glob("stages/**/Dockerfile")):
+        for dockerfile in sorted(root.glob(f"{_RECIPES}/**/Dockerfile")):
             target = Target(dockerfile.parent.name, dockerfile.parent, root)
             if target.name in targets:
                 raise BuilderError(
@@ -86,19 +92,41 @@ class Workspace:
             return None
         return self._link(self.root / path, path).target
 
+    def inputs(self) -> Iterator[str]:
+        """Yield each file and folder that recipes, locks and what recipes copied came from so far.
+
+        What is not there is named as well where that was asked for. Raises BuilderError where a
+        link leads from beside a recipe to another part of the repository, which is not followed.
+        """
+        yield str(self.root / ".dockerignore")
+        yield from (f"{self.root}/{path}" for path in self.looked)
+        for path in files(f"{self.root}/{_RECIPES}"):
+            if os.path.islink(path) and (to := self._elsewhere(path)):  # noqa: PTH114 - many
+                raise BuilderError(f"{path}: what this link leads to, {to}, is not known here")
+            yield path
+
+    def _elsewhere(self, link: str) -> str:
+        """Return where a link leads to in the repository outside of the recipes' folder."""
+        first = os.path.normpath(f"{os.path.dirname(link)}/{Path(link).readlink()}")  # noqa: PTH120
+        inside = (f"{self.root}/", f"{self.root}/{_RECIPES}/")
+        ways = (first, str(Path(link).resolve()))
+        return "".join(w for w in ways if w.startswith(inside[0]) and not w.startswith(inside[1]))
+
     def _mode(self, path: str) -> int:
         """Return the st_mode of `path` below the root, 0 where it is not there.
 
         What a link leads to is not there: the one that copies follows the links that it may see,
         and a hidden one must not lead out of the repository.
         """
-        where, mode = self.root, stat.S_IFDIR
-        for part in path.split("/") if path else ():
+        mode = stat.S_IFDIR
+        parts = path.split("/") if path else []
+        for depth in range(1, len(parts) + 1):
             if not stat.S_ISDIR(mode):
                 return 0
-            where /= part
+            where = "/".join(parts[:depth])
+            self.looked.add(where)
             try:
-                mode = where.lstat().st_mode
+                mode = (self.root / where).lstat().st_mode
             except (OSError, ValueError):
                 return 0
         return mode
@@ -125,6 +153,7 @@ class Workspace:
 
     def _inside(self, folder: Path | str, start: str, *, hidden: bool = False) -> Iterator[Entry]:
         """Yield what is in a folder of the path `start`; scandir saves a stat a file."""
+        self.looked.add(start)
         with os.scandir(folder) as found:
             items = sorted(found, key=lambda item: item.name)
         hides = self.ignore.hides if hidden else self.ignore.hides_in_seen
@@ -134,7 +163,9 @@ class Workspace:
             if hides(path):
                 if is_folder:
                     yield from self._let_in(item.path, path)
-            elif is_folder:
+                continue
+            self.looked.add(path)
+            if is_folder:
                 yield Entry(path=path, kind="dir", mode=0o755)
                 yield from self._inside(item.path, path)
             elif item.is_symlink():
@@ -156,6 +187,19 @@ class Workspace:
         if not target.startswith("/") and f"{inside}/".startswith("../"):
             raise BuilderError(f"{shown}: the link leaves the repository, to {target}")
         return Entry(path=shown, kind="symlink", mode=0o777, target=target)
+
+
+def files(folder: str, ending: str = "") -> Iterator[str]:
+    """Yield a folder and all below it, of files those that end so; byte-code is left out."""
+    yield folder
+    with os.scandir(folder) as found:
+        items = list(found)
+    for item in items:
+        if item.is_dir(follow_symlinks=False):
+            if item.name != "__pycache__":
+                yield from files(item.path, ending)
+        elif item.name.endswith(ending):
+            yield item.path
 
 
 def _check_inside(path: Path, shown: str, root: Path) -> None:

@@ -17,11 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from builder import oci
+from builder import folders, oci
 from builder.errors import BuilderError
 from builder.oci import canonical
 
@@ -42,17 +42,18 @@ def _sealed(digest: str) -> tuple[int, int]:
 
 def default_root(environ: Mapping[str, str] = os.environ) -> Path:
     """Return $PLATELINE_STORE, or `plateline/store` under the user's cache folder."""
-    if chosen := environ.get("PLATELINE_STORE"):
-        return Path(chosen)
-    cache = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "plateline" / "store"
+    return Path(folders.store(environ))
 
 
 @dataclass(frozen=True)
 class Store:
-    """The store at `root`. Several processes may use one store at the same time."""
+    """The store at `root`. Several processes may use one store at the same time.
+
+    `used` collects the files that this process found something in.
+    """
 
     root: Path
+    used: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @staticmethod
     def open(root: Path | None = None) -> Store:
@@ -117,6 +118,7 @@ class Store:
             status = path.stat()
             if status.st_size != descriptor.size:
                 return False
+            self.used.add(str(path))
             if status.st_mtime_ns % _SECOND == _seal(descriptor.digest):
                 return True
             self.verify(descriptor.digest)
@@ -181,6 +183,7 @@ class Store:
                 f"the store {self.root} has no blob {digest}; run `invoke build-images`"
             ) from None
         self._check(digest, hashlib.sha256(data).hexdigest())
+        self.used.add(str(self.path(digest)))
         return data
 
     def verify(self, digest: str) -> None:
@@ -245,6 +248,7 @@ class Store:
             if entry["sha256"] == canonical.sha256(canonical.dumps(document)):
                 with suppress(OSError):
                     os.utime(path)
+                self.used.add(str(path))
                 return document
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass

@@ -93,6 +93,7 @@ def survey(store: Store, now: float) -> list[Item]:
     items += [_blob(path, now) for path in _inside(root / "blobs/sha256")]
     items += [_plain("origin", path, now) for path in _inside(root / "origins")]
     items += [_plain("unpacked layer", path, now) for path in _inside(root / "unpacked")]
+    items += [_plain("answer", path, now) for path in _inside(root / "answers")]
     items += [_plain("unfinished", path, now) for path in _inside(root / "tmp")]
     items += [_plain("download", path, now) for path in _inside(beside / "downloads")]
     items += [_plain("step", path, now) for path in _inside(beside / "steps")]

@@ -18,10 +18,14 @@ from pipeline.spec.provenance import Provenance
 
 
 def collect(
-    workspace: Workspace, built: Mapping[str, Built], platforms: Sequence[Platform] = (NATIVE,)
+    workspace: Workspace,
+    built: Mapping[str, Built],
+    platforms: Sequence[Platform] = (NATIVE,),
+    *,
+    status: bytes | None = None,
 ) -> Provenance:
-    """Return what `built` was made from, for `platforms`."""
-    commit, dirty = state(workspace.root)
+    """Return what `built` was made from, for `platforms`; `status` is for `state`."""
+    commit, dirty = state(workspace.root, status)
     names = {lock for p in platforms for lock in (p.debian_lock, p.wheels_lock)}
     locks = {
         path.relative_to(workspace.root).as_posix(): {
@@ -88,16 +92,19 @@ def commit_date(root: Path, commit: str) -> str:
         return ""
 
 
-def state(root: Path) -> tuple[str, bool]:
+def state(root: Path, status: bytes | None = None) -> tuple[str, bool]:
     """Return the commit of `root`, and whether it has changes that no commit holds.
 
-    Without git, outside of a checkout, and before the first commit, the commit is empty. Format:
-    git-status(1), "Porcelain Format Version 2".
+    `status` is what git said of it, where that is known. Without git, outside of a checkout, and
+    before the first commit, the commit is empty. Format: git-status(1), "Porcelain Format Version
+    2".
     """
     try:
-        lines = checkout.git(root, "status", "--porcelain=v2", "--branch").splitlines()
+        if status is None:
+            status = checkout.git(root, "status", "--porcelain=v2", "--branch")
     except BuilderError:
         return "", True
+    lines = status.splitlines()
     about = dict(line[2:].split(b" ", 1) for line in lines if line.startswith(b"# "))
     commit = about.get(b"branch.oid", b"(initial)").decode()
     if commit == "(initial)":

@@ -133,6 +133,8 @@ def _compile(definition: Definition, pins: Mapping[str, str], provenance: Proven
 
 def remember(store: Store, checkout: Path, digest: str) -> None:
     """Keep that the checkout at `checkout` compiled the package `digest`."""
+    if compiled_here(store, checkout, digest):
+        return
     store.put_result(
         _compiled_key(checkout, digest), {"compiled": digest, "in": str(checkout.resolve())}
     )

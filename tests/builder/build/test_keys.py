@@ -111,11 +111,13 @@ def write(root: Path, store: Store) -> Path:
     return root
 
 
-def key(root: Path, store: Store, target: str = "a") -> str:
-    def build(plan: ImagePlan) -> NoReturn:
-        raise AssertionError(f"{plan.name} was built for a key")
+def unused(plan: ImagePlan) -> NoReturn:
+    raise AssertionError(f"{plan.name} was built for a key")
 
-    return Planner(Workspace.load(root), root / "downloads", store, build, build).target(target).key
+
+def key(root: Path, store: Store, target: str = "a") -> str:
+    planner = Planner(Workspace.load(root), root / "downloads", store, unused, unused)
+    return planner.target(target).key
 
 
 def replace(name: str, old: str, new: str) -> Mutation:
@@ -287,6 +289,40 @@ def test_every_relevant_change_changes_the_key_and_no_irrelevant_one(tmp_path: P
         f"missed: {missed}; {len(mistaken)} of {len(IRRELEVANT)} irrelevant ones changed the key: "
         f"{mistaken}"
     )
+
+
+def status(path: str) -> tuple[int, ...] | None:
+    """Return what tells a changed file or folder, though its time of writing is set back."""
+    try:
+        s = os.lstat(path)
+    except OSError:
+        return None
+    return (s.st_mode, s.st_ino, s.st_size, s.st_ctime_ns)
+
+
+def statuses(root: Path, store: Store) -> dict[str, tuple[int, ...] | None]:
+    """Return the status of all that planning `a` looks at, once the disk's clock has moved on."""
+    workspace = Workspace.load(root)
+    Planner(workspace, root / "downloads", store, unused, unused).target("a")
+    found = {path: status(path) for path in workspace.inputs()}
+    probe = root.parent / "probe"
+    probe.touch()
+    now = probe.stat().st_ctime_ns
+    while probe.stat().st_ctime_ns == now:
+        probe.touch()
+    return found
+
+
+def test_every_relevant_change_shows_in_the_status_of_an_input(tmp_path: Path) -> None:
+    missed = []
+    for number, (name, mutation) in enumerate(RELEVANT.items()):
+        store = Store.open(tmp_path / f"{number}/store")
+        root = write(tmp_path / f"{number}/workspace", store)
+        before = statuses(root, store)
+        mutation(root)
+        if before == {path: status(path) for path in before}:
+            missed.append(name)
+    assert not missed
 
 
 @pytest.mark.parametrize("module", FORMATS)

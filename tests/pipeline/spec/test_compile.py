@@ -165,9 +165,11 @@ def closure(module: str) -> set[str]:
 
 
 def decides_nothing(module: str) -> bool:
-    """The store keeps a package's bytes, checked by digest; an exception's class is in none; what
-    the reader of the settings file found is in the key itself."""
-    return module.startswith("builder.store") or module.endswith((".errors", "builder.toml"))
+    """The store keeps a package's bytes, checked by digest, wherever it is; an exception's class is
+    in none; what the reader of the settings file found is in the key itself."""
+    return module.startswith(("builder.store", "builder.folders", "builder.toml")) or (
+        module.endswith(".errors")
+    )
 
 
 def test_the_key_holds_every_module_that_decides_what_a_package_holds(
