@@ -6,6 +6,7 @@ that can build; what must be run, to compile byte-code, is the Python of `NATIVE
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from builder.errors import BuilderError
@@ -72,6 +73,18 @@ def parse(text: str) -> tuple[Platform, ...]:
             f"there are no images for {', '.join(unknown)}; there are {', '.join(KNOWN)}"
         )
     return tuple(dict.fromkeys(KNOWN[name] for name in names)) or (NATIVE,)
+
+
+def here() -> Platform:
+    """Return the platform of this machine, whose images run on it.
+
+    Raises BuilderError for a processor that there are no images for.
+    """
+    machine = os.uname().machine
+    for platform in KNOWN.values():
+        if platform.machine == machine:
+            return platform
+    raise BuilderError(f"this machine is {machine}; there are images for {', '.join(KNOWN)}")
 
 
 def of_config(config: object) -> Platform:

@@ -179,7 +179,7 @@ def build_indexed(
         return build(names, jobs, changed_since, cache, platform=platform, **more)[2]
 
     store = Store.open()
-    return Workspace.load(ROOT), store, index(store, build_each(platforms, one))
+    return Workspace.load(ROOT), store, index(store, build_each(platforms, one), ROOT)
 
 
 def _show_indexed(indexed: Any, *, as_json: bool) -> None:
@@ -316,7 +316,8 @@ def _push_indexes(results: Any, parts: Mapping[Any, _Part], key: Any) -> Mapping
     from builder.build.index import index, publish
     from builder.signing.signatures import sign
 
-    indexed = index(results.store, {platform: part.built for platform, part in parts.items()})
+    built = {platform: part.built for platform, part in parts.items()}
+    indexed = index(results.store, built, ROOT)
     for name, one in indexed.items():
         publish(results.store, results.registry, results.path, one)
         if key:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any
 from cli import answers, inputs
 from cli import policy as policies
 from cli.command import command
-from cli.images import build, in_registry
+from cli.images import build, build_indexed, in_registry
 from cli.output import (
     ENGINE_HELP,
     INSECURE_HELP,
     JOBS_HELP,
     JSON_HELP,
+    PLATFORM_HELP,
     REGISTRY_HELP,
     ROOT,
     facts,
@@ -35,7 +36,10 @@ RUNS = "runs"
 
 @dataclass(frozen=True)
 class Pinned:
-    """The built targets, each one's pinned name, and the store."""
+    """The built targets, each one's pinned name, and the store.
+
+    `built` has for each target a Built, or the Indexed of one for several platforms.
+    """
 
     store: Any
     workspace: Any
@@ -51,47 +55,93 @@ def pipeline_targets(pipeline: str = "plateline") -> str:
     return ",".join(targets(Workspace.load(ROOT).targets, pipeline))
 
 
-def pin_local(jobs: int, targets: Sequence[str] = ()) -> Pinned:
-    """Build all that the pipeline runs, or `targets`, and name it as of this machine's store."""
+def pin_local(jobs: int, targets: Sequence[str] = (), platforms: Sequence[Any] = ()) -> Pinned:
+    """Build all that the pipeline runs, or `targets`, and name it as of this machine's store.
+
+    It is for `platforms`, several under an index each.
+    """
     from builder.build.make import pins
 
-    workspace, store, built = build(",".join(targets) or pipeline_targets(), jobs)
+    wanted = ",".join(targets) or pipeline_targets()
+    if len(platforms) > 1:
+        workspace, store, built = build_indexed(wanted, platforms, jobs)
+    else:
+        workspace, store, built = build(wanted, jobs, platform=next(iter(platforms), None))
     return Pinned(store, workspace, built, pins(built, "localhost/plateline"))
 
 
 def pin_in_registry(
-    registry: str, jobs: int, *, insecure: bool = False, targets: Sequence[str] = ()
+    registry: str,
+    jobs: int,
+    *,
+    insecure: bool = False,
+    targets: Sequence[str] = (),
+    platforms: Sequence[Any] = (),
 ) -> Pinned:
     """Name the images that `registry` holds for this source; raises PipelineError for one it lacks.
 
     What was pushed for the same action keys is taken without a layer of it. Without `targets` it is
-    what the pipeline runs.
+    what the pipeline runs, for `platforms`, several under an index each.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     from builder.build.make import pins
+    from builder.platform import NATIVE
     from pipeline.errors import PipelineError
 
     wanted = ",".join(targets) or pipeline_targets()
+    platforms = platforms or (NATIVE,)
+    made, lacking = {}, []
     with in_registry(registry, insecure=insecure) as cache:
-        workspace, store, built = build(wanted, jobs, cache=cache, need_layers=False)
-        named = pins(built, registry.rstrip("/"))
-        with ThreadPoolExecutor(len(named)) as pool:
-            there = pool.map(
-                lambda name: (
-                    name in cache.found
-                    or cache.registry.head_manifest(
-                        f"{cache.path}/{name}", built[name].image.digest
-                    )
-                ),
-                named,
+        for platform in platforms:
+            cache.found.clear()  # it has names alone, and every platform has the same
+            workspace, store, made[platform] = build(
+                wanted, jobs, cache=cache, need_layers=False, platform=platform
             )
-            lacking = [named[name] for name, found in zip(named, there, strict=True) if not found]
+            lacking += _lacking(cache, made[platform], cache.found)
+        built = made[platforms[0]]
+        if len(platforms) > 1:
+            from builder.build.index import index
+
+            built = index(store, made, ROOT)
+            lacking += _lacking(cache, built, ())
     if lacking:
+        flag = f" --platform {','.join(p.name for p in platforms)}" * (platforms != (NATIVE,))
         raise PipelineError(
-            f"{registry} lacks {', '.join(lacking)}; run `invoke push-images --registry {registry}`"
+            f"{registry} lacks {', '.join(lacking)}; run "
+            f"`invoke push-images --registry {registry}{flag}`"
         )
-    return Pinned(store, workspace, built, named)
+    return Pinned(store, workspace, built, pins(built, registry.rstrip("/")))
+
+
+def _lacking(cache: Any, built: Mapping[str, Any], found: Collection[str]) -> list[str]:
+    """Return the pinned names of what the registry does not have; `found` was there just now."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from builder.build.make import pins
+
+    with ThreadPoolExecutor(len(built)) as pool:
+        there = pool.map(
+            lambda name: (
+                name in found
+                or cache.registry.head_manifest(f"{cache.path}/{name}", built[name].digest)
+            ),
+            built,
+        )
+        named = pins(built, cache.where)
+        return [named[name] for name, is_there in zip(built, there, strict=True) if not is_there]
+
+
+def refuse_docker(builder: str, platforms: Sequence[Any]) -> None:
+    """Raise PipelineError where a Docker Engine is to build a servable image for several platforms.
+
+    It builds for its own processor alone.
+    """
+    from pipeline.errors import PipelineError
+
+    if builder == "docker" and len(platforms) > 1:
+        raise PipelineError(
+            "--builder docker makes the servable image for the Docker Engine's own processor; "
+            "leave it out, or give one --platform"
+        )
 
 
 SETTINGS_HELP = "the settings file with the table [cluster] (plateline.toml, where it is there)"
@@ -117,7 +167,11 @@ def hold(policy: Any, pinned: Pinned, *, insecure: bool = False) -> None:
     from builder.policy.evidence import of_checkout
 
     own = of_checkout(pinned.workspace, pinned.store, pinned.built)
-    policies.check(policy, list(pinned.pins.values()), own=own, insecure=insecure)
+    images = [
+        f"{pinned.pins[name].partition('@')[0]}@{image.digest}"
+        for name, made in pinned.built.items() for image in made.named.images
+    ]  # fmt: skip
+    policies.check(policy, images, own=own, insecure=insecure)
 
 
 def make_package(
@@ -152,6 +206,7 @@ def make_package(
         "gpus": "GPUs a train step",
         "plates-at-once": "plates of a list that are worked on at the same time",
         "builder": "who builds the servable image: registry (no daemon) or docker (its socket)",
+        "platform": f"{PLATFORM_HELP}; of both, the package pins an index",
         "settings": SETTINGS_HELP,
         "policy": POLICY_HELP,
         "insecure": INSECURE_HELP,
@@ -167,6 +222,7 @@ def compile(  # noqa: A001 - the task's name
     gpus: int = 0,
     plates_at_once: int = 8,
     builder: str = "registry",
+    platform: str = "",
     settings: str = "",
     policy: str = "",
     insecure: bool = False,
@@ -174,6 +230,7 @@ def compile(  # noqa: A001 - the task's name
     json: bool = False,
 ) -> None:
     """Compile a pipeline with every image pinned by digest, and print the package's digest."""
+    from builder.platform import parse
     from pipeline.errors import PipelineError
 
     started = time.monotonic()
@@ -184,12 +241,14 @@ def compile(  # noqa: A001 - the task's name
             "give --registry HOST/PREFIX, or --allow-local for `invoke run` on this machine"
         )
     status = answers.git_status()  # while the rest is being loaded
+    platforms = parse(platform)
+    refuse_docker(builder, platforms)
     asked = policies.read(policy)
     targets = pipeline_targets(pipeline).split(",")
     pinned = (
-        pin_in_registry(registry, jobs, insecure=insecure, targets=targets)
+        pin_in_registry(registry, jobs, insecure=insecure, targets=targets, platforms=platforms)
         if registry
-        else pin_local(jobs, targets)
+        else pin_local(jobs, targets, platforms)
     )
     if asked:
         hold(asked, pinned, insecure=insecure)
@@ -208,8 +267,9 @@ def compile(  # noqa: A001 - the task's name
     text, note = told(found, rows, as_json=json), ", unchanged" if compiled.cached else ""
     print(text)
     say(f"{time.monotonic() - started:.2f} s{note}")
-    fresh = not compiled.cached or any(not b.cached or b.source for b in pinned.built.values())
-    if not (registry or asked or fresh or git is None):
+    images = [b for made in pinned.built.values() for b in made.images.values()]
+    fresh = not compiled.cached or any(not b.cached or b.source for b in images)
+    if not (registry or asked or fresh or git is None or len(platforms) > 1):
         copied = {str(Path(output).absolute()): str(pinned.store.path(compiled.digest))}
         inputs.keep(
             text, pinned.workspace, pinned.store, settings_path(settings),

@@ -29,24 +29,28 @@ def check(
 ) -> None:
     """Hold pinned images against a policy; raises BuilderError that lists every breach.
 
-    `own` is what this checkout knows of the images that it makes (`of_checkout`), by digest.
+    Of an index it is each image that it names. `own` is what this checkout knows of the images that
+    it makes (`of_checkout`), by digest.
     """
     from concurrent.futures import ThreadPoolExecutor  # logging costs time
 
     from builder.errors import BuilderError
     from builder.inspect.audit import advisories
-    from builder.policy.evidence import gather
+    from builder.policy.evidence import expand, gather
     from builder.policy.rules import judge, lines
     from builder.registry.client import Registries
+    from builder.store import Store
 
     records = list(advisories.read(policy.advisories)) if "advisories" in policy.rules else []
     if records:
         newest = max(record.modified for record in records)[:10] or "an unknown day"
         say(f"{len(records)} advisories, the newest of {newest}")
     with Registries(insecure=insecure, notice=say) as registries, ThreadPoolExecutor(4) as pool:
-        found = list(
-            pool.map(lambda image: gather(image, policy.keys, registries, own or {}), images)
-        )
+        own = own or {}
+        unknown = [image for image in images if image.partition("@")[2] not in own]
+        known = [image for image in images if image not in unknown]
+        images = [*known, *expand(unknown, registries, Store.open())]
+        found = list(pool.map(lambda image: gather(image, policy.keys, registries, own), images))
     breaches = judge(policy, found, records)
     if breaches:
         listed = "\n".join(f"  {line}" for line in lines(breaches))

@@ -12,9 +12,18 @@ from typing import Any, BinaryIO
 from cli import policy as policies
 from cli.command import command
 from cli.deployment import GATEWAY_HELP, gateway_at
-from cli.images import build, named_registry, opened
-from cli.output import ENGINE_HELP, INSECURE_HELP, JSON_HELP, REGISTRY_HELP, ROOT, facts, say
-from cli.pipeline import PACKAGE, Pinned, hold, make_package, pipeline_targets
+from cli.images import build, build_indexed, named_registry, opened
+from cli.output import (
+    ENGINE_HELP,
+    INSECURE_HELP,
+    JSON_HELP,
+    PLATFORM_HELP,
+    REGISTRY_HELP,
+    ROOT,
+    facts,
+    say,
+)
+from cli.pipeline import PACKAGE, Pinned, hold, make_package, pipeline_targets, refuse_docker
 from cli.policy import POLICY_HELP
 from cli.progress import pushing
 from cli.signing import SIGN_HELP, signing_key
@@ -32,6 +41,7 @@ from cli.signing import SIGN_HELP, signing_key
         "output": "where to write the package as well",
         "gpus": "GPUs a train step",
         "builder": "who builds the servable image: registry or docker",
+        "platform": f"{PLATFORM_HELP}; of both, the release has an index of each image",
         "insecure": INSECURE_HELP,
         "jobs": "how many things to do at the same time",
         "json": JSON_HELP,
@@ -48,20 +58,22 @@ def release(
     output: str = PACKAGE,
     gpus: int = 0,
     builder: str = "registry",
+    platform: str = "",
     insecure: bool = False,
     jobs: int = 2,
     json: bool = False,
 ) -> None:
     """Build, test, push, compile, and publish the package with its images behind one digest."""
+    from builder.build.index import publish as publish_index
     from builder.build.make import pins
     from builder.inspect.inventory import sbom
-    from builder.inspect.provenance import sign_results
-    from builder.registry.push import push
+    from builder.platform import NATIVE, parse
     from pipeline.errors import PipelineError
     from pipeline.release import publish as publishing
     from pipeline.release.materials import commit_date, state
 
-    prefix = named_registry(registry)
+    prefix, platforms = named_registry(registry), parse(platform)
+    refuse_docker(builder, platforms)
     key, asked = signing_key(sign), policies.read(policy)  # before the work, which takes minutes
     commit, dirty = state(ROOT)
     if not allow_dirty and not commit:
@@ -75,29 +87,60 @@ def release(
             "again; commit them, or give --allow-dirty"
         )
     tested = {} if no_test else _test(engine)
-    workspace, store, built = build(pipeline_targets(), jobs, trusted=True)
+    if len(platforms) > 1:
+        workspace, store, built = build_indexed(pipeline_targets(), platforms, jobs, trusted=True)
+    else:
+        workspace, store, built = build(
+            pipeline_targets(), jobs, trusted=True, platform=platforms[0]
+        )
+    plans = {each.image.digest: each.plan for b in built.values() for each in b.images.values()}
     with opened(prefix, insecure=insecure) as (client, path):
-        images = {name: result.image for name, result in built.items()}
-        keyed = {name: (result.key, result.image) for name, result in built.items()}
-        say(f"pushing {len(keyed)} images to {prefix}")
-        push(store, keyed, prefix, client, jobs=jobs, progress=pushing())
-        if key:
-            say(f"signing them with {key.public}")
-            sign_results(
-                client, path, workspace, built, key, commit, dirty=dirty, store=store,
-                now=time.time(), jobs=jobs, tested=tested,
-                bill=lambda name: sbom(workspace, store, built[name].plan),
-            )  # fmt: skip
+        for each in platforms:
+            one = {name: made.images[each] for name, made in built.items()}
+            say(f"pushing {len(one)} images for {each.name} to {prefix}")
+            ran = tested if each == NATIVE else {}
+            _push(client, path, workspace, store, one, key, (commit, dirty), ran, jobs)
+        if len(platforms) > 1:
+            for made in built.values():
+                publish_index(store, client, path, made)
         pinned = Pinned(store, workspace, built, pins(built, prefix))
         if asked:
             hold(asked, pinned, insecure=insecure)
         compiled = make_package(pinned, gpus, builder, output)
         made = publishing.publish(
-            client, path, store, compiled.data, images, tag,
-            inventory=lambda name: sbom(workspace, store, built[name].plan), key=key,
+            client, path, store, compiled.data, {n: b.named for n, b in built.items()}, tag,
+            inventory=lambda _, image: sbom(workspace, store, plans[image.digest]), key=key,
             date=commit_date(ROOT, commit),
         )  # fmt: skip
     facts(_facts(made, prefix), _table(made, prefix), as_json=json)
+
+
+def _push(
+    client: Any,
+    path: str,
+    workspace: Any,
+    store: Any,
+    built: Any,
+    key: Any,
+    state: tuple[str, bool],
+    tested: Any,
+    jobs: int,
+) -> None:
+    """Push the images of a platform, and sign how they were made where there is a `key`."""
+    from builder.inspect.inventory import sbom
+    from builder.inspect.provenance import sign_results
+    from builder.registry.push import push
+
+    keyed = {name: (result.key, result.image) for name, result in built.items()}
+    push(store, keyed, f"{client.host}/{path}", client, jobs=jobs, progress=pushing())
+    if key:
+        say(f"signing them with {key.public}")
+        commit, dirty = state
+        sign_results(
+            client, path, workspace, built, key, commit, dirty=dirty, store=store,
+            now=time.time(), jobs=jobs, tested=tested,
+            bill=lambda name: sbom(workspace, store, built[name].plan),
+        )  # fmt: skip
 
 
 def _test(engine: str) -> dict[str, Any]:

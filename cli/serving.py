@@ -154,7 +154,7 @@ def serve(image: str, engine: str = "auto", insecure: bool = False, json: bool =
 
     from builder.oci.reference import Reference
     from builder.registry.client import Registries
-    from builder.registry.pull import pull
+    from builder.registry.pull import pull, stored
     from builder.sandbox.engines import choose
     from builder.store import Store
     from pipeline.release.trace import Places
@@ -165,7 +165,7 @@ def serve(image: str, engine: str = "auto", insecure: bool = False, json: bool =
         reference = places.pinned(Reference.parse(image))
     with store.in_use():
         if reference.local:
-            found = store.image(reference.digest)
+            found = stored(store, reference.digest)
         else:
             with Registries(insecure=insecure, notice=say) as registries:
                 found = pull(store, registries.at(reference.host), reference)

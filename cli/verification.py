@@ -108,7 +108,10 @@ def _made_again(
         )
     images = named_images(find(client, path, digest)[1])
     say(f"making {len(images)} images and the package again from {made['commit'][:12]}")
-    with rebuilt(ROOT, made["commit"], list(images), prefix, insecure=insecure) as again:
+    platforms = sorted({p for image in made["images"].values() for p in image.get("platforms", ())})
+    with rebuilt(
+        ROOT, made["commit"], list(images), prefix, platforms=platforms, insecure=insecure
+    ) as again:
         return differences(again, client, repository(path), images, package)
 
 

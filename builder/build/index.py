@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder import oci
@@ -16,7 +17,7 @@ from builder.build.plan import action_key
 from builder.errors import BuilderError
 from builder.oci import canonical
 from builder.platform import Platform
-from builder.store import Store
+from builder.store import Store, builds
 
 if TYPE_CHECKING:
     from builder.registry.client import Registry  # httpx costs time
@@ -32,6 +33,17 @@ class Indexed:
     key: str
     index: oci.Descriptor
     images: Mapping[Platform, Built]
+
+    @property
+    def digest(self) -> str:
+        """What pins it for every platform."""
+        return self.index.digest
+
+    @property
+    def named(self) -> oci.Index:
+        """What its digest names."""
+        images = tuple(built.image for built in self.images.values())
+        return oci.Index(manifest=self.index, images=images)
 
 
 def build_each(platforms: Sequence[Platform], build: Build) -> dict[Platform, Mapping[str, Built]]:
@@ -53,11 +65,13 @@ def build_each(platforms: Sequence[Platform], build: Build) -> dict[Platform, Ma
     return found
 
 
-def index(store: Store, found: Mapping[Platform, Mapping[str, Built]]) -> dict[str, Indexed]:
+def index(
+    store: Store, found: Mapping[Platform, Mapping[str, Built]], root: Path
+) -> dict[str, Indexed]:
     """Write to `store` the index of each target that `found` has an image of for each platform.
 
     The images stand in it in the order of their platforms' names, so that the same images are the
-    same index.
+    same index. It stays in the store as what the checkout at `root` built last.
     """
     platforms = sorted(found, key=lambda platform: platform.name)
     indexed = {}
@@ -73,6 +87,10 @@ def index(store: Store, found: Mapping[Platform, Mapping[str, Built]]) -> dict[s
         key = index_key({platform: built.key for platform, built in images.items()})
         data = canonical.dumps(document)
         store.add(data)
+        together = ",".join(platform.name for platform in platforms)
+        record = {"key": key, "images": {p.name: built.key for p, built in images.items()}}
+        digest = canonical.sha256(data)
+        builds.remember(store, root, f"{name} for {together}", digest, record)
         indexed[name] = Indexed(name, key, oci.describe(oci.INDEX, data), images)
     return indexed
 

@@ -18,7 +18,7 @@ from builder.oci.entry import arrange
 from builder.packages import wheels
 from builder.packages.download import downloads_folder
 from builder.packages.python import Python
-from builder.platform import NATIVE, Platform
+from builder.platform import NATIVE, Platform, of_config
 from builder.sandbox import layer_index
 from builder.store import Store, builds, origins
 
@@ -63,6 +63,21 @@ class Built:
     plan: ImagePlan
     source: str = ""
     signer: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What pins it."""
+        return self.image.digest
+
+    @property
+    def named(self) -> oci.Image:
+        """What its digest names."""
+        return self.image
+
+    @property
+    def images(self) -> Mapping[Platform, Built]:
+        """The one image that it is, by its platform, as `index.Indexed` has several."""
+        return {of_config(self.plan.config): self}
 
 
 class RemoteCache(Protocol):
@@ -405,6 +420,26 @@ def _together(failures: Mapping[str, BuilderError], built: Mapping[str, Built]) 
     return PartError("\n".join([*lines, *([f"built: {', '.join(built)}"] if built else [])]), built)
 
 
-def pins(built: Mapping[str, Built], prefix: str) -> dict[str, str]:
+class Pinnable(Protocol):
+    """What a digest can pin: a Built, or the index over several (`index.Indexed`)."""
+
+    @property
+    def key(self) -> str:
+        """The action key."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the image or of the index."""
+
+    @property
+    def named(self) -> oci.Image | oci.Index:
+        """What the digest names."""
+
+    @property
+    def images(self) -> Mapping[Platform, Built]:
+        """The image for each platform."""
+
+
+def pins(built: Mapping[str, Pinnable], prefix: str) -> dict[str, str]:
     """Return target -> `prefix/target@sha256:…`."""
-    return {name: f"{prefix}/{name}@{result.image.digest}" for name, result in built.items()}
+    return {name: f"{prefix}/{name}@{result.digest}" for name, result in built.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -87,15 +88,10 @@ class Planner:
     def pinned(self, name: str) -> ImagePlan:
         """Return the plan of the image `name` of a registry, which must name its digest.
 
-        Its documents are fetched where the store lacks them; its key is its digest alone, whichever
-        registry has it.
+        Of an index it is the image for the platform. Its documents are fetched where the store
+        lacks them; its key is its digest alone, whichever registry has it.
         """
         if name not in self._plans:
-            if self.platform != NATIVE:
-                raise BuilderError(
-                    f"{name}: images of registries are taken for {NATIVE.name} alone, so there is "
-                    f"no image for {self.platform.name} on it"
-                )
             reference = Reference.parse(name)
             if not reference.digest:
                 raise BuilderError(
@@ -104,7 +100,7 @@ class Planner:
                 )
             from builder.registry import pull  # httpx costs time
 
-            image = pull.pinned(self._store, reference)
+            image = pull.pinned(self._store, reference, self.platform)
             key = action_key({"image": image.digest})
             self._plans[name] = ImagePlan(name, key, None, (), (), image.config, pulled=image)
         return self._plans[name]
@@ -132,19 +128,41 @@ class Planner:
             run = partial(self._run_pinned, plan.native, native)
             return bytecode.Interpreter(_python_key(plan.native), run, own)
         python = of_config(plan.config.get("config") or {}, self.platform)
+        compiles = plan if self.platform == NATIVE else self._twin(plan, python)
 
         def run_image(script: str, stdin: bytes) -> bytes:
             from builder.sandbox.interpreter import run_python
 
-            if self.platform != NATIVE:
-                raise BuilderError(
-                    f"{plan.name} brings a Python that no Debian package of a lock does, and one "
-                    f"for {self.platform.name} cannot be run here to compile; begin with FROM base"
-                )
-            return run_python(*self.image_of(plan), script, stdin, python)
+            own = replace(python, platform=NATIVE)
+            return run_python(*self.image_of(compiles), script, stdin, own)
 
-        key = action_key({"image": plan.key, "bytecode": bytecode.FORMAT})
+        key = action_key({"image": compiles.key, "bytecode": bytecode.FORMAT})
         return bytecode.Interpreter(key, run_image, python)
+
+    def _twin(self, plan: ImagePlan, python: Python) -> ImagePlan:
+        """Return the image of the same name for NATIVE, whose Python is run instead.
+
+        Of an earlier stage of a recipe it is what that stands on. Raises BuilderError where it has
+        none, or another Python.
+        """
+        native = self.native()
+        while plan.base and not plan.pulled and self._plans.get(plan.name) is not plan:
+            plan = plan.base
+        try:
+            found = native.pinned(plan.name) if plan.pulled else native.target(plan.name)
+            other = of_config(found.config.get("config") or {})
+        except BuilderError as error:
+            raise BuilderError(
+                f"{plan.name} brings a Python that no Debian package of a lock does, and one for "
+                f"{self.platform.name} cannot be run here to compile; pin the digest of an index "
+                f"that has {NATIVE.name} too, or begin with FROM base ({error})"
+            ) from None
+        if other.version != python.version:
+            raise BuilderError(
+                f"{plan.name} has Python {other.version} for {NATIVE.name} and {python.version} "
+                f"for {self.platform.name}; take an index whose images have the same"
+            )
+        return found
 
     def native(self) -> Planner:
         """Return the plans of the same workspace for NATIVE, whose programs can be run here."""

@@ -127,6 +127,24 @@ class Image:
         blobs = (self.manifest, self.config_blob, *(layer.blob for layer in self.layers))
         return sum(blob.size for blob in blobs)
 
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The image itself: what an Index has several of."""
+        return (self,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """Images of one thing for several platforms, and the descriptor of the index over them."""
+
+    manifest: Descriptor
+    images: tuple[Image, ...]
+
+    @property
+    def digest(self) -> str:
+        """The index's digest: what all of them are pinned by."""
+        return self.manifest.digest
+
 
 def describe(media_type: str, data: bytes, **members: Any) -> Descriptor:
     """Return the descriptor of `data`."""

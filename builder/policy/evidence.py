@@ -13,15 +13,17 @@ from functools import partial
 from typing import Any
 
 from builder.build import stage_tests
-from builder.build.make import Built
+from builder.build.make import Pinnable
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.inspect.bill import cyclonedx
 from builder.inspect.bill.part import Part
 from builder.inspect.inventory import sbom
 from builder.oci.reference import Reference
+from builder.platform import NATIVE
+from builder.registry import pull
 from builder.registry.client import Registries
-from builder.registry.http import shown
+from builder.registry.http import parse, shown
 from builder.signing.keys import PublicKey
 from builder.signing.predicates import BILL, TEST_RESULT, passed
 from builder.signing.signatures import signers, statements
@@ -50,15 +52,52 @@ class Evidence:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-def of_checkout(workspace: Workspace, store: Store, built: Mapping[str, Built]) -> dict[str, Own]:
-    """Return by digest what this checkout knows of the images that it built."""
+def of_checkout(
+    workspace: Workspace, store: Store, built: Mapping[str, Pinnable]
+) -> dict[str, Own]:
+    """Return by digest what this checkout knows of the images that it built.
+
+    Tests are run in the image for NATIVE alone.
+    """
     return {
         made.image.digest: Own(
             bill=partial(sbom, workspace, store, made.plan),
-            tested=partial(stage_tests.passed, workspace, store, name),
+            tested=(
+                partial(stage_tests.passed, workspace, store, name)
+                if platform == NATIVE else _not_tested
+            ),
         )
-        for name, made in built.items()
-    }
+        for name, each in built.items() for platform, made in each.images.items()
+    }  # fmt: skip
+
+
+def _not_tested() -> bool:
+    return False
+
+
+def expand(images: Sequence[str], registries: Registries, store: Store) -> list[str]:
+    """Return pinned images, each index replaced by the images that it names.
+
+    An index is as good as these: its digest says which they are. What cannot be read stays, for
+    `gather` to say so.
+    """
+    found = []
+    for image in images:
+        try:
+            reference = Reference.parse(image)
+            if reference.local:
+                data = store.read(reference.digest)
+            else:
+                registry = registries.at(reference.host)
+                there = registry.get_manifest(reference.repository, reference.digest)
+                data = there[1] if there else b"{}"
+            document = parse(data, image)
+            entries = pull.listed(document, image) if "manifests" in document else []
+        except BuilderError:
+            entries = []
+        name = image.partition("@")[0]
+        found += [f"{name}@{entry.digest}" for entry in entries] or [image]
+    return list(dict.fromkeys(found))
 
 
 def gather(

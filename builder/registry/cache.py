@@ -17,10 +17,11 @@ from builder import oci
 from builder.errors import BuilderError
 from builder.oci import canonical
 from builder.oci.reference import Reference
+from builder.platform import NATIVE
 from builder.registry.client import Registry
 from builder.registry.connection import RegistryError
 from builder.registry.http import DamagedError, shown
-from builder.registry.pull import PLATFORM, documents
+from builder.registry.pull import documents
 from builder.store import Store, origins
 
 
@@ -35,7 +36,7 @@ def find_by_key(store: Store, registry: Registry, repository: str, key: str) -> 
     Its manifest and config are kept in the store. Raises RegistryError, and BuilderError for
     something else than an image.
     """
-    return documents(store, registry, repository, key_tag(key), PLATFORM)
+    return documents(store, registry, repository, key_tag(key), NATIVE.oci)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from typing import Any
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci.reference import Reference
+from builder.platform import NATIVE, Platform, here
 from builder.registry.client import Registries, Source
 from builder.registry.connection import RegistryError
 from builder.registry.http import parse, shown
 from builder.store import Store, origins
 
-PLATFORM = {"os": "linux", "architecture": "amd64"}
 # An index may list indexes; images of others do so once at most.
 _DEPTH = 3
 
@@ -64,18 +64,56 @@ def documents(
     return image
 
 
+def named(
+    store: Store, registry: Source, repository: str, digest: str
+) -> oci.Image | oci.Index | None:
+    """Return what a digest names, or None: an image, or an index with all its images; no layer.
+
+    The documents are kept in the store. Raises RegistryError, and BuilderError for what is neither.
+    """
+    found = registry.get_manifest(repository, digest)
+    if found is None:
+        return None
+    descriptor, data = found
+    name = f"{registry.host}/{repository}@{digest}"
+    document = parse(data, name)
+    if "manifests" not in document:
+        return documents(store, registry, repository, digest, {})
+    images = []
+    for entry in listed(document, name):
+        image = documents(store, registry, repository, entry.digest, {})
+        if image is None or image.digest != entry.digest:
+            raise BuilderError(f"{name} names {entry.digest}, which is no image that is there")
+        images.append(image)
+    store.add(data)
+    return oci.Index(manifest=descriptor, images=tuple(images))
+
+
+def listed(index: Mapping[str, Any], name: str) -> list[oci.Descriptor]:
+    """Return the images that an index (OCI or Docker) names; attestations beside them are none.
+
+    Raises BuilderError where there are none.
+    """
+    entries = index["manifests"] if isinstance(index["manifests"], list) else []
+    found = [oci.Descriptor.from_json(entry, name) for entry in entries]
+    images = [entry for entry in found if entry.platform.get("os", "unknown") != "unknown"]
+    if not images:
+        raise BuilderError(f"{name} is an index that names no image of a platform")
+    return images
+
+
 def choose(index: Mapping[str, Any], platform: Mapping[str, str], name: str) -> oci.Descriptor:
     """Return the entry of an index (OCI or Docker) for `platform`, the plainest variant first.
 
     Raises BuilderError that lists the platforms there are.
     """
-    listed = index["manifests"] if isinstance(index["manifests"], list) else []
-    entries = [oci.Descriptor.from_json(entry, name) for entry in listed]
+    manifests = index["manifests"] if isinstance(index["manifests"], list) else []
+    entries = [oci.Descriptor.from_json(entry, name) for entry in manifests]
     chosen = [entry for entry in entries if platform.items() <= dict(entry.platform).items()]
     if not chosen:
         others = {f"{e.platform.get('os')}/{e.platform.get('architecture')}" for e in entries}
         raise BuilderError(
-            f"{name} has no image for {platform['os']}/{platform['architecture']}, "
+            f"{name} has no image for {'/'.join(platform.values()) or 'any platform'}, "
             f"only for {shown(', '.join(sorted(others))) or 'nothing'}"
         )
     return min(chosen, key=lambda entry: entry.platform.get("variant", ""))
@@ -114,11 +152,11 @@ def pull(
 ) -> oci.Image:
     """Bring the image `reference` into the store, layers that are there left alone.
 
-    A tag is resolved, and an index to its image for linux/amd64. Every blob is checked before it
+    A tag is resolved, and an index to its image for this machine. Every blob is checked before it
     gets its name. Raises BuilderError where the registry lacks it or sends something else.
     """
     reference = registry.resolve(reference)
-    image = documents(store, registry, reference.repository, reference.digest, PLATFORM)
+    image = documents(store, registry, reference.repository, reference.digest, here().oci)
     if image is None:
         raise BuilderError(f"{reference} is not in the registry; push it or mend the digest")
 
@@ -154,21 +192,24 @@ def bring(store: Store, blob: oci.Descriptor) -> bool:
 _GZIP = (oci.LAYER, oci.DOCKER_LAYER)
 
 
-def pinned(store: Store, reference: Reference) -> oci.Image:
-    """Return the image that `reference` pins, for linux/amd64; at most three requests, no layer.
+def pinned(store: Store, reference: Reference, platform: Platform = NATIVE) -> oci.Image:
+    """Return the image that `reference` pins, for `platform`; at most three requests, no layer.
 
     What the store has is not asked for. Raises BuilderError where the registry lacks it, and for
     images that cannot be built on: another platform, triggers, layers that are not gzip.
     """
-    found = _stored(store, reference.digest)
-    if found is None:
+    try:
+        found = stored(store, reference.digest, platform)
+    except BuilderError:
+        # A damaged blob has been removed by now, and a missing one is asked for.
         registry = _registries().at(reference.host)
-        found = documents(store, registry, reference.repository, reference.digest, PLATFORM)
-        if found is None:
+        asked = documents(store, registry, reference.repository, reference.digest, platform.oci)
+        if asked is None:
             raise BuilderError(
                 f"{reference} is not in the registry; push it there or mend the digest"
-            )
-    _check(found, reference)
+            ) from None
+        found = asked
+    _check(found, reference, platform)
     layers = tuple(
         replace(layer, blob=replace(layer.blob, media_type=oci.LAYER)) for layer in found.layers
     )
@@ -177,25 +218,23 @@ def pinned(store: Store, reference: Reference) -> oci.Image:
     return replace(found, layers=layers)
 
 
-def _stored(store: Store, digest: str) -> oci.Image | None:
-    """Return the image of a manifest or index that an earlier build kept, if all of it is there."""
-    if not store.path(digest).exists():
-        return None
-    try:
-        document = parse(store.read(digest), digest)
-        if "manifests" in document:
-            digest = choose(document, PLATFORM, digest).digest
-        return store.image(digest)
-    except BuilderError:
-        return None  # a damaged blob has been removed by now, and a missing one is asked for
+def stored(store: Store, digest: str, platform: Platform | None = None) -> oci.Image:
+    """Return the image of a manifest, or of an index for `platform` (this machine's), in the store.
+
+    Raises BuilderError where a document of it is not there, and as `choose`.
+    """
+    document = parse(store.read(digest), digest)
+    if "manifests" in document:
+        digest = choose(document, (platform or here()).oci, digest).digest
+    return store.image(digest)
 
 
-def _check(found: oci.Image, reference: Reference) -> None:
-    system, architecture = found.config.get("os"), found.config.get("architecture")
-    if (system, architecture) != ("linux", "amd64"):
+def _check(found: oci.Image, reference: Reference, platform: Platform) -> None:
+    said = f"{found.config.get('os')}/{found.config.get('architecture')}"
+    if said != platform.name:
         raise BuilderError(
-            f"{reference} is for {system}/{architecture}; pin the digest of its image for "
-            "linux/amd64, or of the index that has one"
+            f"{reference} is for {said}; pin the digest of its image for {platform.name}, or of "
+            "the index that has one"
         )
     if (found.config.get("config") or {}).get("OnBuild"):
         raise BuilderError(

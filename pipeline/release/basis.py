@@ -24,19 +24,47 @@ _RUN_BY = ("Cmd", "Entrypoint", "Env", "User", "WorkingDir")  # what a container
 def base_of(registries: Registries, store: Store, reference: Reference) -> Reference:
     """Return the pinned name of the image on which the packaged image `reference` stands.
 
-    Its top layer is brought into the store and read. Raises PipelineError where the image is not
-    that base with one more layer of plain files in /models and the same start; and BuilderError
-    where a registry lacks or damages something.
+    Its top layer is brought into the store and read, that of each platform where it is an index.
+    Raises PipelineError where the image is not that base with one more layer of plain files in
+    /models and the same start; and BuilderError where a registry lacks or damages something.
     """
-    image = _documents(registries, store, reference)
-    if image.digest != reference.digest or not image.layers:
-        raise _no_package(reference, "it is no image of one platform")
+    named = _named(registries, store, reference)
+    if not all(image.layers for image in named.images):
+        raise _no_package(reference, "it has no layers")
+    bases = {str(base): base for base in map(_base, [reference] * len(named.images), named.images)}
+    if len(bases) != 1:
+        raise _no_package(reference, f"its images stand on {' and '.join(sorted(bases))}")
+    (base,) = bases.values()
+    under = {_platform(image): image for image in _named(registries, store, base).images}
+    for image in named.images:
+        if _platform(image) not in under:
+            raise _no_package(reference, f"{base} has no image for {_platform(image)}")
+        _check(registries, store, reference, image, base, under[_platform(image)])
+    return base
+
+
+def _base(reference: Reference, image: oci.Image) -> Reference:
+    """Return the name of the function image that an image says it stands on."""
     try:
         names = image.config["config"]["Labels"]
-        base = Reference.parse(f"{names[BASE_NAME]}@{names[BASE_DIGEST]}")
+        return Reference.parse(f"{names[BASE_NAME]}@{names[BASE_DIGEST]}")
     except (KeyError, TypeError, BuilderError):
         raise _no_package(reference, "it names no function image") from None
-    under = _documents(registries, store, base)
+
+
+def _platform(image: oci.Image) -> str:
+    return f"{image.config.get('os')}/{image.config.get('architecture')}"
+
+
+def _check(
+    registries: Registries,
+    store: Store,
+    reference: Reference,
+    image: oci.Image,
+    base: Reference,
+    under: oci.Image,
+) -> None:
+    """Raise PipelineError where `image` is not `under` with one more layer of models."""
     if [layer.diff_id for layer in image.layers[:-1]] != [layer.diff_id for layer in under.layers]:
         raise _no_package(reference, f"it is not {base} with one more layer")
     if _start(image) != _start(under):
@@ -47,12 +75,11 @@ def base_of(registries: Registries, store: Store, reference: Reference) -> Refer
         plain = entry.kind == "file" and entry.path.rpartition("/")[0] == _FOLDER
         if not plain and (entry.kind, entry.path) != ("dir", _FOLDER):
             raise _no_package(reference, f"its top layer has {entry.path!r}, which is no model")
-    return base
 
 
-def _documents(registries: Registries, store: Store, reference: Reference) -> oci.Image:
+def _named(registries: Registries, store: Store, reference: Reference) -> oci.Image | oci.Index:
     registry = registries.at(reference.host)
-    found = pull.documents(store, registry, reference.repository, reference.digest, pull.PLATFORM)
+    found = pull.named(store, registry, reference.repository, reference.digest)
     if found is None:
         raise BuilderError(f"{reference} is not in the registry; push it or mend the digest")
     return found

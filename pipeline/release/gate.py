@@ -39,19 +39,24 @@ class Gate:
 def read(registry: Registry, store: Store, reference: Reference) -> Gate:
     """Return what the gate found of the models in a packaged image, which is named by digest.
 
-    Its top layer is brought into the store, and each model is hashed. Raises PipelineError where
+    Its top layer, which is the same for each platform, is brought into the store, and each model is
+    hashed. Raises PipelineError where
     the image has no models, other ones than its manifest names, none that passed, or was made by a
     validate that did not write it; and BuilderError where the registry lacks or damages it.
     """
     if not reference.digest:
         raise PipelineError(f"{reference} is a tag, which can move; name the image by @sha256:…")
-    image = pull.documents(store, registry, reference.repository, reference.digest, pull.PLATFORM)
-    if image is None or image.digest != reference.digest or not image.layers:
-        raise PipelineError(f"{reference} is not there, or no image of one platform")
-    top = image.layers[-1]
+    named = pull.named(store, registry, reference.repository, reference.digest)
+    if named is None or not all(image.layers for image in named.images):
+        raise PipelineError(f"{reference} is not there, or has no layers")
+    top, *others = [image.layers[-1] for image in named.images]
+    if any(layer.blob.digest != top.blob.digest for layer in others):
+        raise PipelineError(
+            f"{reference} has other models for one platform than for another; package them again"
+        )
     pull.fetch(store, registry, reference.repository, top.blob)
     manifest, hashes = _models(store, top)
-    return Gate(image.manifest, predicate(manifest, hashes, str(reference)))
+    return Gate(named.manifest, predicate(manifest, hashes, str(reference)))
 
 
 def _models(store: Store, layer: oci.Layer) -> tuple[bytes, dict[str, str]]:

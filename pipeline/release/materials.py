@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder.build.make import Built
+from builder.build.make import Pinnable
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.inspect import checkout
 from builder.oci import canonical
 from builder.packages import debian, sdist, wheels
-from builder.platform import KNOWN, NATIVE, Platform
+from builder.platform import KNOWN, NATIVE
 from pipeline.spec.provenance import Provenance
 
 
 def collect(
-    workspace: Workspace,
-    built: Mapping[str, Built],
-    platforms: Sequence[Platform] = (NATIVE,),
-    *,
-    status: bytes | None = None,
+    workspace: Workspace, built: Mapping[str, Pinnable], *, status: bytes | None = None
 ) -> Provenance:
-    """Return what `built` was made from, for `platforms`; `status` is for `state`."""
+    """Return what `built` was made from, for the platforms it is for; `status` is for `state`."""
     commit, dirty = state(workspace.root, status)
+    platforms = {platform for made in built.values() for platform in made.images}
     names = {lock for p in platforms for lock in (p.debian_lock, p.wheels_lock)}
     locks = {
         path.relative_to(workspace.root).as_posix(): {
@@ -34,14 +31,25 @@ def collect(
         for path in sorted(workspace.root.glob("stages/**/*.lock"))
         if path.name in {*names, sdist.LOCK}
     }  # fmt: skip
-    images = {
-        name: {
-            "key": b.key, "digest": b.image.digest,
-            "layers": {layer.created_by: layer.blob.digest for layer in b.image.layers},
-        }
-        for name, b in sorted(built.items())
-    }  # fmt: skip
+    images = {name: _image(made) for name, made in sorted(built.items())}
     return Provenance(commit, dirty, images, locks)
+
+
+def _image(made: Pinnable) -> dict[str, Any]:
+    """Return what a package says of an image; of NATIVE's alone it is what it was before others."""
+    found: dict[str, Any] = {"key": made.key, "digest": made.digest}
+    if tuple(made.images) != (NATIVE,):
+        found["platforms"] = {
+            platform.name: {"key": b.key, "digest": b.image.digest}
+            for platform, b in made.images.items()
+        }
+    several = len(made.images) > 1
+    found["layers"] = {
+        f"{layer.created_by} for {platform.name}" if several else layer.created_by:
+            layer.blob.digest
+        for platform, b in made.images.items() for layer in b.image.layers
+    }  # fmt: skip
+    return found
 
 
 def package_provenance(made: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,31 +75,35 @@ def publish(
     path: str,
     store: Store,
     package: bytes,
-    images: Mapping[str, oci.Image],
+    images: Mapping[str, oci.Image | oci.Index],
     name: str = "",
-    inventory: Callable[[str], bytes] | None = None,
+    inventory: Callable[[str, oci.Image], bytes] | None = None,
     key: SigningKey | None = None,
     date: str = "",
 ) -> Release:
     """Put a release of `images`, which lie in `path`/<name>, into `path`/pipeline.
 
-    The same package and images give the same digest; so `date` is that of the commit. `name` is a
-    further tag, which moves.
-    `inventory` returns the bill of materials of an image by its name. `key` signs the images and
-    the index, and says how the package was made. Raises BuilderError where the registry refuses,
-    and PipelineError for a package of others; the tags come last, so none points at half a release
-    or at one that is not wholly signed.
+    One for several platforms is an index, whose images all come along. The same package and images
+    give the same digest; so `date` is that of the commit. `name` is a further tag, which moves.
+    `inventory` returns the bill of materials of an image of that name. `key` signs the images, the
+    indexes and the release, and says how the package was made. Raises BuilderError where the
+    registry refuses, and PipelineError for a package of others; the tags come last, so none points
+    at half a release or at one that is not wholly signed.
     """
     home, transfer = repository(path), Transfer(registry)
     bills = []
-    for title, image in sorted(images.items()):
-        _bring(registry, transfer, home, f"{path}/{title}", store, image)
-        if inventory:
-            attached, _ = attach_inventory(registry, home, title, image.manifest, inventory(title))
-            bills.append(attached)
-        if key:
-            # So that a copy of the release has what was said of its images: how each was made.
-            carry(registry, f"{path}/{title}", home, image.manifest)
+    for title, named in sorted(images.items()):
+        for image in named.images:
+            _bring(registry, transfer, home, f"{path}/{title}", store, image)
+            if inventory:
+                bill = inventory(title, image)
+                attached, _ = attach_inventory(registry, home, title, image.manifest, bill)
+                bills.append(attached)
+            if key:
+                # So that a copy of the release has what was said of its images: how each was made.
+                carry(registry, f"{path}/{title}", home, image.manifest)
+        if not registry.head_manifest(home, named.digest):
+            registry.put_manifest(home, named.digest, store.read(named.digest), oci.INDEX)
     made = provenance.read(package)
     notes = {_REVISION: made["commit"], _DIRTY: "true" if made["dirty"] else "false"}
     if date:
@@ -109,8 +113,8 @@ def publish(
     entries = [
         entry,
         *(
-            replace(image.manifest, annotations={_TITLE: title})
-            for title, image in sorted(images.items())
+            replace(named.manifest, annotations={_TITLE: title})
+            for title, named in sorted(images.items())
         ),
         *bills,
     ]
@@ -126,7 +130,11 @@ def publish(
     if key:
         # A registry may refuse what refers to a manifest that it does not have.
         registry.put_manifest(home, canonical.sha256(index), index, oci.INDEX)
-        subjects = {f"image {title}": image.manifest for title, image in sorted(images.items())}
+        subjects = {
+            f"image {title}" + (f", {each.digest}" if each.digest != named.digest else ""): each
+            for title, named in sorted(images.items())
+            for each in (*(image.manifest for image in named.images), named.manifest)
+        }
         subjects["release"] = oci.describe(oci.INDEX, index)
         _sign(registry, home, entry, package_provenance(made), subjects, key)
     tags = [tag_of(canonical.sha256(package)), *([name] if name else [])]

@@ -18,8 +18,9 @@ from builder.inspect import checkout
 from builder.inspect.compare import difference
 from builder.oci.reference import Reference
 from builder.packages.download import downloads_folder
+from builder.platform import of_config
+from builder.registry import pull
 from builder.registry.client import Registry
-from builder.registry.pull import pull
 from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.release.difference import compare
@@ -36,9 +37,17 @@ class Rebuilt:
 
 @contextmanager
 def rebuilt(
-    root: Path, commit: str, images: Sequence[str], prefix: str, *, insecure: bool = False
+    root: Path,
+    commit: str,
+    images: Sequence[str],
+    prefix: str,
+    *,
+    platforms: Sequence[str] = (),
+    insecure: bool = False,
 ) -> Iterator[Rebuilt]:
     """Yield the images and the package that `commit` makes for the registry at `prefix`.
+
+    They are for `platforms`, linux/amd64 without one.
 
     They are made by the code of the commit, in a temporary clone of the checkout at `root`, with an
     empty store; downloads are shared, since they are checked by hash. That code runs with all
@@ -61,10 +70,11 @@ def rebuilt(
         checkout.git(source, "checkout", "--quiet", "--detach", commit)
         (folder / "downloads").symlink_to(downloads_folder())
         _share_python(source)
-        words = [",".join(images), "--json"]
+        chosen = ["--platform", ",".join(platforms)] if platforms else []
+        words = [",".join(images), "--json", *chosen]
         digests = _digests(_invoke(source, folder, "build-images", *words), images)
         package = folder / "package.yaml"
-        words = ["--registry", prefix, "--output", str(package)]
+        words = ["--registry", prefix, "--output", str(package), *chosen]
         _invoke(source, folder, "compile", *words, *(["--insecure"] if insecure else []))
         yield Rebuilt(digests, package.read_bytes(), Store(folder / "store"))
 
@@ -80,16 +90,27 @@ def differences(
     found = []
     for name, digest in images.items():
         if made.images[name] != digest:
-            reference = Reference(registry.host, home, digest=digest)
-            released = pull(made.store, registry, reference)
-            mine = made.store.image(made.images[name])
-            said = difference(name, (made.store, released), (made.store, mine))
-            found.append(f"{said.sentence()} (released, made again)")
+            found += _differing(made, registry, home, name, digest)
     if made.package != package:
         changes = compare(package, made.package)
         said_of = [f"{c.kind} {c.name}: {c.old or 'none'} and {c.new or 'none'}" for c in changes]
         found.append(f"the package differs: {'; '.join(said_of) or 'no part that has a name'}")
     return found
+
+
+def _differing(made: Rebuilt, registry: Registry, home: str, name: str, digest: str) -> list[str]:
+    """Return in a sentence for each platform's image how it differs from the one made again."""
+    released = pull.named(made.store, registry, home, digest)
+    if released is None:
+        raise PipelineError(f"{registry.host}/{home} lost the image {name}; publish it again")
+    found = []
+    for theirs in released.images:
+        mine = pull.stored(made.store, made.images[name], of_config(theirs.config))
+        if mine.digest != theirs.digest:
+            pull.pull(made.store, registry, Reference(registry.host, home, digest=theirs.digest))
+            said = difference(name, (made.store, theirs), (made.store, mine))
+            found.append(f"{said.sentence()} (released, made again)")
+    return found or [f"{name} is {digest} and {made.images[name]}, an index and an image"]
 
 
 def _digests(said: bytes, images: Sequence[str]) -> dict[str, str]:

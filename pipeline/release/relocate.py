@@ -12,9 +12,9 @@ import yaml
 from builder import oci
 from builder.errors import BuilderError
 from builder.oci import canonical
+from builder.registry import pull
 from builder.registry.client import Registry
 from builder.registry.http import parse
-from builder.registry.pull import documents
 from builder.registry.push import INVENTORY
 from builder.signing.keys import PublicKey, SigningKey
 from builder.store import Store
@@ -58,7 +58,7 @@ def relocate(
     (old,) = [each for each in releases(registry, path) if each.digest == digest]
     images = {}
     for name, image in named_images(entries).items():
-        found = documents(store, registry, home, image, {})
+        found = pull.named(store, registry, home, image)
         if found is None:
             raise PipelineError(f"{registry.host}/{home} lost the image {name}; copy it again")
         images[name] = found
@@ -67,12 +67,14 @@ def relocate(
         f"{registry.host}/{path}", digest,
     )  # fmt: skip
     bills = _bills(registry, home, entries)
-    lacking = sorted(name for name, image in images.items() if image.digest not in bills)
+    lacking = sorted(
+        name for name, named in images.items() if any(i.digest not in bills for i in named.images)
+    )
     if lacking:
         raise PipelineError(f"the release has no bill of materials of {', '.join(lacking)}")
     return publish(
         registry, path, store, data, images,
-        inventory=lambda name: bills[images[name].digest], key=own, date=old.date,
+        inventory=lambda _, image: bills[image.digest], key=own, date=old.date,
     )  # fmt: skip
 
 

@@ -145,11 +145,14 @@ def trace(
     """
     image = places.pinned(image)
     document = parse(places.manifest(image), str(image))
-    if "layers" not in document or "config" not in document:
-        raise PipelineError(f"{image} is no image; name the function's image by its digest")
+    labels: Mapping[str, str] = {}
+    if not ("manifests" in document and BASE_NAME in (document.get("annotations") or {})):
+        # An index of the package stage says by its annotations what its images do.
+        if "layers" not in document or "config" not in document:
+            raise PipelineError(f"{image} is no image; name the function's image by its digest")
+        config = json.loads(places.blob(image, oci.Descriptor.from_json(document["config"])))
+        labels = (config.get("config") or {}).get("Labels") or {}
     found = Trace(str(replace(image, tag="")))
-    config = json.loads(places.blob(image, oci.Descriptor.from_json(document["config"])))
-    labels = (config.get("config") or {}).get("Labels") or {}
     names = {**labels, **(document.get("annotations") or {})}
     base = _base(names, found)
     _artifact(names, document.get("subject") or {}, places, found)

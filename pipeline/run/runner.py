@@ -13,6 +13,7 @@ from typing import Any
 
 from builder import oci
 from builder.errors import BuilderError
+from builder.platform import KNOWN, here
 from builder.sandbox.engines import choose
 from builder.store import Store, origins
 from pipeline.errors import PipelineError
@@ -190,24 +191,42 @@ def new_folder(runs: Path, name: str) -> Path:
 def find_images(
     package: Package, store: Store, find_image: Callable[[str], oci.Image | None]
 ) -> dict[str, oci.Image]:
+    """Return the image of each name that a package runs; of an index that for this machine.
+
+    Raises PipelineError where there is none.
+    """
     images = {}
     for reference in set(package.images().values()):
         digest = image_digest(reference)
-        image: oci.Image | None
-        try:
-            image = store.image(digest)
-            if not origins.at_hand(store, image):
+        image = _stored(store, digest)
+        if image is None:
+            image = find_image(reference)
+            if image and image.digest != digest and image != _stored(store, digest):
                 image = None
-        except BuilderError:
-            image = None
-        image = image or find_image(reference)
-        if image is None or image.digest != digest:
+        if image is None:
             raise PipelineError(
                 f"the image {reference} is neither in the store {store.root} nor in a registry; "
                 "run `invoke build-images`, or compile the package again"
             )
+        said = f"{image.config.get('os')}/{image.config.get('architecture')}"
+        if said in KNOWN and said != here().name:
+            raise PipelineError(
+                f"the image {reference} is for {said} and this machine is {here().name}; "
+                "run it on another machine, or compile with --platform for both"
+            )
         images[reference] = image
     return images
+
+
+def _stored(store: Store, digest: str) -> oci.Image | None:
+    """Return the image that a digest names for this machine, if it is whole or can be brought."""
+    from builder.registry import pull  # httpx costs time
+
+    try:
+        image = pull.stored(store, digest)
+    except BuilderError:
+        return None
+    return image if origins.at_hand(store, image) else None
 
 
 def check_lent(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from builder import oci
 from builder.errors import BuilderError
+from builder.platform import AMD64
 from builder.registry import pull
 from builder.registry.http import parse
 from pipeline.errors import PipelineError
@@ -29,7 +30,7 @@ _CONFIG = {
     "rootfs": {"type": "layers", "diff_ids": [_DIGEST]},
     "history": [{"created_by": "x"}],
 }
-_INDEX = {"manifests": [{**_BLOB, "platform": pull.PLATFORM, "annotations": {"a": "b"}}]}  # fmt: skip
+_INDEX = {"manifests": [{**_BLOB, "platform": AMD64.oci, "annotations": {"a": "b"}}]}  # fmt: skip
 _WORDS = [b"null", b"[]", b"{}", b"1e999", b"-1", b"true", b'"' + _DIGEST.encode() + b'"', b"NaN",
           b"[" * 5000, b"9" * 5000, b'"\\ud800"', b'"layers":', b'"diff_ids":']  # fmt: skip
 _JSON = st.recursive(
@@ -46,7 +47,7 @@ def test_a_manifest_and_its_config(fuzz) -> None:
         manifest, config = documents
         document = parse(manifest, "the manifest x")
         if "manifests" in document:
-            pull.choose(document, pull.PLATFORM, "the manifest x")
+            pull.choose(document, AMD64.oci, "the manifest x")
             return
         image = oci.parse(manifest, config)
         assert image.size >= 0

@@ -14,18 +14,22 @@ from builder.errors import BuilderError
 from builder.oci.entry import Entry
 from builder.oci.layer import write_layer
 from builder.oci.reference import Reference
+from builder.platform import AMD64, ARM64
+from builder.registry import pull
 from builder.registry.client import Registries, Registry
 from builder.registry.push import push
 from builder.signing.predicates import TEST_RESULT, passing
 from builder.signing.signatures import sign, state
 from builder.store import Store
+from builder.store.roots import kept
 from cli.deployment import deploy
 from pipeline.errors import PipelineError
 from pipeline.release.basis import base_of
-from pipeline.release.trace import BASE_DIGEST, BASE_NAME
+from pipeline.release.trace import BASE_DIGEST, BASE_NAME, Places, trace
+from tests.builder import small
 from tests.key_pairs import key_pair
 
-from .conftest import Run
+from .conftest import PACKAGE, Run, base_image
 
 Config = Callable[[dict[str, Any]], object]
 
@@ -64,6 +68,72 @@ def test_the_base_is_the_image_that_was_packaged_on(
     base: Reference, registry_host: str, run: Run, store: Store
 ) -> None:
     assert found(store, packaged(base, registry_host, run)) == base
+
+
+def test_an_index_stands_on_an_index_each_image_on_that_of_its_platform(
+    registry_host: str, run: Run, store: Store, servable: Path
+) -> None:
+    under = small.index(store, base_image(store))
+    with Registry(registry_host) as registry:
+        base = small.push_index(store, under, f"{registry_host}/p", "function", registry)
+        made = run(
+            function_image=base, model_repo=f"{registry_host}/served/model",
+            artifact_repo=f"{registry_host}/served/artifact", package_digest=PACKAGE,
+        )  # fmt: skip
+        image = Reference.parse(made["image"])
+        named = pull.named(store, registry, image.repository, image.digest)
+        assert named is not None
+        again = run(
+            function_image=base, model_repo=f"{registry_host}/served/model",
+            artifact_repo=f"{registry_host}/served/artifact", package_digest=PACKAGE,
+        )  # fmt: skip
+        (tag,) = [t for t in registry.tags("served/model") if not t.startswith("sha256-")]
+        tagged = registry.head_manifest("served/model", tag)
+    assert again["image"] == made["image"]
+    assert tagged
+    assert tagged.digest == image.digest, "a tag leads to the index alone"
+    for one, below in zip(named.images, under.images, strict=True):
+        assert one.config["architecture"] == below.config["architecture"]
+        assert one.layers[:-1] == below.layers
+    assert len({one.layers[-1].blob.digest for one in named.images}) == 1, "the models"
+    assert str(found(store, image)) == base
+    with Places(store) as places:
+        walked = trace(image, places)
+    assert (walked.base, walked.artifact, walked.package) == (base, made["artifact"], PACKAGE)
+    assert [model["name"] for model in walked.models] == ["fold_1", "fold_2"]
+    folder = servable.parent / "fetched"
+    folder.mkdir()
+    with Registries() as registries:
+        from package.fetch import fetch_model
+
+        fetch_model(image, folder, registries)
+    assert {p.name for p in folder.iterdir()} == {p.name for p in servable.iterdir()}
+
+
+def test_an_index_in_the_store_is_packaged_there(
+    run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLATELINE_STORE", str(store.root))
+    under = small.index(store, base_image(store))
+    made = run(function_image=f"localhost/function@{under.digest}", model_repo="localhost/model")
+    image = Reference.parse(made["image"])
+    assert kept(store)["localhost/model"].digest == image.digest
+    for platform in (AMD64, ARM64):
+        one = pull.stored(store, image.digest, platform)
+        assert one.config["architecture"] == platform.architecture
+        assert all(store.has(layer.blob) for layer in one.layers)
+
+
+def test_a_docker_engine_is_not_asked_for_several_platforms(
+    registry_host: str, run: Run, store: Store
+) -> None:
+    from common.errors import StageError
+
+    with Registry(registry_host) as registry:
+        under = small.index(store, base_image(store))
+        base = small.push_index(store, under, f"{registry_host}/p", "function", registry)
+    with pytest.raises(StageError, match="a Docker Engine builds for its own; use builder=regis"):
+        run(function_image=base, model_repo=f"{registry_host}/served/model", builder="docker")
 
 
 MODEL = Entry("models/a.onnx", "file", content=b"a")

@@ -155,7 +155,7 @@ class Publication:
             )  # fmt: skip
         return found
 
-    def _take_manifest(self, descriptor: oci.Descriptor) -> None:
+    def _take_manifest(self, descriptor: oci.Descriptor, *, within: bool = False) -> None:
         if not self.store.has(descriptor):
             data = beneath.read(self.folder, _place(descriptor.digest), _DOCUMENT)
             if canonical.sha256(data) != descriptor.digest:
@@ -163,6 +163,13 @@ class Publication:
         else:
             data = self.store.read(descriptor.digest)
         document = _json(data, f"the manifest {descriptor.digest} that it published")
+        if "manifests" in document:
+            if within or not isinstance(document["manifests"], list):
+                raise Refused(f"it published {descriptor.digest}, an index of something else")
+            for entry in document["manifests"]:
+                self._take_manifest(oci.Descriptor.from_json(entry), within=True)
+            self.store.add(data)
+            return
         for entry in [document["config"], *document["layers"]]:
             self._take_blob(oci.Descriptor.from_json(entry))
         if document["config"].get("mediaType") == oci.CONFIG:
@@ -196,6 +203,10 @@ def _blobs(store: Store, manifest: str) -> list[str]:
     from builder.registry import pull  # httpx costs time
 
     try:
+        document = json.loads(store.read(manifest))
+        if "manifests" in document:
+            images = [oci.Descriptor.from_json(entry).digest for entry in document["manifests"]]
+            return [manifest, *(digest for image in images for digest in _blobs(store, image))]
         found = _named(store, manifest)
     except (BuilderError, KeyError, TypeError):
         return []  # the step says itself what it lacks
@@ -203,7 +214,11 @@ def _blobs(store: Store, manifest: str) -> list[str]:
 
 
 def _named(store: Store, manifest: str) -> list[oci.Descriptor]:
+    """Return what a manifest of the store names; of an index also what its images name."""
     document = json.loads(store.read(manifest))
+    if "manifests" in document:
+        images = [oci.Descriptor.from_json(entry) for entry in document["manifests"]]
+        return [*images, *(blob for image in images for blob in _named(store, image.digest))]
     return [oci.Descriptor.from_json(entry) for entry in [document["config"], *document["layers"]]]
 
 

@@ -1,4 +1,4 @@
-"""The two documents that packaging makes: the image with the models, and the model artifact. Pure.
+"""The documents that packaging makes: images with the models, their index, the artifact. Pure.
 
 Format: https://github.com/opencontainers/image-spec/blob/v1.1.0/manifest.md, with its guidelines
 for artifacts.
@@ -6,6 +6,7 @@ for artifacts.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from builder import oci
@@ -54,6 +55,41 @@ def image(
     )
     config_blob = document(documents[made.config_blob.digest], oci.CONFIG)
     return documents[made.digest], config_blob
+
+
+def index(
+    images: Sequence[tuple[bytes, oci.Image]],
+    labels: Mapping[str, str],
+    subject: oci.Descriptor | None,
+) -> bytes:
+    """Return the index over packaged images, each with the base whose platform it has.
+
+    It says of itself what its images do. Format:
+    https://github.com/opencontainers/image-spec/blob/v1.1.0/image-index.md.
+    """
+    entries = [
+        {**oci.describe(oci.MANIFEST, manifest).to_json(), "platform": _platform(base)}
+        for manifest, base in images
+    ]
+    found: dict[str, object] = {
+        "schemaVersion": 2,
+        "mediaType": oci.INDEX,
+        "manifests": entries,
+        "annotations": dict(labels),
+    }
+    if subject:
+        found["subject"] = subject.to_json()
+    return canonical.dumps(found)
+
+
+def _platform(base: oci.Image) -> dict[str, str]:
+    members = ("os", "architecture", "variant")
+    return {name: str(base.config[name]) for name in members if base.config.get(name)}
+
+
+def media_type(manifest: bytes) -> str:
+    """Return the media type of a manifest or index that is made here."""
+    return str(json.loads(manifest)["mediaType"])
 
 
 def artifact(blobs: Sequence[Blob], package_digest: str) -> tuple[bytes, Blob]:

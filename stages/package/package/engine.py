@@ -36,6 +36,11 @@ def package(order: Order, place: Remote) -> Packaged:
 
     Raises BuilderError where none answers or it fails, RegistryError where a registry does.
     """
+    if isinstance(place.named(order.base), oci.Index):
+        raise BuilderError(
+            f"{order.base} has images for several platforms, and a Docker Engine builds for its "
+            "own; use builder=registry, or compile for one platform"
+        )
     client = _client()
     try:
         _pull(client, order.base, place)

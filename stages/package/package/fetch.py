@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,9 +21,10 @@ from builder import oci
 from builder.errors import BuilderError
 from builder.oci.reference import Reference
 from builder.registry.client import Registries
+from builder.registry.pull import listed
 from builder.store import Store
 
-from . import models
+from . import documents, models
 from .documents import ARTIFACT, MODELS
 from .place import TITLE
 from .stage import credentials_file
@@ -65,7 +67,11 @@ def fetch_model(reference: Reference, folder: Path, registries: Registries) -> N
     Raises BuilderError where it cannot be had or is not what its digest says, StageError where it
     holds no model, or one that is not what its manifest names.
     """
-    layer = models_layer(_manifest(reference, registries), reference)
+    manifest = _manifest(reference, registries)
+    if "manifests" in manifest and documents.BASE_NAME in (manifest.get("annotations") or {}):
+        layer = _layer_of_all(manifest, reference, registries)
+    else:
+        layer = models_layer(manifest, reference)
     packed = folder / ".layer"
     with packed.open("w+b") as file:
         if reference.local:
@@ -93,6 +99,20 @@ def _manifest(reference: Reference, registries: Registries) -> dict[str, Any]:
         return dict(json.loads(data))
     except (ValueError, TypeError):
         raise StageError(f"{reference} is no image and no artifact; {_HINT}") from None
+
+
+def _layer_of_all(
+    index: dict[str, Any], reference: Reference, registries: Registries
+) -> oci.Descriptor:
+    """Return the layer with the models, which is the same in the image for each platform."""
+    found = {}
+    for entry in listed(index, str(reference)):
+        one = replace(reference, digest=entry.digest)
+        layer = models_layer(_manifest(one, registries), one)
+        found[layer.digest] = layer
+    if len(found) != 1:
+        raise StageError(f"{reference} has other models for one platform than another; {_HINT}")
+    return found.popitem()[1]
 
 
 def models_layer(manifest: dict[str, Any], reference: Reference) -> oci.Descriptor:

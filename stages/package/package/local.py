@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder import oci
 from builder.errors import BuilderError
@@ -13,9 +13,11 @@ from builder.oci.layer import write_layer
 from builder.oci.reference import Reference
 from builder.registry.blobs import Blob
 from builder.registry.client import Registries
-from builder.registry.pull import bring, pull
+from builder.registry.http import parse
+from builder.registry.pull import bring, listed, pull
 from builder.store import Store, roots
 
+from .documents import media_type
 from .place import Kept
 
 
@@ -26,8 +28,31 @@ class Local:
     store: Store
     registries: Registries
 
-    def image(self, reference: Reference) -> oci.Image:
-        """Return the image, whole, from the store; brought into it where that lacks a part."""
+    def named(self, reference: Reference) -> oci.Image | oci.Index:
+        """Return what is pinned, whole, from the store; brought into it where that lacks a part."""
+        data = self._document(reference)
+        index = parse(data, str(reference))
+        if "manifests" not in index:
+            return self._image(reference)
+        images = [
+            self._image(replace(reference, digest=entry.digest))
+            for entry in listed(index, str(reference))
+        ]
+        return oci.Index(manifest=oci.describe(oci.INDEX, data), images=tuple(images))
+
+    def _document(self, reference: Reference) -> bytes:
+        try:
+            return self.store.read(reference.digest)
+        except BuilderError:
+            if reference.local:
+                raise
+        registry = self.registries.at(reference.host)
+        found = registry.get_manifest(reference.repository, reference.digest)
+        if found is None:
+            raise BuilderError(f"{reference} is not in the registry; push it or mend the digest")
+        return found[1]
+
+    def _image(self, reference: Reference) -> oci.Image:
         try:
             found = self.store.image(reference.digest)
             if all(bring(self.store, layer.blob) for layer in found.layers):
@@ -55,10 +80,13 @@ class Local:
         return Blob(descriptor, lambda: self.store.open_blob(descriptor.digest))
 
     def keep(
-        self, target: Reference, manifest: bytes, blobs: Sequence[Blob], _tags: Sequence[str]
+        self, target: Reference, manifest: bytes, blobs: Sequence[Blob], tags: Sequence[str]
     ) -> Kept:
-        """Keep the manifest after its blobs, under the target's name instead of an earlier one."""
-        described = oci.describe(oci.MANIFEST, manifest)
+        """Keep the manifest after its blobs, under the target's name instead of an earlier one.
+
+        Without a tag it gets no name.
+        """
+        described = oci.describe(media_type(manifest), manifest)
         already = self.store.has(described)
         for blob in blobs:
             if not self.store.has(blob.descriptor):
@@ -66,5 +94,6 @@ class Local:
                     shutil.copyfileobj(source, stream, 1 << 20)
                     keep(blob.descriptor.digest)
         self.store.add(manifest)
-        roots.keep(self.store, f"{target.host}/{target.repository}", described)
+        if tags:
+            roots.keep(self.store, f"{target.host}/{target.repository}", described)
         return Kept(already=already)

@@ -54,18 +54,26 @@ def readable_tag(workspace: str, digest: str) -> str:
 def package(order: Order, place: Place) -> Packaged:
     """Package `order` in `place`; what is there already is left alone.
 
-    The layer of the models goes up once: the artifact holds it, and the image mounts it.
+    The layer of the models goes up once: the artifact holds it, and the image mounts it. Where the
+    base is an index, its every image gets the layer, and the result is an index as well.
     """
-    base = place.image(order.base)
+    base = place.named(order.base)
     layer, blob = place.layer(models.entries(order.servable), _CREATED_BY)
     artifact, subject = artifact_of(order, place, blob)
     if artifact:
         blob = replace(blob, home=artifact)
     labels = documents.names(order.base, artifact, order.package_digest)
-    manifest, config = documents.image(base, layer, labels, subject)
-    blobs = [*place.blobs(order.base, base), blob, config]
-    image, took = keep(order, order.target, place, manifest, blobs)
-    return Packaged(image, artifact, describe(took))
+    made = []
+    for under in base.images:
+        manifest, config = documents.image(under, layer, labels, subject)
+        made.append((manifest, [*place.blobs(order.base, under), blob, config]))
+    if isinstance(base, oci.Image):
+        image, took = keep(order, order.target, place, *made[0])
+        return Packaged(image, artifact, describe(took))
+    parts = [place.keep(order.target, manifest, blobs, ()) for manifest, blobs in made]
+    pairs = [(manifest, under) for (manifest, _), under in zip(made, base.images, strict=True)]
+    image, took = keep(order, order.target, place, documents.index(pairs, labels, subject), ())
+    return Packaged(image, artifact, describe(sum(parts, took)))
 
 
 def describe(took: Kept) -> str:

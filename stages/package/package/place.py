@@ -23,12 +23,19 @@ class Kept:
     mounted: int = 0
     already: bool = False
 
+    def __add__(self, other: Kept) -> Kept:
+        return Kept(
+            self.uploaded + other.uploaded,
+            self.mounted + other.mounted,
+            self.already and other.already,
+        )
+
 
 class Place(Protocol):
     """The local store, or registries."""
 
-    def image(self, reference: Reference) -> oci.Image:
-        """Return the image pinned by `reference`: its documents, not its layers."""
+    def named(self, reference: Reference) -> oci.Image | oci.Index:
+        """Return what `reference` pins, an image or an index with its images: no layer is read."""
 
     def blobs(self, reference: Reference, image: oci.Image, /) -> list[Blob]:
         """Return the layers of an image that is there."""
@@ -39,7 +46,7 @@ class Place(Protocol):
     def keep(
         self, target: Reference, manifest: bytes, blobs: Sequence[Blob], tags: Sequence[str], /
     ) -> Kept:
-        """Keep a manifest with the blobs that it names, under its digest and `tags`."""
+        """Keep a manifest or index with the blobs that it names, under its digest and `tags`."""
 
 
 def document(data: bytes, media_type: str, title: str = "") -> Blob:

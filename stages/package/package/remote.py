@@ -17,7 +17,9 @@ from builder.registry.artifacts import announce
 from builder.registry.blobs import Blob, Moved, Transfer
 from builder.registry.client import Registries
 from builder.registry.connection import RegistryError
+from builder.registry.pull import listed
 
+from .documents import media_type
 from .place import Kept
 from .replay import Replay
 
@@ -38,22 +40,35 @@ class Remote:
 
     registries: Registries
 
-    def image(self, reference: Reference) -> oci.Image:
-        """Return the image; raises BuilderError where there is none, or something else."""
+    def named(self, reference: Reference) -> oci.Image | oci.Index:
+        """Return what is pinned; raises BuilderError where there is none, or something else."""
         if reference.local:
             raise BuilderError(
                 f"{reference} is in the local store, from which nothing can be packaged for a "
                 "registry; run `invoke push-images` and compile with that registry's names"
             )
+        descriptor, data = self._manifest(reference)
+        if descriptor.media_type not in (oci.INDEX, oci.DOCKER_INDEX):
+            return self._image(reference, descriptor, data)
+        images = []
+        for entry in listed(json.loads(data), str(reference)):
+            one = replace(reference, digest=entry.digest)
+            images.append(self._image(one, *self._manifest(one)))
+        return oci.Index(manifest=descriptor, images=tuple(images))
+
+    def _manifest(self, reference: Reference) -> tuple[oci.Descriptor, bytes]:
         registry = self.registries.at(reference.host)
         found = registry.get_manifest(reference.repository, reference.digest)
         if found is None:
             raise BuilderError(f"{reference} is not in the registry; push it or mend the digest")
-        descriptor, data = found
+        return found
+
+    def _image(self, reference: Reference, descriptor: oci.Descriptor, data: bytes) -> oci.Image:
         if descriptor.media_type not in (oci.MANIFEST, oci.DOCKER_MANIFEST):
             raise BuilderError(
                 f"{reference} is {descriptor.media_type}, not the image of one platform; pin that"
             )
+        registry = self.registries.at(reference.host)
         blob = oci.Descriptor.from_json(json.loads(data).get("config"))
         return oci.parse(data, registry.get_blob(reference.repository, blob))
 
@@ -85,33 +100,35 @@ class Remote:
         Raises RegistryError; no tag points at what is not whole and checked.
         """
         registry, repository = self.registries.at(target.host), target.repository
-        described = oci.describe(oci.MANIFEST, manifest)
+        kind, document = media_type(manifest), json.loads(manifest)
+        described = oci.describe(kind, manifest)
         wanted, transfer = {blob.descriptor.digest: blob for blob in blobs}, Transfer(registry)
         with ThreadPoolExecutor(_JOBS) as pool:
             moves = pool.map(lambda blob: transfer.bring(repository, blob), wanted.values())
             moved = sum(moves, Moved())
         there = registry.head_manifest(repository, described.digest)
         if there is None:
-            registry.put_manifest(repository, described.digest, manifest, oci.MANIFEST)
+            registry.put_manifest(repository, described.digest, manifest, kind)
         found = registry.get_manifest(repository, described.digest)
         lacking = [d for d in wanted if not registry.has_blob(repository, d)]
+        images = [str(entry["digest"]) for entry in document.get("manifests", ())]
+        lacking += [d for d in images if not registry.head_manifest(repository, d)]
         if found is None or found[1] != manifest or lacking:
             raise RegistryError(
                 f"{target.host}/{repository} took {described.digest} and does not give it back "
                 f"({', '.join(lacking) or 'its manifest'} is missing); no tag was set"
             )
-        document = json.loads(manifest)
         if subject := document.get("subject"):
             referrer = replace(
                 described,
-                artifact_type=document["config"]["mediaType"],
+                artifact_type=document.get("config", {}).get("mediaType", ""),
                 annotations=document["annotations"],
             )
             announce(registry, repository, subject["digest"], referrer)
         for tag in tags:
             tagged = registry.head_manifest(repository, tag)
             if tagged is None or tagged.digest != described.digest:
-                registry.put_manifest(repository, tag, manifest, oci.MANIFEST)
+                registry.put_manifest(repository, tag, manifest, kind)
         return Kept(
             uploaded=moved.uploaded + (0 if there else len(manifest)),
             mounted=moved.mounts,

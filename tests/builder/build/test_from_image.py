@@ -19,6 +19,7 @@ from builder.errors import BuilderError
 from builder.oci import canonical
 from builder.oci.entry import Entry
 from builder.oci.layer import write_layer
+from builder.platform import AMD64, ARM64, Platform
 from builder.registry.client import Registry
 from builder.registry.pull import bring, pull
 from builder.registry.push import push
@@ -288,6 +289,19 @@ def test_a_base_layer_that_was_lost_is_fetched_again(
     assert origins.at_hand(store, image)
     assert bring(store, base.layers[0].blob)
     store.verify(base.layers[0].blob.digest)
+
+
+@pytest.mark.parametrize("platform", [AMD64, ARM64])
+def test_each_platform_stands_on_its_own_image_of_an_index(
+    make: Make, store: Store, registry_host: str, base: oci.Image, platform: Platform
+) -> None:
+    name = f"{registry_host}/p/base@{as_index(registry_host, base)}"
+    recipe = f"FROM {name}\nENV B=2\nCOPY --from={name} /app/run /b\n"
+    image = build(make(recipe, **OTHER), store, platform=platform)["a"].image
+    assert image.config["architecture"] == platform.architecture
+    assert [layer.diff_id for layer in image.layers[:-1]] == [x.diff_id for x in base.layers]
+    with pytest.raises(BuilderError, match=r"is for linux/amd64; pin .* for linux/arm64, or of"):
+        build(make(f"FROM {registry_host}/p/base@{base.digest}\n", **OTHER), store, platform=ARM64)
 
 
 def altered(host: str, image: oci.Image, **changes: object) -> str:

@@ -77,7 +77,7 @@ def both(
     def one(platform: Platform) -> Mapping[str, Built]:
         return build(workspace, store, platform=platform)
 
-    return index(store, build_each(platforms, one))
+    return index(store, build_each(platforms, one), workspace.root)
 
 
 def test_an_index_names_an_image_for_each_platform(workspace: Workspace, store: Store) -> None:

@@ -11,7 +11,7 @@ import pytest
 from builder import oci
 from builder.inspect.bill import cyclonedx
 from builder.inspect.bill.part import Part
-from builder.policy.evidence import Own, gather
+from builder.policy.evidence import Own, expand, gather
 from builder.registry.client import Registries, Registry
 from builder.registry.push import push
 from builder.signing.keys import SigningKey
@@ -142,3 +142,20 @@ def test_a_registry_that_does_not_answer_is_said(
         name = f"{registry_host}/p/x@sha256:{'0' * 64}"
         found = gather(name, [keys[0].public], registries, {})
     assert (found.signers, found.parts, found.tested) == ((), None, False)
+
+
+def test_an_index_is_judged_by_each_image_that_it_names(
+    store: Store, registry_host: str, registries: Registries
+) -> None:
+    found = small.index(store, small.image(store))
+    prefix = f"{registry_host}/p"
+    pin = small.push_index(store, found, prefix, "x", registries.at(registry_host))
+    named = [f"{prefix}/x@{image.digest}" for image in found.images]
+    assert expand([pin], registries, store) == named
+    assert expand([*named, pin], registries, store) == named
+    local = f"localhost/x@{found.digest}"
+    assert expand([local], registries, store) == [
+        f"localhost/x@{image.digest}" for image in found.images
+    ]
+    gone = f"{prefix}/x@sha256:{'0' * 64}"
+    assert expand([gone, "nothing"], registries, store) == [gone, "nothing"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from builder import oci
 from builder.oci import layer
@@ -29,7 +30,9 @@ def image(store: Store, content: str) -> oci.Image:
     return found
 
 
-def package(store: Store, host: str, images: dict[str, oci.Image], **changes) -> bytes:
+def package(
+    store: Store, host: str, images: Mapping[str, oci.Image | oci.Index], **changes
+) -> bytes:
     pins = PINS | {name: f"{host}/p/{name}@{found.digest}" for name, found in images.items()}
     made = {"commit": "c" * 40, "dirty": False, "locks": {}} | changes
     documents = {name: {"digest": found.digest, "layers": {}} for name, found in images.items()}
@@ -38,7 +41,7 @@ def package(store: Store, host: str, images: dict[str, oci.Image], **changes) ->
     ).data
 
 
-def bill(name: str) -> bytes:
+def bill(name: str, _image: object = None) -> bytes:
     return json.dumps({"bomFormat": "CycloneDX", "name": name}).encode()
 
 

@@ -20,6 +20,7 @@ import pytest
 from builder import oci
 from builder.errors import BuilderError
 from builder.mirror.layout import Layout
+from builder.registry import pull
 from builder.registry.blobs import BlobClient, push_scope
 from builder.registry.client import Registry
 from builder.signing.keys import SigningKey
@@ -34,6 +35,7 @@ from pipeline.release.relocate import relocate
 from pipeline.release.verify import verify
 from pipeline.spec import provenance
 from tests import registries
+from tests.builder import small
 from tests.builder.logins import HTPASSWD, log_in
 from tests.conftest import missing
 from tests.key_pairs import key_pair
@@ -419,3 +421,37 @@ def test_oras_reads_the_tar(file: Path, far: Registry, made: Release, tmp_path: 
            f"{far.host}/q/pipeline:v1", home=tmp_path)  # fmt: skip
     assert find(far, "q", "v1")[0] == made.digest
     assert fetch(far, "q", "v1")
+
+
+def test_a_release_of_indexes_goes_with_the_image_for_every_platform(
+    near: Registry, far: Registry, key: SigningKey, tmp_path: Path
+) -> None:
+    store, other = Store.open(tmp_path / "one"), Store.open(tmp_path / "other")
+    images = {name: small.index(store, image(store, name)) for name in TARGETS}
+    for name, each in images.items():
+        small.push_index(store, each, f"{near.host}/p", name, near)
+    data = package(store, near.host, images)
+    made = publish(near, "p", store, data, images, "v1", inventory=bill, key=key)
+    assert made.images == {name: each.digest for name, each in images.items()}
+    cargo = mirror.survey(near, "p", "v1")
+    mirror.to_registry(cargo, store, near, far, "q")
+    moved = relocate(far, "q", store, made.digest, [key.public], key)
+    assert moved.images == made.images
+    for which in (made.digest, moved.digest):
+        checked = verify(far, "q", which, [key.public])
+        assert [c.signers for c in checked] == [(key.public,)] * (1 + len(TARGETS))
+    for name, each in images.items():
+        there = pull.named(other, far, f"q/{name}", each.digest)
+        assert there is not None
+        assert there.images == each.images
+        for one in each.images:
+            assert all(far.has_blob(f"q/{name}", layer.blob.digest) for layer in one.layers)
+            (by,) = {s.key for s in signatures(far, "q/pipeline", one.digest, [key.public])}
+            assert by == key.public, "an image of an index is signed for itself too"
+    file = tmp_path / "release.tar"
+    mirror.to_file(cargo, store, near, file)
+    empty = Store.open(tmp_path / "empty")
+    with mirror.opened(file) as (layout, which):
+        assert mirror.load(layout, which, empty) == (data, made.digest)
+    for each in images.values():
+        assert pull.stored(empty, each.digest) == each.images[0], "what runs on this machine"

@@ -10,6 +10,7 @@ from builder.oci.entry import Entry
 from builder.store import Store, roots
 from pipeline.errors import PipelineError
 from pipeline.run.step.publication import Publication, pins
+from tests.builder import small
 
 TARGET = "localhost/t/model"
 
@@ -235,3 +236,32 @@ def test_a_name_that_nobody_agreed_to_is_refused(run_written):
     assert "localhost/made/up" in run_written(steps, publish=frozenset({"localhost/x"})).error
     assert run_written(steps, publish=frozenset({"localhost/made/up"})).state == "succeeded"
     assert run_written(steps).state == "succeeded"
+
+
+def test_an_index_is_lent_and_taken_with_the_images_that_it_names(house, publication, tmp_path):
+    found = small.index(Store(publication.folder), image_in(Store(publication.folder)))
+    roots.keep(Store(publication.folder), TARGET, found.manifest)
+    publication.take()
+    assert roots.kept(house)[TARGET].digest == found.digest
+    for image in found.images:
+        assert house.image(image.digest) == image
+    given = {"model": f"{TARGET}@{found.digest}"}
+    blobs = {image.digest for image in found.images} | {i.config_blob.digest for i in found.images}
+    assert {found.digest, found.images[0].layers[0].blob.digest} | blobs == set(
+        Publication.open(house, tmp_path / "next", given).lent
+    )
+    assert publication.holds({TARGET: found.digest})
+
+
+def test_an_index_is_taken_whole_or_not_at_all(house, publication):
+    own = Store(publication.folder)
+    found = small.index(own, image_in(own))
+    nested = canonical.dumps({"manifests": [found.manifest.to_json()], "mediaType": oci.INDEX})
+    roots.keep(own, TARGET, own.add(nested, oci.INDEX))
+    with pytest.raises(PipelineError, match="an index of something else"):
+        publication.take()
+    own.path(found.images[1].config_blob.digest).unlink()
+    roots.keep(own, TARGET, found.manifest)
+    with pytest.raises(PipelineError, match="without its blob"):
+        publication.take()
+    assert TARGET not in roots.kept(house)
