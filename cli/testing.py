@@ -216,13 +216,15 @@ def shell(stage: str, engine: str = "auto", network: bool = False, timeout: floa
 @command(
     help={
         "slow": "run the tests marked slow as well",
-        "jobs": "how many files of tests to run at the same time",
+        "jobs": "how many files of tests to run at the same time (0: one more than there are cores, "
+        "since tests wait for engines and servers)",
         "pytest": "further pytest arguments",
     }
 )
-def test(slow: bool = False, jobs: int = 2, pytest: str = "") -> None:
+def test(slow: bool = False, jobs: int = 0, pytest: str = "") -> None:
     """Run the tests."""
     environment.development_tools()
+    jobs = jobs or len(os.sched_getaffinity(0)) + 1
     command = [sys.executable, "-m", "pytest", *([] if slow else ["-m", "not slow"])]
     # A file's tests stay together, for they share what was made for the first of them.
     command += ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []

@@ -93,10 +93,13 @@ def test_retries_fit_the_time_limit_of_the_settings(settings, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[cluster]\n", "[cluster.stages]\n", "# nothing\n"])
-def test_without_settings_the_package_is_the_same_bytes(settings, tmp_path, text):
+def test_a_file_that_sets_nothing_is_as_no_file(settings, text):
+    assert settings(text) == Cluster() == Settings().cluster
+
+
+def test_without_settings_the_package_is_the_same_bytes(settings, tmp_path):
     plain = compiled(tmp_path, Cluster()).read_bytes()
-    assert settings(text) == Cluster()
-    assert compiled(tmp_path, settings(text)).read_bytes() == plain
+    assert compiled(tmp_path, settings("# nothing\n")).read_bytes() == plain
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,11 @@ def test_a_number_that_is_no_double_is_refused_anywhere():
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
 )
 
 
-@given(st.lists(json_values) | st.dictionaries(st.text(), json_values))
+@given(st.lists(json_values, max_size=4) | st.dictionaries(st.text(), json_values, max_size=4))
 def test_lists_and_dictionaries_are_read_back(value):
     assert json.loads(values.text(value)) == value
 
