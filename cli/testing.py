@@ -216,8 +216,8 @@ def shell(stage: str, engine: str = "auto", network: bool = False, timeout: floa
 @command(
     help={
         "slow": "run the tests marked slow as well",
-        "jobs": "how many files of tests to run at the same time (0: one more than there are cores, "
-        "since tests wait for engines and servers)",
+        "jobs": "how many files of tests to run at the same time (0: one more than there are cores: "
+        "tests wait for engines and servers)",
         "pytest": "further pytest arguments",
     }
 )
