@@ -216,8 +216,8 @@ def shell(stage: str, engine: str = "auto", network: bool = False, timeout: floa
 @command(
     help={
         "slow": "run the tests marked slow as well",
-        "jobs": "how many files of tests to run at the same time (0: one more than there are cores: "
-        "tests wait for engines and servers)",
+        "jobs": "how many files of tests run at the same time (0: one more than there are cores, "
+        "for tests wait for engines)",
         "pytest": "further pytest arguments",
     }
 )
@@ -226,8 +226,10 @@ def test(slow: bool = False, jobs: int = 0, pytest: str = "") -> None:
     environment.development_tools()
     jobs = jobs or len(os.sched_getaffinity(0)) + 1
     command = [sys.executable, "-m", "pytest", *([] if slow else ["-m", "not slow"])]
-    # A file's tests stay together, for they share what was made for the first of them.
-    command += ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
+    # A file's tests stay together, for they share what was made for the first of them. The order of
+    # the files is that of tests/conftest.py.
+    beside = ["-n", str(jobs), "--dist", "loadfile", "--no-loadscope-reorder"]
+    command += beside if jobs > 1 else []
     command += shlex.split(pytest)
     raise SystemExit(subprocess.run(command, cwd=ROOT, check=False).returncode)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,17 @@ MAY_LACK = ("BBBC013", "PLATELINE_KFP_DRIVER", "cosign is missing", "oras is mis
 def pytest_configure() -> None:
     """Take Ctrl-C as a person's shell has it: the children of a background job would ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: none is left for one worker alone at the end.
+
+    A slow test takes as long as some fifty others.
+    """
+    weights: Counter[Path] = Counter()
+    for item in items:
+        weights[item.path] += 50 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 def missing(what: str, command: str) -> None:
