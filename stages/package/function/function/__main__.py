@@ -1,21 +1,40 @@
-"""Serve the models of $MODELS on $HOST:$PORT, and metrics on $METRICS_PORT."""
+"""Serve the models of $MODELS on $HOST:$PORT, and metrics on $METRICS_PORT.
+
+What is imported when is what the start takes: the models load in threads, mostly without Python's
+lock, while the libraries of the server are imported.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import gc
 import os
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-import uvloop
 from common.errors import StageError
 
-from .server import MetricsServer, Server, listen
-from .service import Service
 from .settings import Settings
 
+if TYPE_CHECKING:
+    from .models import Models
 
-async def serve(settings: Settings) -> None:
-    """Listen, load the models, and serve until told to end; raises StageError."""
+
+def loading(settings: Settings) -> Future[Models]:
+    """Begin to load the models."""
+    from .models import load
+
+    pool = ThreadPoolExecutor(1, "loading")
+    return pool.submit(load, settings.models, settings.workers, settings.intra_op_threads)
+
+
+async def serve(settings: Settings, models: Future[Models]) -> None:
+    """Listen, wait for the models, and serve until told to end; raises StageError."""
+    import asyncio
+
+    from .server import MetricsServer, Server, listen
+    from .service import Service
+
     service = Service(settings)
     try:
         listening = listen(settings.host, settings.metrics_port)
@@ -27,7 +46,7 @@ async def serve(settings: Settings) -> None:
     server = Server(service)
     serving = asyncio.create_task(MetricsServer(service).while_serving(listening, server.serve()))
     try:
-        await asyncio.to_thread(service.load)
+        await asyncio.to_thread(service.load, models.result)
         print(f"ready: {len(service.models.models)} models on port {settings.port}", flush=True)
     except StageError:
         server.should_exit = True
@@ -38,8 +57,13 @@ async def serve(settings: Settings) -> None:
 
 def main() -> None:
     """Exit with 1 where the settings or the models do not fit, with 0 when told to end."""
+    gc.disable()  # nothing that is imported or loaded goes again; Service.load enables it
     try:
-        uvloop.run(serve(Settings.of(os.environ)))
+        settings = Settings.of(os.environ)
+        models = loading(settings)
+        import uvloop
+
+        uvloop.run(serve(settings, models))
     except StageError as error:
         print(f"function: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None

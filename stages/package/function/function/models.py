@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ class Models:
     targets: Mapping[Size, Size]
 
 
-def load(folder: Path, pool: Executor, intra_op_threads: int = 1) -> Models:
-    """Load and warm the models of `folder`, each in a thread of `pool`.
+def load(folder: Path, workers: int = 1, intra_op_threads: int = 1) -> Models:
+    """Load and warm the models of `folder`, so many at a time.
 
     Raises StageError where manifest or a model is missing, or a file has another digest.
     """
@@ -73,14 +73,15 @@ def load(folder: Path, pool: Executor, intra_op_threads: int = 1) -> Models:
         entries = [(e["name"], folder / e["file"], e["sha256"]) for e in document["models"]]
         if not entries:
             raise StageError(f"{manifest} lists no model; package validated models")
-        loading = [pool.submit(_load, *entry, manifest, intra_op_threads) for entry in entries]
-        return Models(
-            tuple(document["classes"]),
-            float(document["threshold"]),
-            "sha256:" + hashlib.sha256(data).hexdigest(),
-            tuple(future.result() for future in loading),
-            _targets(document.get("layout") or {}),
-        )
+        with ThreadPoolExecutor(workers, "loading") as pool:
+            loading = [pool.submit(_load, *entry, manifest, intra_op_threads) for entry in entries]
+            return Models(
+                tuple(document["classes"]),
+                float(document["threshold"]),
+                "sha256:" + hashlib.sha256(data).hexdigest(),
+                tuple(future.result() for future in loading),
+                _targets(document.get("layout") or {}),
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(f"cannot read the models in {folder}: {error!r}") from None
 

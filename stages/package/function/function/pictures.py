@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import importlib
 import io
 import json
 from base64 import b64decode
@@ -55,8 +56,12 @@ def decode(data: bytes, most_pixels: int, targets: Mapping[Size, Size]) -> Pictu
 
 
 def warm() -> None:
-    """Let Pillow load all it needs, which it would do at the first pictures otherwise."""
-    Image.init()  # for bodies that are no picture it looks at every format that it knows
+    """Let Pillow load all it needs, which it would do at the first pictures otherwise.
+
+    For bodies that are no picture it looks at the formats that are allowed, and loads every one
+    that it knows where one of these is missing; TIFF is none of those that it loads first.
+    """
+    importlib.import_module("PIL.TiffImagePlugin")
     for form in FORMATS:
         stream = io.BytesIO()
         Image.new("RGB", (TILE, TILE)).save(stream, form)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import receipts
 from .bodies import Bodies
 from .metrics import Metrics
-from .models import Model, Models, load
+from .models import Model, Models
 from .pictures import warm
 from .receipts import Receipts
 from .settings import Settings
@@ -72,13 +72,13 @@ class Service:
         """Whether one more request would be too many."""
         return 0 < self.settings.max_inflight <= self.in_flight
 
-    def load(self) -> None:
-        """Load the models and tell OpenFaaS; blocks. Raises StageError."""
+    def load(self, models: Callable[[], Models]) -> None:
+        """Take what `models` returns and tell OpenFaaS; blocks. Raises StageError."""
         if key := self.settings.receipt_key:
             self.receipts = receipts.read(key, self.settings.image)
         # The pool is idle: nothing is served yet.
         warming = self.pool.submit(warm)
-        models = load(self.settings.models, self.pool, self.settings.intra_op_threads)
+        loaded = models()
         warming.result()
         try:
             self.settings.lock.touch()
@@ -86,9 +86,9 @@ class Service:
             raise StageError(
                 f"cannot write {self.settings.lock}: {error.strerror}; mount a writable /tmp"
             ) from None
-        gc.collect()
         gc.freeze()  # what is loaded stays, so no later collection, which stops all, looks at it
-        self._models = models
+        gc.enable()
+        self._models = loaded
 
     def drain(self) -> None:
         """Fail health and readiness from now on, and go on serving."""

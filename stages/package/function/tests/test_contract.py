@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from common.errors import StageError
 from conftest import encode, launch, tile, until
 from function import settings
 from function.contract import time_limit
+from function.models import load
 from function.service import Service
 from function.settings import Settings, duration
 
@@ -319,7 +321,7 @@ def test_there_are_as_many_workers_as_cores_that_may_be_used(tmp_path, monkeypat
 def test_a_lock_that_cannot_be_written_is_named(models, tmp_path):
     service = Service(Settings(models=models, lock=tmp_path / "no" / ".lock"))
     with pytest.raises(StageError, match=r"no/\.lock: .* mount a writable /tmp"):
-        service.load()
+        service.load(partial(load, models))
     assert not service.healthy
 
 
