@@ -36,6 +36,8 @@ _GIT = ("git", "-C", _ROOT, "status", "--porcelain=v2", "--branch")
 
 Row = tuple[int, int, int, int, int] | None
 Question = tuple[object, ...]
+# HOST/PATH of a registry, whether plain HTTP will do, and images by name with their digests.
+There = tuple[str, bool, dict[str, str]]
 # What this process was asked, and when by both clocks: `keep` answers that and nothing else.
 _pending: list[tuple[Question, int, int]] = []
 
@@ -72,6 +74,7 @@ def keep(
     results: Iterable[str],
     copies: Mapping[str, str] | None = None,
     git: bytes | None = None,
+    there: There | None = None,
     note: str = "",
 ) -> None:
     """Keep `text`, which this process prints in the end, as the answer to what it was asked.
@@ -79,7 +82,8 @@ def keep(
     `inputs` are all files and folders that it read, those that were not there as well. `results`
     are read by content, and their time is set to now whenever the answer is given, for `gc`.
     `copies` has the files that were written, each with the input that it is a copy of; `git` is
-    what `git status` said, where the answer depends on it. `note` follows the time it took.
+    what `git status` said, where the answer depends on it, and `there` the images that a registry
+    must still have. `note` follows the time it took.
     Nothing is kept where something might change unseen, nor where the store cannot be written.
     """
     if not _pending:
@@ -95,7 +99,7 @@ def keep(
         return
     try:
         contents = {path: _read(path) for path in results}
-        kept: Any = (question, rows, contents, dict(copies or {}), git, text, note)
+        kept: Any = (question, rows, contents, dict(copies or {}), git, there, text, note)
         data = marshal.dumps(kept)
         path = _path(question)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -139,7 +143,7 @@ def _known(question: Question) -> tuple[str, str]:
     kept = marshal.loads(data[4:])  # noqa: S302 - from the user's own store
     if kept[0] != question:
         raise ValueError(f"{path} answers another question")
-    _, rows, contents, copies, git, text, note = kept
+    _, rows, contents, copies, git, there, text, note = kept
     said = git_status() if git is not None else lambda: None
     lock = os.open(os.path.join(folders.store(), "lock"), os.O_RDONLY)
     try:
@@ -149,13 +153,26 @@ def _known(question: Question) -> tuple[str, str]:
             and all(_read(name) == content for name, content in contents.items())
             and all(_read(copy) == _read(original) for copy, original in copies.items())
         )
-        if said() != git or not same:
+        if said() != git or not same or (there and not _has(*there)):
             raise ValueError(f"{path} is old")
         for name in (path, *contents):
             os.utime(name)
     finally:
         os.close(lock)
     return text, note
+
+
+def _has(prefix: str, insecure: bool, digests: Mapping[str, str]) -> bool:
+    """Tell whether the registry HOST/PATH says that it has these images, name -> digest."""
+    from builder.errors import BuilderError
+    from builder.registry.client import Registry, lacking  # httpx costs time
+
+    host, _, path = prefix.rstrip("/").partition("/")
+    try:
+        with Registry(host, insecure=insecure) as registry:
+            return not lacking(registry, {f"{path}/{name}": d for name, d in digests.items()})
+    except BuilderError:  # the task itself will say why
+        return False
 
 
 def _row(path: str) -> Row:

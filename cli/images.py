@@ -91,16 +91,18 @@ def opened(prefix: str, *, insecure: bool = False) -> Iterator[tuple[Any, str]]:
 def in_registry(prefix: str, *, insecure: bool = False) -> Iterator[Any]:
     """Yield the RemoteCache of the images under HOST/PREFIX."""
     from builder.registry.cache import RegistryCache, sample_share
-    from builder.signing.keys import trusted
-    from builder.signing.results import result_signer
+    from builder.signing import named
     from builder.store import Store
 
-    store, keys = Store.open(), trusted(ROOT)
+    store = Store.open()
     with opened(prefix, insecure=insecure) as (client, path):
-        yield RegistryCache(
-            store, client, path, share=sample_share(), note=say,
-            signer=result_signer(client, keys, store), only_signed=bool(keys),
-        )  # fmt: skip
+        signed: dict[str, Any] = {}
+        if named.files(ROOT):
+            from builder.signing.keys import trusted  # cryptography costs time
+            from builder.signing.results import result_signer
+
+            signed = {"signer": result_signer(client, trusted(ROOT), store), "only_signed": True}
+        yield RegistryCache(store, client, path, share=sample_share(), note=say, **signed)
 
 
 def source(built: Any) -> str:
@@ -158,7 +160,7 @@ def build_images(
     text = told(found, rows, as_json=json)
     print(text)
     say(f"{time.monotonic() - started:.2f} s")
-    if not cache and not changed_since and all(b.cached and not b.source for b in built.values()):
+    if not cache and not changed_since and all(b.cached for b in built.values()):
         inputs.keep(text, workspace, store)
 
 

@@ -20,6 +20,7 @@ def keep(text: str, workspace: Any, store: Any, *more: str, **how: Any) -> None:
     Whatever else `answers.keep` takes is in `how`.
     """
     from builder.build.workspace import files
+    from builder.signing import named
 
     try:
         recipes = list(workspace.inputs())
@@ -27,11 +28,13 @@ def keep(text: str, workspace: Any, store: Any, *more: str, **how: Any) -> None:
         return  # links lead to what would have to be watched too: nothing is kept then
     code = (path for room in _CODE for path in files(str(ROOT / room), ".py"))
     installed = (path for path in sys.path if path.startswith(sys.prefix))
+    keys = ROOT / named.FOLDER
+    trusted = files(str(keys)) if keys.exists() else [str(keys)]
     results = {path for path in store.used if path.startswith(f"{store.root / 'results'}/")}
     answers.keep(
         text,
         inputs=[
-            *recipes, *code, *installed, *(str(ROOT / name) for name in _FILES), *more,
+            *recipes, *code, *installed, *trusted, *(str(ROOT / name) for name in _FILES), *more,
             *(store.used - results),
         ],
         results=results,

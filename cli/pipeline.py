@@ -89,45 +89,36 @@ def pin_in_registry(
 
     wanted = ",".join(targets) or pipeline_targets()
     platforms = platforms or (NATIVE,)
-    made, lacking = {}, []
+    made, gone = {}, []
     with in_registry(registry, insecure=insecure) as cache:
         for platform in platforms:
             cache.found.clear()  # it has names alone, and every platform has the same
             workspace, store, made[platform] = build(
                 wanted, jobs, cache=cache, need_layers=False, platform=platform
             )
-            lacking += _lacking(cache, made[platform], cache.found)
+            gone += _gone(cache, made[platform], cache.found)
         built = made[platforms[0]]
         if len(platforms) > 1:
             from builder.build.index import index
 
             built = index(store, made, ROOT)
-            lacking += _lacking(cache, built, ())
-    if lacking:
+            gone += _gone(cache, built, ())
+    if gone:
         flag = f" --platform {','.join(p.name for p in platforms)}" * (platforms != (NATIVE,))
         raise PipelineError(
-            f"{registry} lacks {', '.join(lacking)}; run "
+            f"{registry} lacks {', '.join(gone)}; run "
             f"`invoke push-images --registry {registry}{flag}`"
         )
     return Pinned(store, workspace, built, pins(built, registry.rstrip("/")))
 
 
-def _lacking(cache: Any, built: Mapping[str, Any], found: Collection[str]) -> list[str]:
+def _gone(cache: Any, built: Mapping[str, Any], found: Collection[str]) -> list[str]:
     """Return the pinned names of what the registry does not have; `found` was there just now."""
-    from concurrent.futures import ThreadPoolExecutor
+    from builder.registry.client import lacking
 
-    from builder.build.make import pins
-
-    with ThreadPoolExecutor(len(built)) as pool:
-        there = pool.map(
-            lambda name: (
-                name in found
-                or cache.registry.head_manifest(f"{cache.path}/{name}", built[name].digest)
-            ),
-            built,
-        )
-        named = pins(built, cache.where)
-        return [named[name] for name, is_there in zip(built, there, strict=True) if not is_there]
+    asked = {f"{cache.path}/{name}": b.digest for name, b in built.items() if name not in found}
+    gone = lacking(cache.registry, asked)
+    return [f"{cache.registry.host}/{path}@{asked[path]}" for path in gone]
 
 
 def refuse_docker(builder: str, platforms: Sequence[Any]) -> None:
@@ -267,13 +258,14 @@ def compile(  # noqa: A001 - the task's name
     text, note = told(found, rows, as_json=json), ", unchanged" if compiled.cached else ""
     print(text)
     say(f"{time.monotonic() - started:.2f} s{note}")
-    images = [b for made in pinned.built.values() for b in made.images.values()]
-    fresh = not compiled.cached or any(not b.cached or b.source for b in images)
-    if not (registry or asked or fresh or git is None or len(platforms) > 1):
+    built = [b for made in pinned.built.values() for b in made.images.values()]
+    done = compiled.cached and all(b.cached for b in built)
+    if done and not asked and git is not None and len(platforms) == 1:
         copied = {str(Path(output).absolute()): str(pinned.store.path(compiled.digest))}
+        there = (registry, insecure, {b.name: b.image.digest for b in built}) if registry else None
         inputs.keep(
             text, pinned.workspace, pinned.store, settings_path(settings),
-            copies=copied, git=git, note=note,
+            copies=copied, git=git, there=there, note=note,
         )  # fmt: skip
 
 

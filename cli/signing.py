@@ -48,7 +48,7 @@ def public_keys(paths: list[str]) -> list[Any]:
 def no_key() -> Exception:
     """Return the error for a task that needs public keys and has none."""
     from builder.errors import BuilderError
-    from builder.signing.keys import FOLDER
+    from builder.signing.named import FOLDER
 
     return BuilderError(
         f"no key was named, and the workspace trusts none; give --key FILE.pub, or put the public "
@@ -94,7 +94,8 @@ def _password(question: str, *, twice: bool = False) -> bytes:
 def keygen(name: str, json: bool = False) -> None:
     """Make a key pair to sign with: NAME.key, which has a password, and NAME.pub for everybody."""
     from builder.errors import BuilderError
-    from builder.signing.keys import FOLDER, generate
+    from builder.signing.keys import generate
+    from builder.signing.named import FOLDER
 
     path = Path(name).expanduser().absolute()
     if path.resolve().is_relative_to(ROOT):

@@ -6,7 +6,7 @@ Source: https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -253,3 +253,17 @@ class Registries:
                     notice=self.notice,
                 )
             return self._clients[host]
+
+
+def lacking(registry: Registry, manifests: Mapping[str, str]) -> list[str]:
+    """Return those of repository -> digest that a registry lacks; all are asked for at once.
+
+    Raises RegistryError.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    if not manifests:
+        return []
+    with ThreadPoolExecutor(len(manifests)) as pool:
+        found = pool.map(lambda item: registry.head_manifest(*item), manifests.items())
+        return [name for name, there in zip(manifests, found, strict=True) if there is None]

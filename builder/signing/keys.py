@@ -18,9 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from builder.errors import BuilderError
+from builder.signing import named
 
-# The folder of a workspace whose *.pub files are the keys that it trusts.
-FOLDER = "keys"
 # A key file has some hundred bytes.
 _LARGEST = 64 << 10
 # The library derives a PKCS#8 key's cipher key by 2048 rounds of PBKDF2, and lets nobody choose.
@@ -169,7 +168,7 @@ def trusted(root: Path) -> tuple[PublicKey, ...]:
 
     Raises BuilderError for a file there that is no key, and for a key that is revoked as well.
     """
-    found = tuple(read_public(path) for path in sorted((root / FOLDER).glob("*.pub")))
+    found = tuple(read_public(path) for path in named.files(root))
     for key in found:
         check_revoked(root, key)
     return found
@@ -177,7 +176,7 @@ def trusted(root: Path) -> tuple[PublicKey, ...]:
 
 def check_revoked(root: Path, key: PublicKey) -> None:
     """Raise BuilderError where `keys/revoked/*.pub` of the workspace holds `key`, by any name."""
-    for path in sorted((root / FOLDER / "revoked").glob("*.pub")):
+    for path in sorted((root / named.FOLDER / "revoked").glob("*.pub")):
         if read_public(path).id == key.id:
             raise BuilderError(
                 f"the key {key} is revoked: {path} is the same; take another key, or remove that "

@@ -21,10 +21,12 @@ def of(store: Store, blob: oci.Descriptor) -> Reference | None:
 
     Raises BuilderError where the store's note of it is damaged.
     """
+    path = _path(store, blob.digest)
     try:
-        text = _path(store, blob.digest).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    store.used.add(str(path))
     return Reference.parse(f"{text}@{blob.digest}")
 
 

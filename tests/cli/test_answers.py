@@ -12,6 +12,7 @@ import pytest
 
 from cli import answers
 from tests import task
+from tests.builder.registry_in_memory import with_referrers
 
 WORDS = ["build-images", "--json"]
 Kept = Callable[[], bool]
@@ -187,6 +188,21 @@ def test_git_is_asked_again_where_an_answer_depends_on_it(
     assert answers.given(WORDS)
     said[0] = b"# branch.oid 2\n"
     assert not answers.given(WORDS)
+
+
+def test_a_registry_is_asked_each_time_for_the_images_that_an_answer_names(inputs: Path) -> None:
+    digest = "sha256:" + "1" * 64
+    with with_referrers() as (host, has, _):
+        has[digest] = b"{}"
+        answers.begin(WORDS)
+        there = (f"{host}/p", False, {"x": digest})
+        answers.keep("the answer", inputs=[], results=[], there=there)
+        assert answers.given(WORDS)
+        del has[digest]
+        assert not answers.given(WORDS)
+        has[digest] = b"{}"
+        assert answers.given(WORDS)
+    assert not answers.given(WORDS), "the registry is gone"
 
 
 def test_a_build_with_nothing_to_do_says_again_what_it_said_and_loads_no_builder(
