@@ -102,7 +102,7 @@ def pin_in_registry(
             from builder.build.index import index
 
             built = index(store, made, ROOT)
-            gone += _gone(cache, built, ())
+            gone = gone or _gone(cache, built, ())
     if gone:
         flag = f" --platform {','.join(p.name for p in platforms)}" * (platforms != (NATIVE,))
         raise PipelineError(

@@ -11,11 +11,12 @@ from typing import BinaryIO
 
 from builder import oci
 from builder.build.make import build
+from builder.build.planner import debian_python
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.oci import canonical
-from builder.packages import download, wheels
-from builder.packages.python import DEFAULT
+from builder.packages import download
+from builder.packages.python import DEFAULT, of_config
 from builder.sandbox.process import Exit, Mount, Process, Running, Sandbox, run
 from builder.store import Store
 
@@ -207,7 +208,7 @@ def pytest(
     return Process(
         image=image,
         command=("python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments),
-        env={"PYTHONPATH": f"/app:{_TESTING}", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",  # noqa: S108
+        env={"PYTHONPATH": _path(image), "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",  # noqa: S108
              **(env or {})},
         mounts=(Mount(folder, "/tests"),),
         workdir="/tmp",  # noqa: S108
@@ -217,18 +218,43 @@ def pytest(
 def with_testing(
     workspace: Workspace, store: Store, name: str, *, need_layers: bool = True
 ) -> oci.Image:
-    """Build the target `name` and return its image with pytest on top, of the target `testing`."""
-    own = wheels.locked_for(workspace.target(name).folder)
-    if own.version != DEFAULT.version:
-        raise BuilderError(
-            f"{name} has Python {own.version}, and the target testing brings pytest for "
-            f"{DEFAULT.version}; its tests cannot be run"
-        )
+    """Build the target `name` and return its image with pytest on top, of the target `testing`.
+
+    A stage with another Python than that has a target of its own, `testing_<name>`, which stands on
+    the stage. Raises BuilderError where it lacks that.
+    """
+    own = f"testing_{name}"
+    if own in workspace.targets:
+        found = build(workspace, store, [own], need_layers=need_layers)[own]
+        if found.plan.base is None or found.plan.base.name != name:
+            raise BuilderError(
+                f"{workspace.target(own).path} does not stand on the stage; begin it with "
+                f"`FROM {name}`"
+            )
+        return found.image
     built = build(workspace, store, [name, "testing"], need_layers=need_layers)
     stage, testing = built[name].image, built["testing"].image
+    settings = stage.config.get("config") or {}
+    python = debian_python(built[name].plan.native) or of_config(settings)
+    if python.version != DEFAULT.version:
+        raise BuilderError(
+            f"{name} has Python {python.version}, and the target testing brings pytest for "
+            f"{DEFAULT.version}. Make the target {own} with pytest in its requirements.in and this "
+            f"Dockerfile: `FROM {name}`, `COPY --from=wheels / /opt/testing/`, "
+            f"`ENV PYTHONPATH=/app:/opt/testing/{python.site}`"
+        )
     present = {layer.diff_id for layer in stage.layers}
-    extra = tuple(layer for layer in testing.layers if layer.diff_id not in present)
+    # Not what `testing` stands on: a stage may stand on something else.
+    top = testing.layers[len(testing.layers) - len(built["testing"].plan.layers) :]
+    extra = tuple(layer for layer in top if layer.diff_id not in present)
     config = {name: value for name, value in stage.config.items() if name != "rootfs"}
     image, documents = oci.assemble(config, (*stage.layers, *extra))
     store.add_image(documents)
     return image
+
+
+def _path(image: oci.Image) -> str:
+    """Return where Python looks for modules: what the image says itself where that names pytest."""
+    variables = (line.partition("=") for line in (image.config["config"].get("Env") or ()))
+    said = {name: value for name, _, value in variables}.get("PYTHONPATH", "")
+    return said if "/opt/testing/" in said else f"/app:{_TESTING}"

@@ -14,6 +14,8 @@ import pytest
 
 from builder import oci
 from builder.build.make import build
+from builder.build.stage_tests import pytest as pytest_in
+from builder.build.stage_tests import with_testing
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.oci import canonical
@@ -302,6 +304,35 @@ def test_each_platform_stands_on_its_own_image_of_an_index(
     assert [layer.diff_id for layer in image.layers[:-1]] == [x.diff_id for x in base.layers]
     with pytest.raises(BuilderError, match=r"is for linux/amd64; pin .* for linux/arm64, or of"):
         build(make(f"FROM {registry_host}/p/base@{base.digest}\n", **OTHER), store, platform=ARM64)
+
+
+def test_tests_are_laid_over_a_base_of_others_and_nothing_of_our_own_base_is(
+    make: Make, store: Store, registry_host: str, base: oci.Image
+) -> None:
+    """What brings pytest is a layer of the target `testing`, or of one for another Python."""
+    recipe = f"FROM {registry_host}/p/base@{base.digest}\nCOPY own /own\n"
+    others = {
+        "stages/base/Dockerfile": "FROM scratch\nCOPY own /debian\n",
+        "stages/testing/Dockerfile": "FROM base\nCOPY own /opt/testing/pytest\n",
+        **OTHER,
+    }
+    image = with_testing(make(recipe, **others), store, "a")
+    assert [layer.created_by for layer in image.layers[len(base.layers) :]] == [
+        "COPY own /own", "COPY own /opt/testing/pytest",
+    ]  # fmt: skip
+    assert "/opt/testing/lib/python3.13/" in pytest_in(image, store.root, ()).env["PYTHONPATH"]
+    older = recipe + "ENV PYTHON_VERSION=3.11.7\n"
+    with pytest.raises(BuilderError, match=r"a has Python 3\.11, .* Make the target testing_a .*"):
+        with_testing(make(older, **others), store, "a")
+    path = "/app:/opt/testing/lib/python3.11/site-packages"
+    own = f"FROM a\nCOPY own /opt/testing/pytest\nENV PYTHONPATH={path}\n"
+    workspace = make(older, **others, **{"stages/testing_a/Dockerfile": own})
+    image = with_testing(workspace, store, "a")
+    assert image == build(workspace, store)["testing_a"].image
+    assert pytest_in(image, store.root, ()).env["PYTHONPATH"] == path
+    own = own.replace("FROM a", "FROM base")
+    with pytest.raises(BuilderError, match="does not stand on the stage; begin it with `FROM a`"):
+        with_testing(make(older, **others, **{"stages/testing_a/Dockerfile": own}), store, "a")
 
 
 def altered(host: str, image: oci.Image, **changes: object) -> str:
