@@ -38,6 +38,7 @@ from builder import oci
 from builder.build.workspace import Workspace
 from builder.packages import python, wheels
 from builder.packages.download import downloads_folder
+from builder.packages.lock_file import Requirements
 from builder.packages.pip import fetch
 from builder.store import Store
 from tests import registries
@@ -147,7 +148,7 @@ def write_dockerfiles(bench: Bench, workspace: Workspace, store: Store) -> list[
         if match := re.search(r"(?m)^COPY --from=wheels / (\S+)$", text):
             folder = bench.checkout / ".wheels" / name
             folder.mkdir()
-            for path in fetch(wheels.read_lock(target.folder), downloads_folder(), name):
+            for path in fetch(wheels.read_lock(target.requirements), downloads_folder(), name):
                 os.link(path, folder / path.name)
             text = text.replace(match[0], _pip(name, match[1]))
         (bench.folder / "dockerfiles" / name).write_text(text)
@@ -258,7 +259,12 @@ def bump(path: Path, folder: Path) -> Path:
 def one_wheel_bumped(bench: Bench) -> None:
     users = [p for p in bench.checkout.glob(f"stages/**/{wheels.LOCK}") if "numpy==" in
              p.read_text()]  # fmt: skip
-    (old,) = {w for path in users for w in wheels.read_lock(path.parent) if w.name == "numpy"}
+    (old,) = {
+        w
+        for path in users
+        for w in wheels.read_lock(Requirements(path.parent))
+        if w.name == "numpy"
+    }
     (path,) = fetch([old], downloads_folder(), "numpy")
     new = bump(path, bench.folder)
     digest = sha256(new.read_bytes()).hexdigest()

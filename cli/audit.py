@@ -12,19 +12,21 @@ from cli.output import JSON_HELP, ROOT, facts, say, table
 @command(
     help={
         "advisories": "OSV records: a JSON file, or a zip or folder of them as OSV.dev exports",
+        "variants": "variants of targets whose locks count as well, for example train-cuda12",
         "ignore": "an advisory's id that does not count; audit-ignore.txt has others with reasons",
         "json": JSON_HELP,
     },
     repeated=["ignore"],
 )
-def audit(advisories: str, ignore: list[str], json: bool = False) -> None:
+def audit(advisories: str, ignore: list[str], variants: str = "", json: bool = False) -> None:
     """Hold the locks against advisories, and show how old each pin is; exit with 1 if affected."""
     from builder.build.workspace import Workspace
     from builder.inspect.audit import advisories as osv
     from builder.inspect.audit import findings, pins
     from builder.packages.download import downloads_folder
 
-    locked = pins.pins(Workspace.load(ROOT))
+    named = [name for name in variants.split(",") if name]
+    locked = pins.pins(Workspace.load(ROOT), named)
     records = list(osv.read(Path(advisories)))
     reasons = findings.ignored(ROOT, ignore)
     found = findings.judged(findings.find(locked, records), reasons)

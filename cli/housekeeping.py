@@ -94,13 +94,14 @@ def gc_registry(
     from pipeline.release import retention
 
     workspace, store = Workspace.load(ROOT), Store.open()
-    plans = {platform: plannable(workspace, store, platform) for platform in KNOWN.values()}
+    names = list(workspace.every)
+    plans = {each: plannable(workspace, store, each, names) for each in KNOWN.values()}
     keys = [plan.key for named in plans.values() for plan in named.values()]
-    for name in workspace.targets:
+    for name in names:
         of_all = {platform: named[name].key for platform, named in plans.items() if name in named}
         keys.append(index_key(of_all))
     with opened(named_registry(registry), insecure=insecure) as (client, path):
-        found = retention.stale(client, path, workspace.targets, keys)
+        found = retention.stale(client, path, names, keys)
         rows = [("repository", "digest", "tags", "")]
         rows += [
             (each.repository, each.digest, str(len(each.tags)),

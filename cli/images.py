@@ -370,6 +370,7 @@ def lock(
         expired=expired,
         platforms=platforms,
         agree=refuse_moves if json else _agree,
+        say=say,
     )
     found = [
         {"target": c.target, "package": c.package, "old": c.old, "new": c.new,

@@ -406,7 +406,8 @@ class _Stage:
                 own = replace(interpreter.python, platform=NATIVE)
                 sdists.make(wanted, lambda: plans.image_of(plan), own)
 
-        for plan in wheels.plan(folder, plans.downloads, where, interpreter, make):
+        asked = self.outer.target.requirements
+        for plan in wheels.plan(asked, plans.downloads, where, interpreter, make):
             self._add(plan, f"{line} # {plan.name}")
 
 

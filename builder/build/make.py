@@ -128,11 +128,11 @@ def build(
 
 
 def plannable(
-    workspace: Workspace, store: Store, platform: Platform = NATIVE
+    workspace: Workspace, store: Store, platform: Platform = NATIVE, names: Sequence[str] = ()
 ) -> dict[str, ImagePlan]:
-    """Return the plans of all targets that have one; those that cannot be built are left out."""
+    """Return the plans of the targets `names`, or of all; those without one are left out."""
     builder = Builder(workspace, store, 1, ignore, None, need_layers=True, platform=platform)
-    return builder.plannable(())[0]
+    return builder.plannable(names)[0]
 
 
 def plans(
@@ -167,7 +167,7 @@ class Builder:
         self._platform = platform
         self._trusted = trusted
         self._root = workspace.root
-        self._targets = workspace.targets.values()
+        self._workspace = workspace
         self._store = store
         self._jobs = jobs
         self._progress = progress
@@ -194,10 +194,13 @@ class Builder:
         self, names: Sequence[str]
     ) -> tuple[dict[str, ImagePlan], dict[str, BuilderError]]:
         """Return the plans of the targets `names`, or of all, and why others have none."""
-        wheels.check_one_version((target.folder for target in self._targets), self._platform)
+        workspace = self._workspace
+        variants = [one for name, one in workspace.variants.items() if name in names]
+        stages = (one.requirements for one in (*workspace.targets.values(), *variants))
+        wheels.check_one_version(stages, self._platform)
         found: dict[str, ImagePlan] = {}
         failures: dict[str, BuilderError] = {}
-        for name in names or [target.name for target in self._targets]:
+        for name in names or workspace.targets:
             try:
                 found[name] = self.planner.target(name)
             except BuilderError as error:

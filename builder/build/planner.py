@@ -55,7 +55,7 @@ class Planner:
 
     def planned(self) -> dict[str, ImagePlan]:
         """Return the plans of the targets that were asked for, and of those they stand on."""
-        return {n: plan for n, plan in self._plans.items() if n in self.workspace.targets}
+        return {n: plan for n, plan in self._plans.items() if n in self.workspace.every}
 
     def target(self, name: str, chain: tuple[str, ...] = ()) -> ImagePlan:
         """Return the plan of one target; raises BuilderError where targets need each other."""

@@ -1,10 +1,15 @@
-"""Which wheels requirements need, as pip finds them, and which locked versions can stay."""
+"""Which wheels requirements need, as pip finds them, and which locked versions can stay.
+
+What pip answers has no wheel in it; they are brought once the answer is settled.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -12,8 +17,21 @@ from packaging.utils import canonicalize_name
 
 from builder.errors import BuilderError
 from builder.packages import pip, sdist, wheels
-from builder.packages.download import downloads_folder
+from builder.packages.download import downloads_folder, size
 from builder.packages.python import DEFAULT, Python
+
+_LARGE = 10_000_000  # bytes of a wheel whose download is worth a line
+_MUCH = 100_000_000  # bytes that are worth being told before
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A wheel that pip chose; it need not be here."""
+
+    name: str
+    version: str
+    sha256: str
+    url: str
 
 
 def fitting(
@@ -39,7 +57,7 @@ def keepable(
     """
     if _resolved(inputs, dict(pins), python) is not None:
         return dict(pins)
-    resolve(inputs, {}, python)  # where this fails, the pins are not what stands in the way
+    choose(inputs, {}, python)  # where this fails, the pins are not what stands in the way
     kept: dict[str, str] = {}
     waiting = [list(pins.items())] if pins else []
     while waiting:
@@ -52,12 +70,10 @@ def keepable(
     return kept
 
 
-def _resolved(
-    inputs: Sequence[Path], pins: dict[str, str], python: Python
-) -> list[wheels.Wheel] | None:
+def _resolved(inputs: Sequence[Path], pins: dict[str, str], python: Python) -> list[Chosen] | None:
     """Resolve `inputs` with exactly `pins`, or return None where that cannot be."""
     try:
-        return resolve(inputs, pins, python)
+        return choose(inputs, pins, python)
     except BuilderError:
         return None
 
@@ -77,6 +93,13 @@ def _requirements(path: Path) -> Iterator[Requirement]:
 def resolve(
     inputs: Sequence[Path], constraints: Mapping[str, str], python: Python = DEFAULT
 ) -> list[wheels.Wheel]:
+    """Return `choose`, brought here; raises BuilderError as both do."""
+    return bring(choose(inputs, constraints, python), python)
+
+
+def choose(
+    inputs: Sequence[Path], constraints: Mapping[str, str], python: Python = DEFAULT
+) -> list[Chosen]:
     """Ask pip which wheels `inputs` need for `python`; raises BuilderError where there are none."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "constraints.txt")
@@ -99,7 +122,7 @@ def resolve(
         sha256 = item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
         if not sha256:
             raise BuilderError(f"pip gave no sha256 for {name} {version}; is it from a folder?")
-        found.append(wheels.Wheel(name, version, sha256, _size(name, version, sha256, python)))
+        found.append(Chosen(name, version, sha256, item["download_info"]["url"]))
     return sorted(found, key=lambda wheel: wheel.name)
 
 
@@ -109,11 +132,37 @@ def _made(inputs: Sequence[Path]) -> list[str]:
     return [f"--find-links={downloads_folder() / i.wheel_sha256 / i.wheel}" for i in made]
 
 
-def _size(name: str, version: str, sha256: str, python: Python) -> int:
-    """Return a wheel's size in bytes, which pip does not report: fetch it, it is needed anyway."""
-    wheel = wheels.Wheel(name, version, sha256, 0)
-    (path,) = pip.fetch([wheel], downloads_folder(), name, python)
-    return path.stat().st_size
+def bring(
+    chosen: Sequence[Chosen], python: Python, say: Callable[[str], object] = lambda _: None
+) -> list[wheels.Wheel]:
+    """Return the wheels with their sizes, downloaded where they are not here.
+
+    A lock needs both: pip reports no size, and what is in two wheels is compared. Where that is
+    much, `say` is told how much before, and how far it is. Raises BuilderError as `pip.fetch`.
+    """
+    cache = downloads_folder()
+    missing = [one for one in chosen if not any((cache / one.sha256).glob("*.whl"))]
+    with ThreadPoolExecutor(8) as pool:
+        sizes = dict(zip(missing, pool.map(lambda one: size(one.url) or 0, missing), strict=True))
+    total, done = sum(sizes.values()), 0
+    if total >= _MUCH:
+        say(f"{len(missing)} wheels are downloaded, {_gigabytes(total)}")
+    small = [one for one in missing if sizes[one] < _LARGE]
+    for group in ([small] if small else []) + [[one] for one in missing if one not in small]:
+        pip.fetch(group, cache, group[0].name, python)
+        done += sum(sizes[one] for one in group)
+        if total >= _MUCH:
+            what = group[0].name if len(group) == 1 else f"{len(group)} small ones"
+            say(f"  {what}: {_gigabytes(done)} of {_gigabytes(total)}")
+    paths = pip.fetch(chosen, cache, "the lock", python)
+    return [
+        wheels.Wheel(one.name, one.version, one.sha256, path.stat().st_size)
+        for one, path in zip(chosen, paths, strict=True)
+    ]
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
 
 
 def lacking(pins: Mapping[str, str], python: Python, made: Sequence[Path] = ()) -> list[str]:

@@ -13,6 +13,7 @@ from builder.dockerfile import recipe
 from builder.dockerfile.dockerignore import Ignore
 from builder.errors import BuilderError
 from builder.oci.entry import Entry
+from builder.packages.lock_file import Requirements, variants
 
 _RECIPES = "stages"
 
@@ -21,12 +22,19 @@ _RECIPES = "stages"
 class Target:
     """One image the workspace can build: the folder that holds its Dockerfile gives the name.
 
-    `root` is the workspace's.
+    A `variant` of a target is another image of the same recipe, with other wheels. `root` is the
+    workspace's.
     """
 
     name: str
     folder: Path
     root: Path
+    variant: str = ""
+
+    @property
+    def requirements(self) -> Requirements:
+        """The wheels that it asks for."""
+        return Requirements(self.folder, self.variant)
 
     @property
     def path(self) -> str:
@@ -53,18 +61,24 @@ class Target:
 class Workspace:
     """The repository at `root` with its targets by name.
 
-    `looked` collects the paths that recipes were told something about, relative to the root.
+    `targets` are those that are built where nothing is named; `variants` must be named. `looked`
+    collects the paths that recipes were told something about, relative to the root.
     """
 
     root: Path
     targets: Mapping[str, Target]
     ignore: Ignore
+    variants: Mapping[str, Target] = field(default_factory=dict)
     looked: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @staticmethod
     def load(root: Path) -> Workspace:
-        """Find every `stages/**/Dockerfile`; raises BuilderError for two targets of one name."""
+        """Find every `stages/**/Dockerfile`, and every `requirements.VARIANT.in` beside one.
+
+        Raises BuilderError for two targets of one name, and for a bad name of a variant.
+        """
         targets: dict[str, Target] = {}
+        others: list[Target] = []
         for dockerfile in sorted(root.glob(f"{_RECIPES}/**/Dockerfile")):
             target = Target(dockerfile.parent.name, dockerfile.parent, root)
             if target.name in targets:
@@ -73,18 +87,35 @@ class Workspace:
                     "already; rename one of the folders"
                 )
             targets[target.name] = target
+            others += [
+                Target(Requirements(target.folder, variant).target, target.folder, root, variant)
+                for variant in variants(os.listdir(target.folder))  # noqa: PTH208 - names alone
+            ]
+        for target in others:
+            if target.name in targets:
+                raise BuilderError(
+                    f"{target.requirements.path.relative_to(root)} is the variant {target.name}, "
+                    f"and {targets[target.name].path} is a target of that name; rename one"
+                )
         if not targets:
             raise BuilderError(f"{root} has no stages/*/Dockerfile; is it the repository's root?")
         _check_inside(root / ".dockerignore", ".dockerignore", root)
-        return Workspace(root, targets, Ignore.load(root))
+        return Workspace(root, targets, Ignore.load(root), {one.name: one for one in others})
+
+    @property
+    def every(self) -> Mapping[str, Target]:
+        """The targets and their variants, by name."""
+        return {**self.targets, **self.variants}
 
     def target(self, name: str) -> Target:
-        """Return a target by name; raises BuilderError that lists the names there are."""
-        if name not in self.targets:
+        """Return a target or variant by name; raises BuilderError that lists those there are."""
+        found = self.targets.get(name) or self.variants.get(name)
+        if found is None:
+            more = f", and the variants {', '.join(self.variants)}" if self.variants else ""
             raise BuilderError(
-                f"there is no target {name!r}; the targets are {', '.join(self.targets)}"
+                f"there is no target {name!r}; the targets are {', '.join(self.targets)}{more}"
             )
-        return self.targets[name]
+        return found
 
     def link(self, path: str) -> str | None:
         """Return what `path` points at where it is a link that recipes may see, otherwise None."""

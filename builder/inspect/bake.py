@@ -31,7 +31,7 @@ def bake(workspace: Workspace, store: Store, names: Sequence[str] = (), jobs: in
     It is to be used in the workspace's root, on a machine that has the store. What it points at is
     kept there under names that begin with `bake`. Raises BuilderError.
     """
-    needs = graph.needs(workspace)
+    needs = graph.needs(workspace, names)
     wanted = graph.with_needs(needs, names or list(workspace.targets))
     contexts: dict[str, dict[str, str]] = {}
     with store.in_use():

@@ -79,7 +79,7 @@ def explain(workspace: Workspace, store: Store, name: str) -> Explanation:
     builder = Builder(workspace, store, 1, ignore, None, need_layers=True)
     plan = builder.plans([name])[name]
     before = builds.record(store, workspace.root, name)
-    recipes = {target.name: target.path for target in workspace.targets.values()}
+    recipes = {target.name: target.path for target in workspace.every.values()}
     found = changes(before, plan.record(), recipes) if before else ()
     known = builder.known(plan, whole=True) is not None
     source, signer = builder.source(plan)

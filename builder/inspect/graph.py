@@ -14,27 +14,32 @@ from builder.errors import BuilderError
 Needs = Mapping[str, frozenset[str]]
 
 
-def needs(workspace: Workspace) -> Needs:
-    """Return what each target of the workspace stands on, directly.
+def needs(workspace: Workspace, names: Sequence[str] = ()) -> Needs:
+    """Return what each target of the workspace, and each variant among `names`, stands on directly.
 
     A recipe that is refused (`unread`) is one that names nothing.
     """
-    refused = unread(workspace)
+    refused = unread(workspace, names)
     return {
         name: frozenset() if name in refused else _mentioned(target) & workspace.targets.keys()
-        for name, target in workspace.targets.items()
+        for name, target in _chosen(workspace, names).items()
     }
 
 
-def unread(workspace: Workspace) -> dict[str, BuilderError]:
-    """Return the targets whose recipes are refused, and why."""
+def unread(workspace: Workspace, names: Sequence[str] = ()) -> dict[str, BuilderError]:
+    """Return the targets, and variants among `names`, whose recipes are refused, and why."""
     found = {}
-    for name, target in workspace.targets.items():
+    for name, target in _chosen(workspace, names).items():
         try:
             _mentioned(target)
         except BuilderError as error:
             found[name] = error
     return found
+
+
+def _chosen(workspace: Workspace, names: Sequence[str]) -> dict[str, Target]:
+    variants = {name: one for name, one in workspace.variants.items() if name in names}
+    return {**workspace.targets, **variants}
 
 
 def _mentioned(target: Target) -> frozenset[str]:

@@ -20,6 +20,7 @@ from builder.inspect.bill.part import UNKNOWN, Part
 from builder.oci import canonical
 from builder.oci.reference import Reference
 from builder.packages import debian, download, wheels
+from builder.packages.lock_file import Requirements
 from builder.platform import Platform, of_config
 from builder.store import Store
 
@@ -84,8 +85,8 @@ def licensed(workspace: Workspace, store: Store, plan: ImagePlan) -> list[Part]:
     """
     known = {
         sha256: licence
-        for folder in _folders(workspace, plan)
-        for sha256, licence in _licences(folder, store, of_config(plan.config)).items()
+        for asked in _asked(workspace, plan)
+        for sha256, licence in _licences(asked, store, of_config(plan.config)).items()
     }
     return [
         replace(part, licence=known.get(part.sha256, part.licence))
@@ -93,17 +94,18 @@ def licensed(workspace: Workspace, store: Store, plan: ImagePlan) -> list[Part]:
     ]
 
 
-def _folders(workspace: Workspace, plan: ImagePlan) -> Iterator[Path]:
-    """Yield the folder of each target that is in the image of `plan`."""
+def _asked(workspace: Workspace, plan: ImagePlan) -> Iterator[Requirements]:
+    """Yield the folder, with the variant, of each target that is in the image of `plan`."""
     if not plan.pulled:
-        yield workspace.target(plan.name).folder
+        yield workspace.target(plan.name).requirements
         for below in (plan.base, *plan.needs):
             if below:
-                yield from _folders(workspace, below)
+                yield from _asked(workspace, below)
 
 
-def _licences(folder: Path, store: Store, platform: Platform) -> Mapping[str, str]:
-    """Return SHA-256 -> licence of the packages of a folder's locks."""
+def _licences(asked: Requirements, store: Store, platform: Platform) -> Mapping[str, str]:
+    """Return SHA-256 -> licence of the packages of a target's locks."""
+    folder = asked.folder
     cache = download.downloads_folder()
     found: dict[str, str] = {}
     if (folder / "debian.in").exists():
@@ -115,12 +117,12 @@ def _licences(folder: Path, store: Store, platform: Platform) -> Mapping[str, st
             said = {"licences": licences.of_debs(debs, debian.fetch(debs, cache))}
             store.put_result(key, said)
         found |= {package.sha256: str(said["licences"][package.name]) for package in debs}
-    if (folder / "requirements.in").exists():
-        pinned = wheels.read_lock(folder, platform)
+    if asked.path.exists():
+        pinned = wheels.read_lock(asked, platform)
         keys = {wheel.sha256: _key({"wheel": wheel.sha256}) for wheel in pinned}
         results = {sha256: store.get_result(key) for sha256, key in keys.items()}
         unread = [wheel for wheel in pinned if results[wheel.sha256] is None]
-        paths = wheels.fetch(folder, unread, cache, platform)
+        paths = wheels.fetch(asked, unread, cache, platform)
         for wheel, path in zip(unread, paths, strict=True):
             results[wheel.sha256] = {"licence": licences.of_wheel(path)}
             store.put_result(keys[wheel.sha256], results[wheel.sha256] or {})

@@ -118,10 +118,11 @@ def _locks(workspace: Workspace, plan: ImagePlan) -> list[str]:
     """Return the paths of the lock files of a target and of all that it is made from, sorted."""
     if plan.pulled:
         return []
-    platform, folder = of_config(plan.config), workspace.target(plan.name).folder
+    platform, target = of_config(plan.config), workspace.target(plan.name)
     # The Python of NATIVE compiles for every platform.
-    names = {platform.debian_lock, platform.wheels_lock, NATIVE.debian_lock, sdist.LOCK}
-    own = [folder / name for name in names if (folder / name).exists()]
+    wheels = target.requirements.lock(platform)
+    names = {platform.debian_lock, wheels, NATIVE.debian_lock, sdist.LOCK}
+    own = [target.folder / name for name in names if (target.folder / name).exists()]
     below = [need for need in (plan.base, *plan.needs) if need]
     paths = {path.relative_to(workspace.root).as_posix() for path in own}
     return sorted(paths.union(*(_locks(workspace, need) for need in below)))

@@ -89,7 +89,7 @@ def verify(
         _copy(workspace, Path(name))
         known = build(workspace, store, names, jobs=jobs, platform=platform)
         copy = _same(Workspace.load(Path(name)), workspace, store, known, platform)
-        needed = graph.with_needs(graph.needs(copy), list(known))
+        needed = graph.with_needs(graph.needs(copy, list(known)), list(known))
         _bring_downloads(copy, needed, platform)
         made_of = plans(copy, store, needed, platform)
         isolating = any(map(planner.isolates, made_of.values()))
@@ -167,15 +167,16 @@ def _round(
 def _bring_downloads(workspace: Workspace, names: Sequence[str], platform: Platform) -> None:
     """Download what the locks name, as this user: another one may have no way to the mirrors."""
     for name in names:
-        folder = workspace.target(name).folder
+        target = workspace.target(name)
+        folder, asked = target.folder, target.requirements
         if made := sdist.read_lock(folder):
             # Made again, in another folder: what differs from the lock is refused.
-            image = lock.python_of(workspace, workspace.target(name), Store(default_root()))
-            sdists.make(made, image, wheels.locked_for(folder), again=True)
+            image = lock.python_of(workspace, target, Store(default_root()))
+            sdists.make(made, image, wheels.locked_for(asked), again=True)
         for each in dict.fromkeys((NATIVE, platform)):
-            if (folder / each.wheels_lock).exists():
-                pinned = wheels.read_lock(folder, each)
-                wheels.fetch(folder, pinned, downloads_folder(), each)
+            if (folder / asked.lock(each)).exists():
+                pinned = wheels.read_lock(asked, each)
+                wheels.fetch(asked, pinned, downloads_folder(), each)
             if (folder / each.debian_lock).exists():
                 debian.fetch(debian.read_lock(folder, each), downloads_folder())
 

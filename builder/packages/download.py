@@ -110,6 +110,22 @@ def read(url: str, sink: object) -> None:
         ) from None
 
 
+def size(url: str) -> int | None:
+    """Return how many bytes `url` (http, https or file) has, None where that is not said."""
+    from builder.registry.http import httpx, tls_context
+
+    try:
+        if url.startswith("file:"):
+            return Path(url.removeprefix("file://")).stat().st_size
+        verify = tls_context(httpx.URL(url).host) if url.startswith("https") else False
+        with httpx.Client(follow_redirects=True, timeout=30, verify=verify) as client:
+            answer = client.head(url, headers={"Accept-Encoding": "identity"})
+            answer.raise_for_status()
+            return int(answer.headers["Content-Length"])
+    except (httpx.HTTPError, OSError, KeyError, ValueError):
+        return None
+
+
 def _reason(error: Exception) -> str:
     answer = getattr(error, "response", None)
     if answer is not None:  # the message of httpx repeats the address as it is

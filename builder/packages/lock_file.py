@@ -4,13 +4,68 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import BuilderError
-from builder.platform import KNOWN, NATIVE
+from builder.platform import KNOWN, NATIVE, Platform
 
 # https://pip.pypa.io/en/stable/reference/requirements-file-format/#supported-options
 _INCLUDE = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))(\S.*)")
+
+# What a file beside requirements.in is called that asks for the wheels of a variant.
+_VARIANT = re.compile(r"requirements\.(.+)\.in")
+_NAME = re.compile(r"[a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """The wheels that a target asks for: in its folder `requirements.in`, and the locks of that.
+
+    Those of a `variant` V are in `requirements.V.in`, with locks of its own.
+    """
+
+    folder: Path
+    variant: str = ""
+
+    @property
+    def target(self) -> str:
+        """The name of the target: `train`, or `train-cuda12`."""
+        return "-".join(filter(None, (self.folder.name, self.variant)))
+
+    @property
+    def wanted(self) -> str:
+        """The name of the file that asks."""
+        return f"{self._stem}.in"
+
+    @property
+    def path(self) -> Path:
+        """The file that asks."""
+        return self.folder / self.wanted
+
+    def lock(self, platform: Platform = NATIVE) -> str:
+        """Return the name of the lock for `platform`."""
+        return platform.wheels_lock.replace("requirements", self._stem, 1)
+
+    @property
+    def _stem(self) -> str:
+        return ".".join(filter(None, ("requirements", self.variant)))
+
+
+def variants(names: Iterable[str]) -> list[str]:
+    """Return the variants that a folder with files of these `names` declares, sorted; pure.
+
+    Raises BuilderError for a name that cannot be part of a target's.
+    """
+    found = sorted(match[1] for name in names if (match := _VARIANT.fullmatch(name)))
+    for name in found:
+        if not _NAME.fullmatch(name):
+            raise BuilderError(
+                f"requirements.{name}.in would be the variant {name!r}; a variant's name is of "
+                "small letters and digits, so rename the file"
+            )
+    return found
 
 
 def in_hash(folder: Path, name: str) -> str:
@@ -60,10 +115,23 @@ def read(path: Path) -> str:
         ) from None
 
 
+def named(lock: str) -> tuple[str, Platform]:
+    """Return the variant and the platform in the name of a lock or an .in file; pure.
+
+    >>> named("requirements.cuda12.linux-amd64.lock")[0]
+    'cuda12'
+    """
+    words = lock.split(".")[1:-1]
+    tags = {platform.tag: platform for platform in KNOWN.values()}
+    platforms = [tags[word] for word in words if word in tags]
+    return "".join(w for w in words if w not in tags), platforms[0] if platforms else NATIVE
+
+
 def lock_command(folder: Path, lock: str = "") -> str:
     """Return what to type to make the locks in a target's folder anew, or `lock` with them."""
-    others = [p for p in KNOWN.values() if lock in (p.wheels_lock, p.debian_lock) and p != NATIVE]
-    return f"invoke lock --targets {folder.name}" + "".join(f" --platform {p.name}" for p in others)
+    variant, platform = named(lock)
+    other = f" --platform {platform.name}" if platform != NATIVE else ""
+    return f"invoke lock --targets {Requirements(folder, variant).target}{other}"
 
 
 def check_fresh(folder: Path, wanted: str, lock: str, text: str) -> None:

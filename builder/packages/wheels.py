@@ -12,6 +12,7 @@ from builder.errors import BuilderError
 from builder.oci.entry import Entry
 from builder.oci.layer_plan import LayerPlan
 from builder.packages import bytecode, lock_file, pip
+from builder.packages.lock_file import Requirements
 from builder.packages.python import DEFAULT, Python
 from builder.platform import NATIVE, Platform
 
@@ -33,15 +34,15 @@ class Wheel:
     size: int
 
 
-def read_lock(folder: Path, platform: Platform = NATIVE) -> list[Wheel]:
-    """Read the lock for `platform` in `folder`, a pip requirements file with one sha256 a line.
+def read_lock(asked: Requirements, platform: Platform = NATIVE) -> list[Wheel]:
+    """Read the lock for `platform` of a target, a pip requirements file with one sha256 a line.
 
     Raises BuilderError where it is missing, stale or bad.
     """
-    lock = platform.wheels_lock
+    folder, lock = asked.folder, asked.lock(platform)
     path = folder / lock
     text = lock_file.read(path)
-    lock_file.check_fresh(folder, "requirements.in", lock, text)
+    lock_file.check_fresh(folder, asked.wanted, lock, text)
     wheels = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line or line.startswith("#"):
@@ -56,22 +57,22 @@ def read_lock(folder: Path, platform: Platform = NATIVE) -> list[Wheel]:
     return wheels
 
 
-def pinned(folder: Path, platform: Platform = NATIVE) -> list[Wheel]:
+def pinned(asked: Requirements, platform: Platform = NATIVE) -> list[Wheel]:
     """Return the wheels of a lock even where it is stale; none where it cannot be read."""
-    return _pinned(folder, platform)[1]
+    return _pinned(asked, platform)[1]
 
 
-def locked_for(folder: Path, platform: Platform = NATIVE) -> Python:
+def locked_for(asked: Requirements, platform: Platform = NATIVE) -> Python:
     """Return the Python that a lock is for; the default where it does not say."""
-    digits = _pinned(folder, platform)[0].removeprefix("cp")
+    digits = _pinned(asked, platform)[0].removeprefix("cp")
     return Python(f"{digits[0]}.{digits[1:]}", platform)
 
 
-def read_for(folder: Path, python: Python) -> list[Wheel]:
-    """Read the lock in `folder` that must be for `python`; raises BuilderError as `read_lock`."""
-    wheels = read_lock(folder, python.platform)
-    if (locked := locked_for(folder, python.platform)).tag != python.tag:
-        lock = python.platform.wheels_lock
+def read_for(asked: Requirements, python: Python) -> list[Wheel]:
+    """Read the lock of a target that must be for `python`; raises BuilderError as `read_lock`."""
+    wheels = read_lock(asked, python.platform)
+    if (locked := locked_for(asked, python.platform)).tag != python.tag:
+        folder, lock = asked.folder, asked.lock(python.platform)
         raise BuilderError(
             f"{folder / lock} is for Python {locked.version}, and the recipe's base has "
             f"{python.version}; run `{lock_file.lock_command(folder, lock)}`"
@@ -80,15 +81,15 @@ def read_for(folder: Path, python: Python) -> list[Wheel]:
 
 
 def fetch(
-    folder: Path, wheels: Sequence[Wheel], cache: Path, platform: Platform = NATIVE
+    asked: Requirements, wheels: Sequence[Wheel], cache: Path, platform: Platform = NATIVE
 ) -> list[Path]:
-    """Return where some wheels of the lock in `folder` are, downloaded where they are missing."""
-    lock = f"{folder.name}/{platform.wheels_lock}"
-    return pip.fetch(wheels, cache, lock, locked_for(folder, platform))
+    """Return where some wheels of a target's lock are, downloaded where they are missing."""
+    lock = f"{asked.folder.name}/{asked.lock(platform)}"
+    return pip.fetch(wheels, cache, lock, locked_for(asked, platform))
 
 
-def _pinned(folder: Path, platform: Platform) -> tuple[str, list[Wheel]]:
-    path = folder / platform.wheels_lock
+def _pinned(asked: Requirements, platform: Platform) -> tuple[str, list[Wheel]]:
+    path = asked.folder / asked.lock(platform)
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     tag = _TAG.search(text)
     matches = [LINE.fullmatch(line) for line in text.splitlines()]
@@ -96,54 +97,56 @@ def _pinned(folder: Path, platform: Platform) -> tuple[str, list[Wheel]]:
     return tag[1] if tag else DEFAULT.tag, wheels
 
 
-def check_one_version(folders: Iterable[Path], platform: Platform = NATIVE) -> None:
-    """Raise BuilderError where the locks in `folders` pin two wheels of one package.
+def check_one_version(stages: Iterable[Requirements], platform: Platform = NATIVE) -> None:
+    """Raise BuilderError where the locks of `stages` pin two wheels of one package.
 
     Of another `platform` than the first the files differ, and the versions do not. Stages with
     another Python have versions of their own.
     """
-    seen: dict[tuple[str, Platform, str], tuple[Wheel, Path]] = {}
+    seen: dict[tuple[str, Platform, str], tuple[Wheel, Requirements]] = {}
     versions: dict[tuple[str, str], tuple[str, Platform]] = {}
-    for folder in folders:
+    for asked in stages:
         for each in dict.fromkeys((NATIVE, platform)):
-            tag, wheels = _pinned(folder, each)
+            tag, wheels = _pinned(asked, each)
             for wheel in wheels:
-                other, where = seen.setdefault((tag, each, wheel.name), (wheel, folder))
+                other, where = seen.setdefault((tag, each, wheel.name), (wheel, asked))
                 if other.sha256 != wheel.sha256:
                     both = [f"{w.version} (sha256:{w.sha256[:12]})" for w in (other, wheel)]
                     raise BuilderError(
-                        f"{wheel.name} is locked as {both[0]} for {where.name} and as "
-                        f"{both[1]} for {folder.name}; a workspace has one version of a "
-                        f"package: run `{_everywhere(each)}`"
+                        f"{wheel.name} is locked as {both[0]} for {where.target} and as "
+                        f"{both[1]} for {asked.target}; a workspace has one version of a "
+                        f"package: run `{_again(asked, each)}`"
                     )
                 version, first = versions.setdefault((tag, wheel.name), (wheel.version, each))
                 if version != wheel.version:
                     raise BuilderError(
                         f"{wheel.name} is locked as {version} for {first.name} and as "
                         f"{wheel.version} for {each.name}; a workspace has one version of a "
-                        f"package: run `{_everywhere(platform)}`"
+                        f"package: run `{_again(asked, platform)}`"
                     )
 
 
-def _everywhere(platform: Platform) -> str:
+def _again(asked: Requirements, platform: Platform) -> str:
+    if asked.variant:  # it follows the others
+        return lock_file.lock_command(asked.folder, asked.lock(platform))
     return "invoke lock" + (f" --platform {platform.name}" if platform != NATIVE else "")
 
 
 def plan(
-    folder: Path,
+    asked: Requirements,
     cache: Path,
     destination: str,
     interpreter: bytecode.Interpreter,
     make: Callable[[], None] = lambda: None,
 ) -> list[LayerPlan]:
-    """Plan the layers of the wheels in `folder`'s lock, unpacked under `destination`.
+    """Plan the layers of the wheels in a target's lock, unpacked under `destination`.
 
     `make` brings to `cache` the wheels that no index has.
     """
     python = interpreter.python
-    wheels = read_for(folder, python)
+    wheels = read_for(asked, python)
     prefix = destination.strip("/")
-    lock = f"{folder.name}/{python.platform.wheels_lock}"
+    lock = f"{asked.folder.name}/{asked.lock(python.platform)}"
     apart = _Apart(wheels, cache, prefix, lock, python)
     small = [wheel for wheel in wheels if wheel.size < OWN_LAYER]
     groups = [(f"{w.name} {w.version}", [w]) for w in wheels if w.size >= OWN_LAYER]

@@ -13,7 +13,8 @@ from builder.errors import BuilderError
 from builder.inspect import checkout
 from builder.oci import canonical
 from builder.packages import debian, sdist, wheels
-from builder.platform import KNOWN, NATIVE
+from builder.packages.lock_file import Requirements, named
+from builder.platform import NATIVE
 from pipeline.spec.provenance import Provenance
 
 
@@ -24,12 +25,14 @@ def collect(
     commit, dirty = state(workspace.root, status)
     platforms = {platform for made in built.values() for platform in made.images}
     names = {lock for p in platforms for lock in (p.debian_lock, p.wheels_lock)}
+    variants = [one.requirements for name, one in workspace.variants.items() if name in built]
+    own = {asked.folder / asked.lock(p) for asked in variants for p in platforms}
     locks = {
         path.relative_to(workspace.root).as_posix(): {
             "sha256": canonical.sha256(path.read_bytes()), "packages": _packages(path),
         }
         for path in sorted(workspace.root.glob("stages/**/*.lock"))
-        if path.name in {*names, sdist.LOCK}
+        if path.name in {*names, sdist.LOCK} or path in own
     }  # fmt: skip
     images = {name: _image(made) for name, made in sorted(built.items())}
     return Provenance(commit, dirty, images, locks)
@@ -83,11 +86,11 @@ def package_provenance(made: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _packages(lock: Path) -> dict[str, str]:
-    for platform in KNOWN.values():
-        if lock.name == platform.debian_lock:
-            return {p.name: p.version for p in debian.read_lock(lock.parent, platform)}
-        if lock.name == platform.wheels_lock:
-            return {w.name: w.version for w in wheels.read_lock(lock.parent, platform)}
+    variant, platform = named(lock.name)
+    if lock.name == platform.debian_lock:
+        return {p.name: p.version for p in debian.read_lock(lock.parent, platform)}
+    if lock.name == (asked := Requirements(lock.parent, variant)).lock(platform):
+        return {w.name: w.version for w in wheels.read_lock(asked, platform)}
     return {made.name: made.version for made in sdist.read_lock(lock.parent)}
 
 

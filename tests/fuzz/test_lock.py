@@ -8,7 +8,7 @@ import pytest
 
 from builder.errors import BuilderError
 from builder.packages import debian, wheels
-from builder.packages.lock_file import in_hash
+from builder.packages.lock_file import Requirements, in_hash
 
 pytestmark = pytest.mark.slow
 
@@ -22,8 +22,8 @@ def test_a_lock_of_wheels(fuzz, tmp_path: Path) -> None:
 
     def read(data: bytes) -> None:
         (tmp_path / wheels.LOCK).write_bytes(data)
-        wheels.check_one_version([tmp_path])
-        wheels.read_lock(tmp_path)
+        wheels.check_one_version([Requirements(tmp_path)])
+        wheels.read_lock(Requirements(tmp_path))
 
     inputs = fuzz.mutated(
         [sample], [b"==", b" --hash=sha256:", b"# made from ", b"\r", "é".encode()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,17 +42,17 @@ def canonical_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def pins(workspace: Workspace) -> list[Pin]:
+def pins(workspace: Workspace, variants: Sequence[str] = ()) -> list[Pin]:
     """Return what the locks of all targets and of the tasks themselves pin, each once, sorted.
 
-    Raises BuilderError for a lock that is missing, stale or bad, and for a suite of Debian whose
-    release is not known here.
+    So do those of the `variants` that are named. Raises BuilderError for a lock that is missing,
+    stale or bad, and for a suite of Debian whose release is not known here.
     """
     found: dict[Pin, list[str]] = {}
-    for target in workspace.targets.values():
+    for target in (*workspace.targets.values(), *map(workspace.target, variants)):
         seen: set[tuple[str, str, str]] = set()
         for platform in KNOWN.values():
-            for pin in _locked(target.folder, platform):
+            for pin in _locked(target.requirements, platform):
                 # What every platform has in one version is one pin.
                 if (what := (pin.ecosystem, pin.name, pin.version)) not in seen:
                     seen.add(what)
@@ -63,11 +63,11 @@ def pins(workspace: Workspace) -> list[Pin]:
     return sorted(replace(pin, targets=tuple(targets)) for pin, targets in found.items())
 
 
-def _locked(folder: Path, platform: Platform) -> Iterator[Pin]:
-    """Yield what the locks of a folder pin; only those of NATIVE must be there."""
-    must = platform == NATIVE
-    if (folder / ("requirements.in" if must else platform.wheels_lock)).exists():
-        for wheel in wheels.read_lock(folder, platform):
+def _locked(asked: lock_file.Requirements, platform: Platform) -> Iterator[Pin]:
+    """Yield what the locks of a target pin; only those of NATIVE must be there."""
+    folder, must = asked.folder, platform == NATIVE
+    if (folder / (asked.wanted if must else asked.lock(platform))).exists():
+        for wheel in wheels.read_lock(asked, platform):
             name = canonical_name(wheel.name)
             yield Pin("PyPI", name, name, wheel.version, wheel.sha256)
     if (folder / ("debian.in" if must else platform.debian_lock)).exists():

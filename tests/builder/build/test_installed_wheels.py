@@ -11,6 +11,7 @@ import pytest
 from builder.build.make import build
 from builder.build.workspace import Workspace
 from builder.packages import python, wheels
+from builder.packages.lock_file import Requirements
 from builder.sandbox.bubblewrap import Bubblewrap
 from builder.sandbox.process import Process, run
 from builder.store import Store
@@ -61,6 +62,6 @@ def test_every_module_is_found_and_every_record_is_true(target: str, folder: str
     seen, owners, wrong, lost = json.loads(text)
     assert wrong == []
     assert lost == []
-    locked = {wheel.name: wheel.version for wheel in wheels.read_lock(ROOT / folder)}
+    locked = {wheel.name: wheel.version for wheel in wheels.read_lock(Requirements(ROOT / folder))}
     assert locked.items() <= seen.items()
     assert len(owners) >= len(locked)

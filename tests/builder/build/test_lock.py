@@ -59,7 +59,7 @@ def workspace(make: Make) -> Workspace:
 
 
 def versions(workspace: Workspace, name: str) -> dict[str, str]:
-    return {w.name: w.version for w in wheels.read_lock(workspace.target(name).folder)}
+    return {w.name: w.version for w in wheels.read_lock(workspace.target(name).requirements)}
 
 
 def fill(index: Path) -> None:
@@ -325,10 +325,12 @@ def test_another_platform_follows_with_its_own_files(index: Path, workspace: Wor
     changes = lock(workspace, platforms=[ARM64])
     assert locks(workspace) == before, "only the other platform was asked for"
     assert LockedVersion("b", "library", "", "1.0", "linux/arm64") in changes, "not the newest"
-    there = {w.name for w in wheels.read_lock(workspace.target("a").folder, ARM64)}
+    there = {w.name for w in wheels.read_lock(workspace.target("a").requirements, ARM64)}
     assert there == {"tool", "library"}, "conditions are about the image, not about this machine"
     assert versions(workspace, "a") == {"tool": "1.0"}
-    (one,), (other,) = (wheels.read_lock(workspace.target("b").folder, p) for p in (NATIVE, ARM64))
+    (one,), (other,) = (
+        wheels.read_lock(workspace.target("b").requirements, p) for p in (NATIVE, ARM64)
+    )
     assert one.version == other.version
     assert one.sha256 != other.sha256
     assert LockedVersion("b", "library", "1.0", "1.5", "linux/arm64") in lock(
@@ -350,7 +352,7 @@ def test_every_package_without_a_wheel_for_a_platform_is_named(
         r"Python 3\.13 on linux-arm64\..*platform_machine == \"x86_64\""
     )):  # fmt: skip
         lock(workspace, platforms=[ARM64])
-    assert wheels.read_lock(workspace.target("a").folder, ARM64), "the others are locked"
+    assert wheels.read_lock(workspace.target("a").requirements, ARM64), "the others are locked"
 
 
 def test_a_stage_has_the_python_of_its_base(
@@ -373,7 +375,7 @@ def test_a_stage_has_the_python_of_its_base(
     assert versions(found, "a") == {"tool": "1.0", "library": "1.0"}
     assert versions(found, "b") == {"library": "0.9"}
     plan = plans(found, store)["b"]
-    assert wheels.locked_for(found.target("b").folder).version == "3.11"
+    assert wheels.locked_for(found.target("b").requirements).version == "3.11"
     (layer,) = (s.plan for s in plan.layers if "wheels" in s.plan.inputs)
     assert layer.inputs["wheels"][0][:2] == ["library", "0.9"]
     (workspace.root / "stages/b/Dockerfile").write_text(STAGE)
@@ -382,3 +384,54 @@ def test_a_stage_has_the_python_of_its_base(
         r"run `invoke lock --targets b`"
     )):  # fmt: skip
         plans(Workspace.load(workspace.root), store, ["b"])
+
+
+@pytest.fixture
+def variant(index: Path, workspace: Workspace) -> Workspace:
+    """Return a workspace with both stages locked, and a variant of `a` that is not."""
+    fill(index)
+    lock(workspace)
+    for version in ("1.0", "1.5"):
+        wheel(index, "fast", version, needs="library")
+    wheel(index, "library", "1.5")
+    (workspace.root / "stages/a/requirements.fast.in").write_text("tool\nfast\n")
+    return Workspace.load(workspace.root)
+
+
+def test_a_variant_is_locked_where_it_is_named_in_the_versions_that_the_others_have(
+    index: Path, variant: Workspace
+) -> None:
+    before = locks(variant)
+    assert lock(variant) == [], "a variant is not locked unless it is named"
+    assert LockedVersion("a-fast", "fast", "", "1.5") in lock(variant, ["a-fast"])
+    assert versions(variant, "a-fast") == {"tool": "1.0", "fast": "1.5", "library": "1.0"}
+    assert locks(variant) == before
+    assert (variant.root / "stages/a/requirements.fast.linux-amd64.lock").exists()
+
+
+def test_a_variant_that_needs_other_versions_moves_the_others_only_when_agreed(
+    index: Path, variant: Workspace
+) -> None:
+    (variant.root / "stages/a/requirements.fast.in").write_text("fast\nlibrary==1.5\n")
+    with pytest.raises(BuilderError, match=r"locking a-fast needs other .*b: library 1.0 -> 1.5"):
+        lock(variant, ["a-fast"])
+
+
+def test_a_stale_variant_stops_its_own_build_and_no_other(
+    index: Path, variant: Workspace, store: Store
+) -> None:
+    lock(variant, ["a-fast"])
+    lock(variant, upgrade=True)
+    plans(variant, store)
+    with pytest.raises(BuilderError, match=r"library is .*`invoke lock --targets a-fast`"):
+        plans(variant, store, ["a-fast"])
+
+
+def test_a_large_download_is_announced_and_followed(
+    index: Path, variant: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builder.build.resolve.size", lambda url: 60_000_000 * ("fast" in url))
+    monkeypatch.setattr("builder.build.resolve._MUCH", 60_000_000)
+    said: list[str] = []
+    lock(variant, ["a-fast"], say=said.append)
+    assert said == ["1 wheels are downloaded, 0.06 GB", "  fast: 0.06 GB of 0.06 GB"]

@@ -22,7 +22,7 @@ from isal import igzip
 from builder.errors import BuilderError
 from builder.oci import layer
 from builder.oci.entry import Entry
-from builder.packages import bytecode, wheels
+from builder.packages import bytecode, lock_file, wheels
 from builder.packages.python import DEFAULT
 from builder.packages.wheel_layout import LayerDestination, lost_modules, unpack
 from tests.builder import locks
@@ -335,7 +335,9 @@ def pinned(folder: Path, *found: Path) -> list[Entry]:
         )
     (folder / "stage").mkdir()
     locks.lock(folder / "stage", "requirements.in", wheels.LOCK, lines)
-    first, *_ = wheels.plan(folder / "stage", folder / "cache", "/venv/", UPPER)
+    first, *_ = wheels.plan(
+        lock_file.Requirements(folder / "stage"), folder / "cache", "/venv/", UPPER
+    )
     return list(first.entries())
 
 
