@@ -75,6 +75,17 @@ def parse(text: str) -> tuple[Platform, ...]:
     return tuple(dict.fromkeys(KNOWN[name] for name in names)) or (NATIVE,)
 
 
+def parse_one(text: str) -> Platform:
+    """Return the platform that `text` names, NATIVE where it is empty.
+
+    Raises BuilderError for several, and as `parse`.
+    """
+    found = parse(text)
+    if len(found) > 1:
+        raise BuilderError(f"--platform {text}: this is about one; ask for each")
+    return found[0]
+
+
 def here() -> Platform:
     """Return the platform of this machine, whose images run on it.
 

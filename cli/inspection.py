@@ -11,6 +11,8 @@ from pathlib import Path
 from cli.command import command
 from cli.output import JOBS_HELP, JSON_HELP, PLATFORM_HELP, ROOT, TARGETS_HELP, facts, say, table
 
+ONE_HELP = "linux/amd64 or linux/arm64 (linux/amd64)"
+
 
 @command(
     help={
@@ -44,14 +46,15 @@ def graph(format: str = "text", changed_since: str = "", json: bool = False) -> 
         print(draw[format](needs, touched), end="")
 
 
-@command(help={"stage": "a target", "json": JSON_HELP})
-def explain(stage: str, json: bool = False) -> None:
+@command(help={"stage": "a target", "platform": ONE_HELP, "json": JSON_HELP})
+def explain(stage: str, platform: str = "", json: bool = False) -> None:
     """Say why a target would or would not be rebuilt, against its last build in this checkout."""
     from builder.build.workspace import Workspace
     from builder.inspect.explain import explain as compare
+    from builder.platform import parse_one
     from builder.store import Store
 
-    found = compare(Workspace.load(ROOT), Store.open(), stage)
+    found = compare(Workspace.load(ROOT), Store.open(), stage, parse_one(platform))
     if json:
         print(encoder.dumps({"sentence": found.sentence(), **asdict(found)}))
         return
@@ -107,18 +110,26 @@ def verify_images(
     help={
         "stage": "a target",
         "format": "cyclonedx (1.6) or spdx (2.3), both JSON",
+        "platform": ONE_HELP,
         "output": "the file to write (standard output)",
     }
 )
-def sbom(stage: str, format: str = "cyclonedx", output: str = "") -> None:  # noqa: A002
+def sbom(
+    stage: str,
+    format: str = "cyclonedx",  # noqa: A002
+    platform: str = "",
+    output: str = "",
+) -> None:
     """Print what is in an image and under which licences, as a bill of materials."""
     from builder.build.make import plans
     from builder.build.workspace import Workspace
     from builder.inspect.inventory import sbom as bill
+    from builder.platform import parse_one
     from builder.store import Store
 
     workspace, store = Workspace.load(ROOT), Store.open()
-    data = bill(workspace, store, plans(workspace, store, [stage])[stage], format)
+    plan = plans(workspace, store, [stage], parse_one(platform))[stage]
+    data = bill(workspace, store, plan, format)
     if output:
         _write(Path(output), data)
     else:
@@ -130,20 +141,24 @@ def sbom(stage: str, format: str = "cyclonedx", output: str = "") -> None:  # no
     help={
         "targets": TARGETS_HELP,
         "unknown": "only what says no licence in a form that leaves no doubt",
+        "platform": ONE_HELP,
         "json": JSON_HELP,
     },
 )
-def licenses(targets: str = "", unknown: bool = False, json: bool = False) -> None:
+def licenses(
+    targets: str = "", unknown: bool = False, platform: str = "", json: bool = False
+) -> None:
     """Print the licence of each package in the images, as the packages themselves say it."""
     from builder.build.make import plans
     from builder.build.workspace import Workspace
     from builder.inspect.bill.part import UNKNOWN
     from builder.inspect.inventory import licensed
+    from builder.platform import parse_one
     from builder.store import Store
 
     workspace, store = Workspace.load(ROOT), Store.open()
     names = [name for name in targets.split(",") if name]
-    made = plans(workspace, store, names)
+    made = plans(workspace, store, names, parse_one(platform))
     found: dict[tuple[str, str, str, str], list[str]] = {}
     for name in names or made:
         for part in licensed(workspace, store, made[name]):

@@ -149,6 +149,11 @@ def python_of(workspace: Workspace, store: Store, name: str, platform: Platform)
     return builder.planner.python(name)
 
 
+def remembered(name: str, platform: Platform) -> str:
+    """Return under which name the store remembers the last build of a target for a platform."""
+    return name if platform == NATIVE else f"{name} for {platform.name}"
+
+
 class Builder:
     """One build: remembers what it has made, so that no layer is made twice at the same time."""
 
@@ -228,7 +233,7 @@ class Builder:
         """Record for each target that is built now what its image was made of."""
         for name, plan in self.planner.planned().items():
             if result := self._store.get_result(plan.key):
-                named = name if self._platform == NATIVE else f"{name} for {self._platform.name}"
+                named = remembered(name, self._platform)
                 builds.remember(self._store, self._root, named, result["manifest"], plan.record())
 
     def image_of(self, plan: ImagePlan) -> tuple[Store, oci.Image]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.build.make import Builder, ignore
+from builder.build.make import Builder, ignore, remembered
 from builder.build.plan import ImagePlan
 from builder.build.workspace import Workspace
 from builder.oci import canonical
+from builder.platform import NATIVE, Platform
 from builder.store import Store, builds
 
 Record = Mapping[str, Any]
@@ -71,14 +72,16 @@ class Explanation:
         return f"{self.target} would be rebuilt: {count}"
 
 
-def explain(workspace: Workspace, store: Store, name: str) -> Explanation:
-    """Compare the plan of the target `name` with its last build; nothing is built.
+def explain(
+    workspace: Workspace, store: Store, name: str, platform: Platform = NATIVE
+) -> Explanation:
+    """Compare the plan of the target `name` for `platform` with its last build; nothing is built.
 
     Raises BuilderError for a target there is not, and for recipes and locks that are refused.
     """
-    builder = Builder(workspace, store, 1, ignore, None, need_layers=True)
+    builder = Builder(workspace, store, 1, ignore, None, need_layers=True, platform=platform)
     plan = builder.plans([name])[name]
-    before = builds.record(store, workspace.root, name)
+    before = builds.record(store, workspace.root, remembered(name, platform))
     recipes = {target.name: target.path for target in workspace.every.values()}
     found = changes(before, plan.record(), recipes) if before else ()
     known = builder.known(plan, whole=True) is not None

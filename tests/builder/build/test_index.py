@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,15 +18,18 @@ from builder.build.index import Indexed, build_each, index, publish
 from builder.build.make import Built, PartError, build
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
+from builder.inspect.explain import explain
 from builder.inspect.inventory import sbom
 from builder.oci import INDEX
-from builder.platform import AMD64, ARM64, NATIVE, Platform, parse
+from builder.platform import AMD64, ARM64, NATIVE, Platform, parse, parse_one
+from builder.registry import pull
 from builder.registry.client import Registry
 from builder.registry.push import push
 from builder.sandbox.bubblewrap import Bubblewrap
 from builder.sandbox.process import Mount, Process, run
 from builder.sandbox.unpack import image_entries
 from builder.store import Store
+from builder.store.collection import collect
 from tests.builder import packed
 from tests.builder.conftest import Make
 from tests.conftest import missing
@@ -124,6 +128,25 @@ def test_a_bill_of_materials_is_of_its_own_platform(workspace: Workspace, store:
         bill = json.loads(sbom(workspace, store, built.plan))
         (url,) = (c["purl"] for c in bill["components"] if c["name"] == "libx")
         assert f"arch={platform.architecture}&" in url
+
+
+def test_each_platform_is_explained_by_its_own_last_build(
+    workspace: Workspace, store: Store
+) -> None:
+    build(workspace, store)
+    assert explain(workspace, store, "b").known
+    assert explain(workspace, store, "b", ARM64).first
+    both(workspace, store)
+    assert explain(workspace, store, "b", ARM64).known
+    with pytest.raises(BuilderError, match="this is about one; ask for each"):
+        parse_one("linux/amd64,linux/arm64")
+
+
+def test_a_store_keeps_the_index_that_was_built_last(workspace: Workspace, store: Store) -> None:
+    found = both(workspace, store)["b"]
+    later = time.time() + 60
+    collect(store, keep_days=0, now=later)
+    assert [pull.stored(store, found.digest, p) for p in BOTH] == list(found.named.images)
 
 
 def test_a_lock_that_is_not_there_stops_its_stage_alone(workspace: Workspace, store: Store) -> None:
