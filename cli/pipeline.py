@@ -282,14 +282,20 @@ def pairs(values: list[str], option: str) -> dict[str, str]:
     return found
 
 
-def pulled(image: str, store: Any, registries: Any, jobs: int) -> Any:
-    """Return an image from its registry; None for one that only this machine's store can have."""
+def pulled(image: str, store: Any, registries: Any, jobs: int, *, later: bool = False) -> Any:
+    """Return an image from its registry; None for one that only this machine's store can have.
+
+    With `later` its layers are fetched by whoever needs them, each when it is needed.
+    """
     from builder.oci.reference import Reference
-    from builder.registry.pull import pull
+    from builder.registry.pull import known, pull
 
     reference = Reference.parse(image)
     if reference.local:
         return None
+    if later:
+        say(f"{image}: its layers will be fetched when a step needs them")
+        return known(store, registries.at(reference.host), reference)
     say(f"pulling {image}")
     return pull(store, registries.at(reference.host), reference, jobs=jobs)
 
@@ -348,8 +354,11 @@ def execute(
     registries = Registries(insecure=insecure, notice=say)
     check_programs(engine, driver, launcher)
 
+    # A node of a cluster may reach no registry, and only this process was told of plain HTTP.
+    later = engine not in ("kfp", "slurm") and not insecure
+
     def find(image: str) -> Any:
-        return pulled(image, store, registries, jobs)
+        return pulled(image, store, registries, jobs, later=later)
 
     loaded = load(package)
     folders = {

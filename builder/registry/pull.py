@@ -7,6 +7,7 @@ layers are only pointed at, and fetched by whoever needs their bytes.
 from __future__ import annotations
 
 import atexit
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -168,12 +169,39 @@ def pull(
     return image
 
 
+def known(store: Store, registry: Source, reference: Reference) -> oci.Image:
+    """Return the image `reference`, its documents in the store; of its layers only where they are.
+
+    Whoever needs the bytes of one gets them by `bring`. For registries that `bring` can reach as
+    well: with the credentials of this machine, and over TLS unless they are on it. Raises as
+    `pull`.
+    """
+    reference = registry.resolve(reference)
+    image = documents(store, registry, reference.repository, reference.digest, here().oci)
+    if image is None:
+        raise BuilderError(f"{reference} is not in the registry; push it or mend the digest")
+    for layer in image.layers:
+        origins.remember(store, layer.blob.digest, reference)
+    return image
+
+
+# Two steps that start together share layers: each is fetched once.
+_turns: dict[str, threading.Lock] = {}
+
+
 def bring(store: Store, blob: oci.Descriptor) -> bool:
     """Fetch a layer that the store lacks from where it is known to be; tell whether it is there.
 
     Raises BuilderError where its registry fails or sends something else.
     """
     if store.has(blob):
+        return True
+    with _turns.setdefault(blob.digest, threading.Lock()):
+        return _brought(store, blob)
+
+
+def _brought(store: Store, blob: oci.Descriptor) -> bool:
+    if store.has(blob):  # by another thread, meanwhile
         return True
     known = origins.of(store, blob)
     if known is None:

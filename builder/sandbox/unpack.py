@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from builder.oci.entry import Entry, arrange
 from builder.oci.overlay import lay_over
 from builder.oci.tree import Bounds
 from builder.sandbox.extract import extract, open_below
-from builder.sandbox.layer_tar import read
+from builder.sandbox.layer_tar import bring, read
 from builder.store import Store
 
 _DELETES = ("whiteout", "opaque")
@@ -25,6 +27,10 @@ _DELETES = ("whiteout", "opaque")
 # paths of forty layers fit the page of memory that an overlay's options have.
 _NAME = 40
 _OPTIONS = 3800
+# Layers that are fetched at the same time.
+_FETCHED = 4
+# Two steps that start together share layers: each is unpacked once.
+_turns: dict[Path, threading.Lock] = {}
 
 
 class _DeletesError(BuilderError):
@@ -43,10 +49,21 @@ def folders(store: Store, image: oci.Image) -> list[Path]:
     names = [_folder(store, layer.diff_id, "") for layer in image.layers]
     if sum(len(os.fsencode(name)) + 1 for name in names) > _OPTIONS:
         return [whole(store, image)]
-    try:
-        return [unpacked(store, layer) for layer in image.layers]
-    except _DeletesError:
-        return [whole(store, image)]
+    if all(name.exists() for name in names):
+        return names
+    with ThreadPoolExecutor(_FETCHED) as pool:
+        # One is unpacked while those above it come from their registry.
+        coming = [pool.submit(bring, store, layer) for layer in image.layers]
+        try:
+            found = []
+            for layer, fetched in zip(image.layers, coming, strict=True):
+                fetched.result()
+                found.append(unpacked(store, layer))
+        except _DeletesError:
+            return [whole(store, image)]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return found
 
 
 def whole(store: Store, image: oci.Image) -> Path:
@@ -75,6 +92,11 @@ def _unpacked(store: Store, layer: oci.Layer, suffix: str) -> Path:
     folder = _folder(store, layer.diff_id, suffix)
     if folder.exists():
         return folder
+    with _turns.setdefault(folder, threading.Lock()):
+        return folder if folder.exists() else _written(store, layer, folder, suffix)
+
+
+def _written(store: Store, layer: oci.Layer, folder: Path, suffix: str) -> Path:
     size = sum(entry.size or 0 for entry in _holding(read(store, layer), layer, bool(suffix)))
     _make_room(store, size, f"layer {layer.blob.digest[:19]}")
     return _fill(store, folder, _holding(read(store, layer), layer, bool(suffix)))

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ __all__ = ["Package", "Result", "Step", "Volume", "load", "run"]
 
 _HAD_HERE = {"pvcMount", "secretAsVolume", "secretAsEnv", "activeDeadlineSeconds",
              "imagePullPolicy", "securityContext", "podMetadata"}  # fmt: skip
+# Images that a registry is asked about at the same time.
+_AT_ONCE = 4
 
 
 def run(
@@ -193,10 +196,11 @@ def find_images(
 ) -> dict[str, oci.Image]:
     """Return the image of each name that a package runs; of an index that for this machine.
 
-    Raises PipelineError where there is none.
+    Those that the store lacks are found beside each other. Raises PipelineError where there is
+    none.
     """
-    images = {}
-    for reference in set(package.images().values()):
+
+    def found(reference: str) -> oci.Image:
         digest = image_digest(reference)
         image = _stored(store, digest)
         if image is None:
@@ -214,8 +218,11 @@ def find_images(
                 f"the image {reference} is for {said} and this machine is {here().name}; "
                 "run it on another machine, or compile with --platform for both"
             )
-        images[reference] = image
-    return images
+        return image
+
+    references = sorted(set(package.images().values()))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return dict(zip(references, pool.map(found, references), strict=True))
 
 
 def _stored(store: Store, digest: str) -> oci.Image | None:

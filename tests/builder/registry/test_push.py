@@ -5,20 +5,23 @@ from __future__ import annotations
 import gc
 import shutil
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from builder import oci
 from builder.build.make import build
 from builder.errors import BuilderError
 from builder.oci.reference import Reference
 from builder.registry.cache import RegistryCache, find_by_key
 from builder.registry.client import PIECE, Registry
 from builder.registry.connection import RegistryError, Timing
-from builder.registry.pull import pull
+from builder.registry.pull import known, pull
 from builder.registry.push import push
-from builder.sandbox.unpack import unpacked
-from builder.store import Store
+from builder.sandbox.unpack import folders, unpacked
+from builder.store import Store, origins
 from tests.builder.conftest import Make
 
 TWO = {"stages/b/Dockerfile": "FROM a\nCOPY more /more\n", "more": "m", "src/run": "x"}
@@ -45,6 +48,32 @@ def test_a_pushed_image_comes_back_by_digest_and_by_key(
         fresh.verify(part.blob.digest)
     assert sum(p.mounted_blobs for p in pushed.values()) == 1, "the shared layer is mounted"
     assert all(p.already and p.uploaded == 0 for p in again.values())
+
+
+def test_layers_of_an_image_that_is_known_come_when_it_runs_each_once(
+    make: Make, store: Store, registry_host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(make(RECIPE, **TWO), store)["b"]
+    fresh = Store.open(tmp_path / "fresh")
+    with Registry(registry_host) as registry:
+        pushed = push(store, {"b": (built.key, built.image)}, f"{registry_host}/p", registry)
+        image = known(fresh, registry, pushed["b"].reference)
+    assert image == built.image
+    assert not any(fresh.has(layer.blob) for layer in image.layers), "a layer was downloaded"
+    assert origins.at_hand(fresh, image)
+    fetched: list[str] = []
+    read_blob = Registry.read_blob
+
+    def counted(self: Registry, repository: str, blob: oci.Descriptor, sink: Any) -> None:
+        fetched.append(blob.digest)
+        read_blob(self, repository, blob, sink)
+
+    monkeypatch.setattr(Registry, "read_blob", counted)
+    with ThreadPoolExecutor(3) as pool:  # three steps that start together
+        found = list(pool.map(lambda _: folders(fresh, image), range(3)))
+    assert found[0] == found[1] == found[2]
+    assert sorted(fetched) == sorted(layer.blob.digest for layer in image.layers)
+    assert (found[0][-1] / "more").read_text() == "m"
 
 
 def test_a_large_blob_goes_up_in_pieces(store: Store, registry_host: str, tmp_path: Path) -> None:
