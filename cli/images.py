@@ -281,10 +281,8 @@ def _push(results: Any, platform: Any, targets: str, key: Any, *, cache: bool, j
     from builder.build.make import PartError
     from builder.build.workspace import Workspace
     from builder.inspect.inventory import sbom
-    from builder.inspect.provenance import sign_results
     from builder.registry.push import push
     from builder.store import Store
-    from pipeline.release.materials import state
 
     failed = None
     results.found.clear()  # it has names alone, and every platform has the same
@@ -303,6 +301,9 @@ def _push(results: Any, platform: Any, targets: str, key: Any, *, cache: bool, j
         progress=pushing(), inventory=lambda name: sbom(workspace, store, built[name].plan),
     )  # fmt: skip
     if key:
+        from builder.inspect.provenance import sign_results  # cryptography costs time
+        from pipeline.release.materials import state
+
         commit, dirty = state(ROOT)
         sign_results(
             results.registry, results.path, workspace, built, key, commit, dirty=dirty,
