@@ -17,6 +17,7 @@ import pytest
 from common import digest, tiles
 from common.errors import StageError
 from common.stage_io import StageIO
+from train import stage
 from train.stage import train
 
 
@@ -165,6 +166,20 @@ def test_the_head_can_be_fitted_by_sgd(source: Path, whole: Path, tmp_path: Path
     sgd = answers(made / "model.onnx", held_out)
     assert (newton != sgd).all()
     assert sgd[1::2].min() > sgd[::2].max()
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_without_a_gpu_an_image_for_gpus_says_so_in_a_line(
+    built: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stage.tensorflow.test, "is_built_with_cuda", lambda: built)
+    monkeypatch.setattr(stage.tensorflow.config, "list_physical_devices", lambda _: [])
+    assert stage.prepare_gpus() == []
+    line = (
+        "train: warning: computing on the processor, in an image for NVIDIA GPUs: TensorFlow finds "
+        "no GPU\n"
+    )
+    assert capfd.readouterr().out == (line if built else "")
 
 
 @pytest.mark.parametrize(

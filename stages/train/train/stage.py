@@ -36,6 +36,27 @@ def make_deterministic() -> None:
     tensorflow.config.experimental.enable_op_determinism()
 
 
+def prepare_gpus() -> list[str]:
+    """Return the names of the GPUs that TensorFlow computes on; before it computes anything.
+
+    It takes memory of one as it needs it, since another fold may be trained on the same, and
+    computes in full float32, in which the model is served. Where TensorFlow was built for CUDA and
+    finds no GPU, a line says so, and the processor computes.
+    """
+    found = tensorflow.config.list_physical_devices("GPU")
+    if tensorflow.test.is_built_with_cuda() and not found:
+        print(
+            "train: warning: computing on the processor, in an image for NVIDIA GPUs: TensorFlow "
+            "finds no GPU",
+            flush=True,
+        )
+    for gpu in found:
+        tensorflow.config.experimental.set_memory_growth(gpu, enable=True)
+    if found:
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
+    return [gpu.name for gpu in found]
+
+
 @dataclass(frozen=True)
 class Options:
     """The parameters of the stage; see docs/train.md."""

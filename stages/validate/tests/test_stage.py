@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from common import digest
+from common import digest, inference
 from common.errors import StageError
 from example import GOOD, PLATE, Well, full, plain, task, write, write_model
 from onnx_file import onnx_model
@@ -346,6 +346,24 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(StageError, match="cannot write the results: No space left on device"):
         validate(asked)
+
+
+def test_without_a_gpu_an_image_for_gpus_computes_on_the_processor_and_says_so_once(
+    tmp_path, monkeypatch, capfd
+):
+    if not inference.no_gpu():
+        pytest.skip("a GPU is here")
+    built_for = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(inference.onnxruntime, "get_available_providers", lambda: built_for)
+    inference.providers.cache_clear()
+    done = run(tmp_path)
+    inference.providers.cache_clear()
+    assert done.output_parameters()["passed"] is True
+    (said,) = [line for line in capfd.readouterr().out.splitlines() if "warning" in line]
+    assert re.fullmatch(
+        r"warning: computing on the processor, in an image for NVIDIA GPUs: no NVIDIA driver .*",
+        said,
+    )
 
 
 def test_onnxruntime_reports_to_nobody():
