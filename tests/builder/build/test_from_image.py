@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from builder import oci
-from builder.build.make import build
+from builder.build.make import build, plans
 from builder.build.stage_tests import pytest as pytest_in
 from builder.build.stage_tests import with_testing
 from builder.build.workspace import Workspace
@@ -29,6 +29,7 @@ from builder.sandbox.bubblewrap import Bubblewrap
 from builder.sandbox.process import Process, run
 from builder.sandbox.unpack import image_entries
 from builder.store import Store, origins
+from tests.builder import packed
 from tests.builder.conftest import Make
 
 ROOT = Path(__file__).parents[3]
@@ -304,6 +305,32 @@ def test_each_platform_stands_on_its_own_image_of_an_index(
     assert [layer.diff_id for layer in image.layers[:-1]] == [x.diff_id for x in base.layers]
     with pytest.raises(BuilderError, match=r"is for linux/amd64; pin .* for linux/arm64, or of"):
         build(make(f"FROM {registry_host}/p/base@{base.digest}\n", **OTHER), store, platform=ARM64)
+
+
+def test_byte_code_for_another_platform_is_compiled_by_the_image_of_the_same_index(
+    make: Make,
+    store: Store,
+    registry_host: str,
+    base: oci.Image,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PLATELINE_STORE", str(store.root))
+
+    def compiled_by(image: str, platform: Platform) -> str:
+        name = f"{registry_host}/p/base@{image}"
+        workspace = make(f"FROM {name}\nCOPY --from=wheels / /v/\n", **OTHER)
+        for each in (AMD64, ARM64):
+            packed.lock_wheels(
+                workspace.root / "stages/a", ("plain-1-py3-none-any.whl", b"x"), platform=each
+            )
+        (step,) = plans(workspace, store, ["a"], platform)["a"].layers
+        return str(step.plan.inputs["bytecode"])
+
+    index = as_index(registry_host, base)
+    assert compiled_by(index, ARM64) == compiled_by(index, AMD64)
+    arm = altered(registry_host, base, architecture="arm64")
+    with pytest.raises(BuilderError, match="cannot be run here to compile; pin the digest of an i"):
+        compiled_by(arm, ARM64)
 
 
 def test_tests_are_laid_over_a_base_of_others_and_nothing_of_our_own_base_is(
