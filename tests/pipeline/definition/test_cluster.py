@@ -4,7 +4,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from kfp import compiler
 
 from builder.toml import line
 from pipeline.definition import plate_to_model
@@ -13,6 +12,7 @@ from pipeline.definition.settings import Settings
 from pipeline.definition.stages import MODEL, PIPELINES, TARGETS
 from pipeline.errors import PipelineError
 from pipeline.spec.lint import lint
+from pipeline.spec.sdk import compiler
 
 IMAGES = {name: f"example.org/{name}@sha256:{'0' * 64}" for name in TARGETS}
 WHOLE = """\
@@ -52,7 +52,7 @@ def settings(tmp_path):
 
 def compiled(tmp_path, cluster):
     path = tmp_path / "package.yaml"
-    compiler.Compiler().compile(plate_to_model.build(IMAGES, Settings(cluster=cluster)), str(path))
+    compiler().compile(plate_to_model.build(IMAGES, Settings(cluster=cluster)), str(path))
     return path
 
 

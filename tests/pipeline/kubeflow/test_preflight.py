@@ -17,6 +17,7 @@ from pipeline.kubeflow import claim_pod
 from pipeline.kubeflow.claim_pod import Mounted
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.preflight import needs, preflight
+from pipeline.spec import sdk
 from pipeline.spec.package import load
 from tests.pipeline.fake_kubernetes import REFUSED, STARTING, WRITABLE, FakeKubernetes
 from tests.pipeline.fake_server import serving
@@ -350,7 +351,7 @@ def test_the_pipeline_needs_what_the_manifests_have(builder, tmp_path):
 
     images = {name: f"example.org/{name}@sha256:{'0' * 64}" for name in TARGETS}
     path = tmp_path / "package.yaml"
-    compiler.Compiler().compile(plate_to_model.build(images, Settings(builder=builder)), str(path))
+    sdk.compiler().compile(plate_to_model.build(images, Settings(builder=builder)), str(path))
     claims = {d["metadata"]["name"] for d in documents() if d["kind"] == "PersistentVolumeClaim"}
     wanted = needs(load(path))
     named = {one.name for one in wanted.claims}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from builder import oci
 from builder.oci import layer
@@ -30,15 +33,27 @@ def image(store: Store, content: str) -> oci.Image:
     return found
 
 
-def package(
-    store: Store, host: str, images: Mapping[str, oci.Image | oci.Index], **changes
-) -> bytes:
-    pins = PINS | {name: f"{host}/p/{name}@{found.digest}" for name, found in images.items()}
-    made = {"commit": "c" * 40, "dirty": False, "locks": {}} | changes
-    documents = {name: {"digest": found.digest, "layers": {}} for name, found in images.items()}
-    return compile_package(
-        definition(Settings()), pins, Provenance(images=documents, **made), store
-    ).data
+# A registry's name where the package does not say another one.
+_HOST = "localhost:1"
+
+
+def package(host: str, images: Mapping[str, oci.Image | oci.Index], **changes) -> bytes:
+    """Return a package of images at `host`, compiled once for the same images and changes."""
+    digests = tuple((name, found.digest) for name, found in images.items())
+    data = _compiled(digests, json.dumps(changes))
+    return data.replace(_HOST.encode(), host.encode())
+
+
+@cache
+def _compiled(digests: tuple[tuple[str, str], ...], changes: str) -> bytes:
+    pins = PINS | {name: f"{_HOST}/p/{name}@{digest}" for name, digest in digests}
+    made = {"commit": "c" * 40, "dirty": False, "locks": {}} | json.loads(changes)
+    documents = {name: {"digest": digest, "layers": {}} for name, digest in digests}
+    with TemporaryDirectory() as folder:
+        return compile_package(
+            definition(Settings()), pins, Provenance(images=documents, **made),
+            Store.open(Path(folder, "store")),
+        ).data  # fmt: skip
 
 
 def bill(name: str, _image: object = None) -> bytes:
@@ -54,5 +69,5 @@ def released(
 ) -> Release:
     push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
          f"{host}/p", client)  # fmt: skip
-    data = package(store, host, images)
+    data = package(host, images)
     return publish(client, "p", store, data, images, "v1", inventory=bill, key=key)

@@ -95,7 +95,7 @@ def made(client: Registry, origin: Store, images: Images, key: SigningKey) -> Re
     for name, each in images.items():
         sign(client, f"p/{name}", each.manifest, key)
         state(client, f"p/{name}", each.manifest, key, PROVENANCE, {"of": name})
-    data = package(origin, host, images)
+    data = package(host, images)
     return publish(client, "p", origin, data, images, "v1", inventory=bill, key=key)
 
 
@@ -430,7 +430,7 @@ def test_a_release_of_indexes_goes_with_the_image_for_every_platform(
     images = {name: small.index(store, image(store, name)) for name in TARGETS}
     for name, each in images.items():
         small.push_index(store, each, f"{near.host}/p", name, near)
-    data = package(store, near.host, images)
+    data = package(near.host, images)
     made = publish(near, "p", store, data, images, "v1", inventory=bill, key=key)
     assert made.images == {name: each.digest for name, each in images.items()}
     cargo = mirror.survey(near, "p", "v1")

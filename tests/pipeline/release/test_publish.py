@@ -19,6 +19,8 @@ from builder.registry.push import INVENTORY, push
 from builder.store import Store
 from builder.store.collection import collect
 from builder.store.roots import kept
+from pipeline.definition.pipelines import definition
+from pipeline.definition.settings import Settings
 from pipeline.definition.stages import TARGETS
 from pipeline.errors import PipelineError
 from pipeline.release.difference import compare
@@ -29,7 +31,10 @@ from pipeline.release.publish import (
     releases,
     repository,
 )
+from pipeline.spec.compile import compile_package
+from pipeline.spec.provenance import Provenance
 from tests import registries
+from tests.pipeline.pins import PINS
 from tests.pipeline.release.parts import bill, image, package, released
 
 
@@ -39,7 +44,7 @@ def test_garbage_collection_keeps_what_a_release_names_though_its_own_tags_are_g
     with registries.serve(tmp_path / "registry") as host, Registry(host) as client:
         push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
              f"{host}/p", client)  # fmt: skip
-        data = package(store, host, images)
+        data = package(host, images)
         made = publish(client, "p", store, data, images, "v1")
     for name in TARGETS:  # only the release is left to name the images
         for tag in (tmp_path / "registry/data").rglob(f"p/{name}/_manifests/tags/*"):
@@ -63,7 +68,7 @@ def test_the_same_package_and_images_are_the_same_release(
     with Registry(registry_host) as client:
         push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
              f"{registry_host}/p", client)  # fmt: skip
-        data = package(store, registry_host, images)
+        data = package(registry_host, images)
         one = publish(client, "p", store, data, images)
         assert publish(client, "p", store, data, images) == one
         assert one.images == {name: found.digest for name, found in images.items()}
@@ -74,7 +79,7 @@ def test_the_store_keeps_what_a_release_runs(
     store: Store, images: dict[str, oci.Image], registry_host: str
 ):
     with Registry(registry_host) as client:
-        data = package(store, registry_host, images)
+        data = package(registry_host, images)
         push(store, {n: (f"{i:064x}", m) for i, (n, m) in enumerate(images.items())},
              f"{registry_host}/p", client)  # fmt: skip
         publish(client, "p", store, data, images, "v1")
@@ -197,12 +202,23 @@ def test_a_registry_that_is_not_there_is_named():
         releases(client, "p")
 
 
+def test_a_package_of_these_tests_is_what_its_pins_compile_to(
+    store: Store, images: dict[str, oci.Image]
+):
+    pins = PINS | {name: f"registry.test:5000/p/{name}@{i.digest}" for name, i in images.items()}
+    documents = {name: {"digest": i.digest, "layers": {}} for name, i in images.items()}
+    made = Provenance("c" * 40, dirty=False, images=documents, locks={})
+    assert package("registry.test:5000", images) == (
+        compile_package(definition(Settings()), pins, made, store).data
+    )
+
+
 def test_differences_are_named_with_old_and_new(store: Store, images: dict[str, oci.Image]):
     locks = {"stages/train/requirements.linux-amd64.lock": {"packages": {"numpy": "1.0"}}}
     newer = {"stages/train/requirements.linux-amd64.lock": {"packages": {"numpy": "2.0"}}}
-    one = package(store, "registry.test", images, locks=locks)
+    one = package("registry.test", images, locks=locks)
     other = {**images, "train": image(store, "another")}
-    two = package(store, "registry.test", other, locks=newer, dirty=True)
+    two = package("registry.test", other, locks=newer, dirty=True)
     found = [(c.kind, c.name, c.old, c.new) for c in compare(one, two)]
     assert ("wheel", "train: numpy", "1.0", "2.0") in found
     assert ("image", "train", images["train"].digest, other["train"].digest) in found

@@ -121,8 +121,8 @@ def test_what_differs_is_named_to_the_file(
     mine = image(again, "made")
     image(again, "same")
     host = "registry.test"
-    one = package(store, host, {"train": released, "function": same})
-    two = package(store, host, {"train": mine, "function": same})
+    one = package(host, {"train": released, "function": same})
+    two = package(host, {"train": mine, "function": same})
     digests = {"train": mine.digest, "function": same.digest}
     with Registry(registry_host) as client:
         push(store, {"pipeline": ("0" * 64, released)}, f"{registry_host}/p", client)

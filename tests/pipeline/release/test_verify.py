@@ -153,7 +153,7 @@ def test_a_digest_is_never_answered_with_another_package(
     """Whoever may push moves the tag that has the digest of a package in its name."""
     with Registry(registry_host) as client:
         made = released(client, registry_host, store, images)
-        other = package(store, registry_host, {**images, "train": image(store, "evil")})
+        other = package(registry_host, {**images, "train": image(store, "evil")})
         publish(client, "p", store, other, images)
         evil = client.get_manifest(HOME, tag_of(canonical.sha256(other)))
         assert evil
@@ -162,7 +162,7 @@ def test_a_digest_is_never_answered_with_another_package(
             PipelineError, match=f"another package under the name of {made.package}"
         ):
             fetch(client, "p", made.package)
-        assert fetch(client, "p", made.digest) == package(store, registry_host, images)
+        assert fetch(client, "p", made.digest) == package(registry_host, images)
 
 
 def test_a_release_is_found_by_its_digest_where_a_tag_of_that_name_lists_signatures(

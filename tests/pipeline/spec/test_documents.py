@@ -74,6 +74,7 @@ values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text()
     | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
 )  # fmt: skip
 
 
@@ -84,8 +85,9 @@ def test_what_is_within_bounds_is_read_as_it_is(value):
 
 names = st.text("abc", min_size=1)
 shared = st.recursive(
-    names | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(names, inner)
-)
+    names | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(names, inner),
+    max_leaves=10,
+)  # fmt: skip
 
 
 @given(shared)

@@ -139,7 +139,7 @@ def test_a_package_damaged_anywhere_gives_findings_or_one_error_never_a_crash(pa
         path = (*path, next(iter(GOOD[path[0]])))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "package.yaml")
-        file.write_text(yaml.safe_dump_all(changed(GOOD, path, value)))
+        file.write_text(yaml.dump_all(changed(GOOD, path, value), Dumper=yaml.CSafeDumper))
         try:
             found = lint(file)
         except PipelineError:
@@ -159,7 +159,9 @@ def test_a_reference_that_is_lost_anywhere_is_found(tmp_path):
     file = tmp_path / "package.yaml"
     assert len(wanted) > 40
     for path in wanted:
-        file.write_text(yaml.safe_dump_all([changed(GOOD[0], path, None), GOOD[1]]))
+        file.write_text(
+            yaml.dump_all([changed(GOOD[0], path, None), GOOD[1]], Dumper=yaml.CSafeDumper)
+        )
         try:
             found = lint(file)
         except PipelineError:

@@ -210,7 +210,7 @@ PAIRS = {
 
 
 def written(folder: Path, edits: Edits) -> Path:
-    documents = list(yaml.safe_load_all(GOOD.read_text()))
+    documents = list(yaml.load_all(GOOD.read_bytes(), yaml.CSafeLoader))
     for place, value in edits.items():
         *outer, last = [int(part) if part.isdigit() else part for part in place.split("/")]
         node: Any = documents
@@ -221,7 +221,7 @@ def written(folder: Path, edits: Edits) -> Path:
         else:
             node[last] = value
     path = folder / "package.yaml"
-    path.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+    path.write_text(yaml.dump_all(documents, Dumper=yaml.CSafeDumper, sort_keys=False))
     return path
 
 
