@@ -33,8 +33,8 @@ from cli.signing import SIGN_HELP, signing_key
         "stage": "a target that has a folder tests/, or all",
         "pytest": "pytest's arguments, for example '-k name'; or write them after --",
         "changed_since": CHANGED_HELP,
-        "jobs": "for all: how many stages are tested at the same time (0: as many as cores); each "
-        "one's output is shown when its tests end",
+        "jobs": "how many files of a stage's tests run at a time, or how many stages of all, whose "
+        "output is shown when they end (0: as many as cores)",
         "engine": ENGINE_HELP,
         "sign": f"say beside the image in the registry that its tests passed: {SIGN_HELP}",
         "registry": f"for --sign: {REGISTRY_HELP}",
@@ -103,14 +103,14 @@ def test_stage(
         say(f"{name}: {how} ({one.seconds:.1f} s)")
 
     sandbox = choose(engine, store)
+    jobs = jobs or len(os.sched_getaffinity(0))
     if stage == "all":
-        jobs = jobs or len(os.sched_getaffinity(0))
         say(f"testing {', '.join(names)}, {jobs} at a time")
         run_at_once(workspace, store, sandbox, names, words, jobs, ended)
     else:
         for name in names:
             output = 2 if json else 1
-            ended(name, run_tests(workspace, store, sandbox, name, words, output=output))
+            ended(name, run_tests(workspace, store, sandbox, name, words, jobs=jobs, output=output))
     if key and passed:
         _sign(workspace, store, passed, key, prefix, insecure=insecure)
     if json:

@@ -50,14 +50,15 @@ def run_tests(
     name: str,
     arguments: Sequence[str] = (),
     *,
+    jobs: int = 1,
     output: BinaryIO | int | None = None,
 ) -> Tested:
     """Run pytest on the tests of the target `name` inside its image, without network.
 
-    A pass of the same image, tests and arguments is not repeated; a failure is. Raises BuilderError
-    where the target has no tests.
+    `jobs` files of tests run at a time. A pass of the same image, tests and arguments is not
+    repeated; a failure is. Raises BuilderError where the target has no tests.
     """
-    plan = _plan(workspace, store, name, arguments)
+    plan = _plan(workspace, store, name, arguments, jobs)
     if known := plan.known(store):
         return known
     with store.in_use():
@@ -162,13 +163,16 @@ class _Plan:
         return Tested(self.name, ended.code, False, ended.seconds, self.files)
 
 
-def _plan(workspace: Workspace, store: Store, name: str, arguments: Sequence[str]) -> _Plan:
+def _plan(
+    workspace: Workspace, store: Store, name: str, arguments: Sequence[str], jobs: int = 1
+) -> _Plan:
     """Build the image; raises BuilderError as `run_tests` does."""
     folder = _folder(workspace, name)
     image = with_testing(workspace, store, name)
     at = folder.relative_to(workspace.root).as_posix()
     files = {f"{at}/{path}": sha256 for path, sha256 in _files(folder).items()}
-    process = pytest(image, folder, ["/tests", *arguments])
+    beside = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
+    process = pytest(image, folder, ["/tests", *beside, *arguments])
     return _Plan(name, process, _key(image, folder, arguments), files)
 
 

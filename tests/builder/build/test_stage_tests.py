@@ -31,6 +31,7 @@ def workspace(tmp_path: Path) -> Workspace:
     (root / "stages/small/tests/test_it.py").write_text(
         "import os, sys\n"
         "def test_where(): assert sys.version_info[:2] == (3, 13) and os.getuid() == 65532\n"
+        "def test_beside(): assert os.environ['PYTEST_XDIST_WORKER_COUNT'] == '2'\n"
         "def test_other(): assert True\n"
     )
     return Workspace.load(root)
@@ -42,12 +43,13 @@ def test_a_pass_is_remembered_until_a_test_or_an_argument_changes(workspace: Wor
     test = workspace.root / "stages/small/tests/test_it.py"
     # Unique to this run, since a pass is remembered in the user's store.
     test.write_text(test.read_text() + f"# {workspace.root}\n")
-    assert not run_tests(workspace, store, sandbox, "small").cached
+    first = run_tests(workspace, store, sandbox, "small", jobs=2)
+    assert (first.code, first.cached) == (0, False)
     assert run_tests(workspace, store, sandbox, "small").cached
     assert not run_tests(workspace, store, sandbox, "small", ["-k", "where"]).cached
     test.write_text(test.read_text().replace("assert True", "assert False"))
     for _ in range(2):
-        failed = run_tests(workspace, store, sandbox, "small")
+        failed = run_tests(workspace, store, sandbox, "small", jobs=2)
         assert (failed.code, failed.cached) == (1, False)
 
 
