@@ -55,8 +55,9 @@ def run_tests(
 ) -> Tested:
     """Run pytest on the tests of the target `name` inside its image, without network.
 
-    `jobs` files of tests run at a time. A pass of the same image, tests and arguments is not
-    repeated; a failure is. Raises BuilderError where the target has no tests.
+    `jobs` files of tests run at a time, unless the stage has a target `testing_<name>`. A pass of
+    the same image, tests and arguments is not repeated; a failure is. Raises BuilderError where the
+    target has no tests.
     """
     plan = _plan(workspace, store, name, arguments, jobs)
     if known := plan.known(store):
@@ -171,7 +172,9 @@ def _plan(
     image = with_testing(workspace, store, name)
     at = folder.relative_to(workspace.root).as_posix()
     files = {f"{at}/{path}": sha256 for path, sha256 in _files(folder).items()}
-    beside = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
+    # pytest-xdist is in the target `testing`; a stage's own target for its tests need not have it.
+    shared = f"testing_{name}" not in workspace.targets
+    beside = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 and shared else []
     process = pytest(image, folder, ["/tests", *beside, *arguments])
     return _Plan(name, process, _key(image, folder, arguments), files)
 
