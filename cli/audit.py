@@ -26,7 +26,8 @@ def audit(advisories: str, ignore: list[str], variants: str = "", json: bool = F
     from builder.packages.download import downloads_folder
 
     named = [name for name in variants.split(",") if name]
-    locked = pins.pins(Workspace.load(ROOT), named)
+    workspace = Workspace.load(ROOT)
+    locked = pins.pins(workspace, named)
     records = list(osv.read(Path(advisories)))
     reasons = findings.ignored(ROOT, ignore)
     found = findings.judged(findings.find(locked, records), reasons)
@@ -50,6 +51,11 @@ def audit(advisories: str, ignore: list[str], variants: str = "", json: bool = F
          " ".join(pin.targets))
         for pin, day in by_age
     ]  # fmt: skip
+    less = pins.excluded(workspace, named)
+    if less and not json:
+        left_out = [("package", "files that are left out", "target")]
+        table([*left_out, *((e.package, e.pattern, e.target) for e in less)])
+        print()
     document = {
         "advisories": len(records),
         "newest": newest,
@@ -63,6 +69,9 @@ def audit(advisories: str, ignore: list[str], variants: str = "", json: bool = F
             {"ecosystem": pin.ecosystem, "package": pin.package, "version": pin.version,
              "targets": pin.targets, "newest_file": str(day) if day else None}
             for pin, day in by_age
+        ],
+        "excluded": [
+            {"target": e.target, "package": e.package, "pattern": e.pattern} for e in less
         ],
     }  # fmt: skip
     facts(document, ages, as_json=json)

@@ -216,6 +216,8 @@ def _instructions(record: Record) -> dict[_Place, _Instruction]:
                 group["deb"].update({name: rest for name, *rest in value})
             elif key == "entries":
                 group["file"].update({f"/{path}": rest for path, *rest in value})
+            elif key == "exclude":  # of one layer; the instruction has several
+                group["input"].update({f"exclude {name}": rest for name, rest in value.items()})
             elif key not in _DERIVED:
                 group["input"][key] = value
     return found

@@ -24,7 +24,7 @@ from builder.packages.lock_file import Requirements
 from builder.platform import Platform, of_config
 from builder.store import Store
 
-FORMAT = "sbom-2"
+FORMAT = "sbom-3"
 FORMATS = {"cyclonedx": cyclonedx.render, "spdx": spdx.render}
 
 
@@ -34,8 +34,13 @@ def parts(workspace: Workspace, plan: ImagePlan) -> list[Part]:
     Of an image of a registry only the digest is known. The workspace's own files are not listed:
     the layers are them. No licence is read (`licensed`).
     """
-    found = {*_parts(workspace, plan)}
-    return sorted(found, key=lambda p: (p.kind, p.name, p.version, p.sha256, p.qualifiers))
+    found: dict[Part, set[str]] = {}
+    for part in _parts(workspace, plan):
+        # Of a package that is there twice, a file is left out where neither has it.
+        whole, excluded = replace(part, excluded=()), {*part.excluded}
+        found[whole] = found.get(whole, excluded) & excluded
+    made_of = [replace(part, excluded=tuple(sorted(less))) for part, less in found.items()]
+    return sorted(made_of, key=lambda p: (p.kind, p.name, p.version, p.sha256, p.qualifiers))
 
 
 def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:
@@ -56,7 +61,10 @@ def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:
         if "debian" in inputs:
             yield from _debs(target.folder, of_config(plan.config))
         for name, version, sha256 in inputs.get("wheels", ()):
-            yield Part("wheel", canonicalize_name(name), version, sha256, licence=UNKNOWN)
+            yield Part(
+                "wheel", canonicalize_name(name), version, sha256, licence=UNKNOWN,
+                excluded=tuple(inputs.get("exclude", {}).get(name, ())),
+            )  # fmt: skip
         address = next(iter(re.findall(r"\S+://\S+", step.created_by)), "").partition("#")[0]
         if "commit" in inputs:
             yield Part("source", address, inputs["commit"], licence=UNKNOWN)
@@ -143,7 +151,10 @@ def sbom(workspace: Workspace, store: Store, plan: ImagePlan, form: str = "cyclo
     """
     if form not in FORMATS:
         raise BuilderError(f"there is no format {form!r}; there are {', '.join(FORMATS)}")
-    rows = [[p.kind, p.name, p.version, p.sha256, p.qualifiers] for p in parts(workspace, plan)]
+    rows = [
+        [p.kind, p.name, p.version, p.sha256, p.qualifiers, p.excluded]
+        for p in parts(workspace, plan)
+    ]
     action = {"sbom": FORMAT, "form": form, "name": plan.name, "parts": rows}
     key = _key(action)
     known = store.get_result(key)

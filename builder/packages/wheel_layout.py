@@ -19,7 +19,7 @@ import struct
 import zipfile
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +37,7 @@ from packaging.utils import canonicalize_name
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry, check_path
-from builder.packages import bytecode
+from builder.packages import bytecode, exclude
 from builder.packages.python import DEFAULT, Python
 
 if TYPE_CHECKING:
@@ -52,17 +52,24 @@ _NOT_A_WHEEL = (
 )  # fmt: skip
 
 
-def unpack(path: Path, prefix: str, interpreter: bytecode.Interpreter) -> Iterable[Entry]:
+def unpack(
+    path: Path, prefix: str, interpreter: bytecode.Interpreter, patterns: Sequence[str] = ()
+) -> Iterable[Entry]:
     """Return the entries of a wheel installed under `prefix`, its byte-code included.
 
-    RECORD is written anew, as by pip, with the hashes that the wheel's own promises; they are
-    compared with the content when the layer is written. Raises BuilderError for what is no wheel,
-    and for names that leave the prefix.
+    What `patterns` leave out, as `exclude.taken` has it, is not there. RECORD is written anew, as
+    by pip, with the hashes that the wheel's own promises; they are compared with the content when
+    the layer is written. Raises BuilderError for what is no wheel, for names that leave the prefix,
+    and as `exclude.taken`.
     """
     python = interpreter.python
     destination = _installed(path, prefix, python)
     entries = destination.entries
     site = posixpath.join(prefix, python.site) + "/"
+    if patterns:
+        files = {posixpath.relpath(where, site): where for where in entries}
+        for file in exclude.taken(files, patterns, path.name):
+            del entries[files[file]], destination.rows[files[file]]
     sources = [e for e in entries.values() if e.path.endswith(".py") and e.path.startswith(site)]
     compiled = list(bytecode.compile_sources(sources, interpreter))
     return [*entries.values(), *compiled, destination.record(compiled)]

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry
 from builder.oci.layer_plan import LayerPlan
-from builder.packages import bytecode, lock_file, pip
+from builder.packages import bytecode, exclude, lock_file, pip
 from builder.packages.lock_file import Requirements
 from builder.packages.python import DEFAULT, Python
 from builder.platform import NATIVE, Platform
@@ -141,34 +142,41 @@ def plan(
 ) -> list[LayerPlan]:
     """Plan the layers of the wheels in a target's lock, unpacked under `destination`.
 
-    `make` brings to `cache` the wheels that no index has.
+    `make` brings to `cache` the wheels that no index has. What exclude.in leaves out is not there.
     """
     python = interpreter.python
     wheels = read_for(asked, python)
     prefix = destination.strip("/")
     lock = f"{asked.folder.name}/{asked.lock(python.platform)}"
     apart = _Apart(wheels, cache, prefix, lock, python)
+    excluded = exclude.read(asked, [wheel.name for wheel in wheels])
     small = [wheel for wheel in wheels if wheel.size < OWN_LAYER]
     groups = [(f"{w.name} {w.version}", [w]) for w in wheels if w.size >= OWN_LAYER]
     if small:
         groups.insert(0, (f"{len(small)} small wheels", small))
 
     def layer(name: str, group: list[Wheel]) -> LayerPlan:
+        less = {wheel.name: excluded[wheel.name] for wheel in group if wheel.name in excluded}
+
         def entries() -> Iterator[Entry]:
             from builder.packages import wheel_layout  # installer costs time
 
             make()
             paths = pip.fetch(group, cache, lock, python)
             apart.check()
-            for path in paths:
-                yield from wheel_layout.unpack(path, prefix, interpreter)
+            for wheel, path in zip(group, paths, strict=True):
+                patterns = less.get(wheel.name, ())
+                yield from wheel_layout.unpack(path, prefix, interpreter, patterns)
 
-        inputs = {
+        inputs: dict[str, Any] = {
             "wheels": [[wheel.name, wheel.version, wheel.sha256] for wheel in group],
             "destination": destination,
             "bytecode": interpreter.key,
             "format": FORMAT,
         }
+        if less:
+            inputs["exclude"] = {wheel: list(patterns) for wheel, patterns in less.items()}
+            name += f" less {exclude.wanted(asked)}"
         return LayerPlan(name=name, inputs=inputs, entries=entries)
 
     return [layer(name, group) for name, group in groups]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
-from builder.packages import debian, lock_file, wheels
+from builder.packages import debian, exclude, lock_file, wheels
 from builder.platform import KNOWN, NATIVE, Platform
 
 _FIRST_YEAR = 2008  # what is older is a constant: neither wheels nor these packages are
@@ -61,6 +61,27 @@ def pins(workspace: Workspace, variants: Sequence[str] = ()) -> list[Pin]:
         for pin in _host(workspace.root / lock):
             found.setdefault(pin, []).append(use)
     return sorted(replace(pin, targets=tuple(targets)) for pin, targets in found.items())
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Excluded:
+    """A pattern of files that a target does not get of a package: an advisory may be about them."""
+
+    target: str
+    package: str
+    pattern: str
+
+
+def excluded(workspace: Workspace, variants: Sequence[str] = ()) -> list[Excluded]:
+    """Return what each exclude.in leaves out, sorted; raises BuilderError where one is bad."""
+    found = []
+    for target in (*workspace.targets.values(), *map(workspace.target, variants)):
+        names = [wheel.name for wheel in wheels.pinned(target.requirements)]
+        for package, patterns in exclude.read(target.requirements, names).items():
+            found += [
+                Excluded(target.name, canonical_name(package), pattern) for pattern in patterns
+            ]
+    return sorted(found)
 
 
 def _locked(asked: lock_file.Requirements, platform: Platform) -> Iterator[Pin]:

@@ -12,6 +12,9 @@ from builder.errors import BuilderError
 from builder.inspect.bill.part import UNKNOWN, Part, cpe, package_url
 from builder.oci import canonical, layer
 
+# A property of a component for each pattern of its files that exclude.in left out.
+_EXCLUDED = "plateline:excluded"
+
 
 def render(name: str, made_of: Sequence[Part]) -> bytes:
     """Return the document of the image `name`; pure."""
@@ -40,6 +43,7 @@ def _component(part: Part) -> Any:
         ExternalReferenceType,
         HashAlgorithm,
         HashType,
+        Property,
         XsUri,
     )
     from cyclonedx.model.component import Component, ComponentType
@@ -60,6 +64,7 @@ def _component(part: Part) -> Any:
         licenses=_licences(part),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=part.sha256)] if part.sha256 else (),
         external_references=links,
+        properties=[Property(name=_EXCLUDED, value=pattern) for pattern in part.excluded],
     )
 
 
@@ -114,7 +119,9 @@ def _part(component: Mapping[str, Any]) -> Part:
         kind = "source" if "vcs" in links else "file" if links else "recipe"
     else:
         raise ValueError(f"{name} is a {kind} without a package URL")
-    return Part(kind, name, version, hashes.get("SHA-256", ""), qualifiers, licence)
+    stated = component.get("properties", [])
+    excluded = tuple(str(each["value"]) for each in stated if each["name"] == _EXCLUDED)
+    return Part(kind, name, version, hashes.get("SHA-256", ""), qualifiers, licence, excluded)
 
 
 def _named(licence: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ class Part:
     """One component of an image; `kind` is system, deb, wheel, file, source, recipe or image.
 
     `qualifiers` are those of its package URL. `licence` is an SPDX expression, `UNKNOWN`, or empty
-    for what is no package.
+    for what is no package. `excluded` are the patterns of the files that the image did not get.
     """
 
     kind: str
@@ -23,6 +23,7 @@ class Part:
     sha256: str = ""
     qualifiers: tuple[tuple[str, str], ...] = ()
     licence: str = ""
+    excluded: tuple[str, ...] = ()
 
     @property
     def ref(self) -> str:

@@ -80,6 +80,8 @@ def _package(number: int, part: Part) -> dict[str, Any]:
         found["versionInfo"] = part.version
     if part.sha256:
         found["checksums"] = [{"algorithm": "SHA256", "checksumValue": part.sha256}]
+    if part.excluded:
+        found["comment"] = f"Without the files {', '.join(part.excluded)}"
     names = []
     if url := package_url(part):
         names.append(_named("PACKAGE-MANAGER", "purl", url.to_string()))

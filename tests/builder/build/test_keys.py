@@ -69,6 +69,7 @@ ENTRYPOINT ["python3"]
 CMD ["-m", "a"]
 """,
     "stages/a/requirements.in": "numpy\n",
+    "stages/a/exclude.in": "numpy numpy/tests/*\n",
     "stages/a/requirements.linux-amd64.lock": (
         "# made from requirements.in {requirements.in}\n"
         f"numpy==2.3.0 --hash=sha256:{SHA['whl']}  # 2000000 bytes\n"
@@ -200,6 +201,9 @@ RELEVANT: dict[str, Mutation] = {
     "a wheel's hash in the lock": replace(
         "stages/a/requirements.linux-amd64.lock", SHA["whl"], SHA["other"]
     ),
+    "a pattern in exclude.in": replace("stages/a/exclude.in", "tests", "f2py"),
+    "a package in exclude.in": replace("stages/a/exclude.in", "numpy ", "small "),
+    "exclude.in removed": lambda root: (root / "stages/a/exclude.in").unlink(),
     "a line removed from the lock": replace(
         "stages/a/requirements.linux-amd64.lock",
         f"small==1.0 --hash=sha256:{SHA['whl']}  # 10 bytes\n",
@@ -261,6 +265,7 @@ IRRELEVANT: dict[str, Mutation] = {
     "a comment in .dockerignore": replace(".dockerignore", "**/hidden", "# why\n\n**/hidden"),
     "a comment in debian.in": replace("stages/base/debian.in", "suite", "# why\nsuite"),
     "a comment in debian.lock": replace("stages/base/debian.lock", "python3.13", "# p\npython3.13"),
+    "a comment in exclude.in": replace("stages/a/exclude.in", "numpy ", "# why\nnumpy "),
     "an argument that nothing uses": recipe("ARG WHERE=/app", "ARG WHERE=/srv"),
 }
 if os.getuid() == 0:

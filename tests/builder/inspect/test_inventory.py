@@ -17,6 +17,7 @@ from builder.build.plan import ImagePlan
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.inspect import inventory
+from builder.inspect.bill import cyclonedx
 from builder.oci import Descriptor
 from builder.registry.client import Registry
 from builder.registry.push import INVENTORY, push
@@ -97,6 +98,34 @@ def test_each_part_is_named_as_scanners_look_it_up_with_hash_and_licence(
     assert document["metadata"]["component"]["name"] == "b"
     (root,) = [d for d in document["dependencies"] if d["ref"] == "image:b"]
     assert sorted(root["dependsOn"]) == sorted(c["bom-ref"] for c in document["components"])
+
+
+def test_it_names_the_files_of_a_package_that_the_image_does_not_get(
+    workspace: Workspace, store: Store
+) -> None:
+    """A package that another target in the image has whole is whole."""
+    root = workspace.root
+    (root / "stages/b/exclude.in").write_text("num_py Num.Py/a\nidna idna/b\n")
+    (root / "stages/c").mkdir()
+    copied = f"{STAGE}COPY --from=b /opt/venv/ /other/\n"
+    (root / "stages/c/Dockerfile").write_text(copied)
+    for name in ("requirements.in", "requirements.linux-amd64.lock"):
+        shutil.copy(root / "stages/b" / name, root / "stages/c")
+    (root / "stages/c/exclude.in").write_text("idna idna/b\nidna idna/c\n")
+    found = Workspace.load(root)
+    said = {part.name: part.excluded for part in cyclonedx.read(json.loads(bill(found, store)))}
+    assert {name: what for name, what in said.items() if what} == {
+        "num-py": ("Num.Py/a",), "idna": ("idna/b",)
+    }  # fmt: skip
+    both = {
+        part.name: part.excluded for part in cyclonedx.read(json.loads(bill(found, store, "c")))
+    }
+    assert {name: what for name, what in both.items() if what} == {"idna": ("idna/b",)}
+    packages = json.loads(bill(found, store, form="spdx"))["packages"]
+    assert [p["name"] for p in packages if p.get("comment") == "Without the files idna/b"] == [
+        "idna"
+    ]
+    assert Bom.from_json(json.loads(bill(found, store))).validate()  # type: ignore[attr-defined]
 
 
 def test_it_reads_back_as_cyclonedx(workspace: Workspace, store: Store) -> None:

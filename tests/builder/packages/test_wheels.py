@@ -22,7 +22,7 @@ from isal import igzip
 from builder.errors import BuilderError
 from builder.oci import layer
 from builder.oci.entry import Entry
-from builder.packages import bytecode, lock_file, wheels
+from builder.packages import bytecode, exclude, lock_file, wheels
 from builder.packages.python import DEFAULT
 from builder.packages.wheel_layout import LayerDestination, lost_modules, unpack
 from tests.builder import locks
@@ -229,6 +229,61 @@ def test_the_record_is_true(tmp_path: Path) -> None:
         assert stream.read() == BIG, "byte-code that a wheel brings is not taken"
 
 
+def test_a_file_that_is_left_out_is_nowhere_and_the_record_stays_true(tmp_path: Path) -> None:
+    files = {
+        "p/__init__.py": b"", "p/a/tests/b.py": b"x = 1\n", "p/libp.so.1.2": BIG, "p/libp.so": b"",
+        "p-1.0.dist-info/entry_points.txt": b"[console_scripts]\nrun = p:main\nstay = p:main\n",
+    }  # fmt: skip
+    patterns = ("p/*/tests/*", "p/libp.so.*", "../../../bin/run")
+    path = wheel(tmp_path, files)
+    whole = {entry.path for entry in unpack(path, "opt", UPPER)}
+    less = {entry.path: entry for entry in unpack(path, "opt", UPPER, patterns)}
+    gone = {f"opt/{SITE}/p/a/tests/b.py", f"opt/{SITE}/p/libp.so.1.2", "opt/bin/run"}
+    compiled = {bytecode.cache_path(f"opt/{SITE}/p/a/tests/b.py")}
+    assert whole - less.keys() == gone | compiled
+    record = text(less[f"opt/{SITE}/p-1.0.dist-info/RECORD"])
+    rows = {posixpath.normpath(f"opt/{SITE}/{row[0]}") for row in csv.reader(record.splitlines())}
+    assert rows == less.keys()
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("p p/none/*", r"p-1\.0-py3-none-any\.whl has no file of the path p/none/\*"),
+        ("p p/a.py\np p/tests/*", "no file of the path p/tests/"),
+        ("p p*", r"leaves out p-1\.0\.dist-info/METADATA of p-1\.0"),
+        ("p */RECORD", "no file of the path"),
+        ("q q/*", r"exclude\.in:1: q is not among the wheels that are locked; take the line out"),
+        ("p", r"exclude\.in:1: not `PACKAGE PATTERN`: 'p'; write for example"),
+        ("# why\np p/a b", r"exclude\.in:2: not `PACKAGE PATTERN`"),
+        ("p p/*\nP p/*  # again", r"exclude\.in:2: this is there twice"),
+    ],
+)
+def test_a_line_of_exclude_in_that_means_nothing_or_too_much_is_refused(
+    tmp_path: Path, lines: str, says: str
+) -> None:
+    with pytest.raises(BuilderError, match=says):
+        pinned(tmp_path, wheel(tmp_path, {"p/a.py": b""}), excluded=lines)
+
+
+def test_a_variant_has_an_exclude_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "exclude.in").write_text("p p/a\n")
+    (tmp_path / "exclude.gpu.in").write_text("q-gpu q/*  # why\n")
+    read = exclude.read(lock_file.Requirements(tmp_path, "gpu"), ["p", "Q_GPU"])
+    assert read == {"Q_GPU": ("q/*",)}
+    assert exclude.read(lock_file.Requirements(tmp_path), ["p"]) == {"p": ("p/a",)}
+
+
+def test_layers_without_excluded_files_keep_their_key_and_others_tell_them(tmp_path: Path) -> None:
+    one, two = wheel(tmp_path, {"p/a.py": b"", "p/b": b""}), wheel(tmp_path, {"q": b""}, name="q")
+    entries = pinned(tmp_path, one, two, excluded="P p/b\n")
+    assert not any(entry.path.endswith("p/b") for entry in entries)
+    asked = lock_file.Requirements(tmp_path / "stage")
+    plans = wheels.plan(asked, tmp_path / "cache", "/venv/", UPPER)
+    assert [plan.inputs.get("exclude") for plan in plans] == [{"p": ["p/b"]}, None]
+    assert [plan.name for plan in plans] == ["p 1.0 less exclude.in", "q 1.0"]
+
+
 def test_importlib_finds_the_files_and_the_packages(tmp_path: Path) -> None:
     path = wheel(tmp_path, {"p/__init__.py": b"", "p/tests/__init__.py": b"", "q.py": b""})
     for entry in unpack(path, "venv", NOBODY):
@@ -323,7 +378,7 @@ def test_content_that_is_not_what_the_record_promises_is_refused(
         packed(list(unpack(path, "opt", NOBODY)))
 
 
-def pinned(folder: Path, *found: Path) -> list[Entry]:
+def pinned(folder: Path, *found: Path, excluded: str = "") -> list[Entry]:
     """Plan wheels that a lock pins, their downloads at hand, and return what the first layer is."""
     lines = ""
     for path in found:
@@ -335,6 +390,8 @@ def pinned(folder: Path, *found: Path) -> list[Entry]:
         )
     (folder / "stage").mkdir()
     locks.lock(folder / "stage", "requirements.in", wheels.LOCK, lines)
+    if excluded:
+        (folder / "stage/exclude.in").write_text(excluded)
     first, *_ = wheels.plan(
         lock_file.Requirements(folder / "stage"), folder / "cache", "/venv/", UPPER
     )

@@ -10,7 +10,7 @@ import pytest
 
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
-from builder.inspect.audit.pins import Pin, made, pins
+from builder.inspect.audit.pins import Excluded, Pin, excluded, made, pins
 from tests.builder import locks
 
 _RECIPE = "FROM scratch\n"
@@ -37,6 +37,17 @@ def test_pins_have_the_names_of_their_ecosystems(tmp_path: Path) -> None:
         ("PyPI", "zope-interface-x", "zope-interface-x", "1.0", ("the tasks",)),
         ("PyPI", "zope-interface-x", "zope-interface-x", "1.0", ("b",)),
     ]
+
+
+def test_files_that_are_left_out_are_told_by_target(tmp_path: Path) -> None:
+    found = workspace(tmp_path)
+    locks.wheels(tmp_path, "Zope.Interface_x==1.0")
+    assert excluded(found) == []
+    (tmp_path / "stages/b/exclude.in").write_text("zope-interface.x zope/tests/*  # why\n")
+    assert excluded(found) == [Excluded("b", "zope-interface-x", "zope/tests/*")]
+    (tmp_path / "stages/a/exclude.in").write_text("nothing x\n")
+    with pytest.raises(BuilderError, match=r"a/exclude\.in:1: nothing is not among the wheels"):
+        excluded(found)
 
 
 def test_a_suite_that_no_advisory_names_is_refused(tmp_path: Path) -> None:
