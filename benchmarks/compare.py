@@ -35,7 +35,7 @@ from builder.inspect.checkout import git
 TASKS = {
     "build-images, nothing changed": "build-images",
     "compile, cached": "compile --allow-local --output {out}",
-    "compile, a setting changed": "compile --allow-local --gpus {new} --output {out}",
+    "compile, a setting changed": "compile --allow-local --plates-at-once {new} --output {out}",
     "a mistake": "buld-images",
 }
 _VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")

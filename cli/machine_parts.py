@@ -39,6 +39,7 @@ def checks() -> list[Check]:
               "all tasks", ("python3", "python3-venv"), required=True),
         *_engines(),
         _slurm(),
+        _gpu(),
         Check("limits of a step", _limits(), "memory, processes"),
         Check("network of a step", _network(), "a step that asks for the network"),
         Check("disk", _disk(), f"at least 5 GB for the store {default_root()}", required=True),
@@ -112,6 +113,18 @@ def _slurm() -> Check:
         daemons = all(shutil.which(name, path=path) for name in ("slurmctld", "slurmd", "munged"))
         found = "no controller answers" + ("; enough for the tests" if daemons else "")
     return Check("slurm", found, use)
+
+
+def _gpu() -> Check:
+    """Look for a GPU and its driver; a machine with neither lacks nothing."""
+    from builder.sandbox import gpu
+
+    use = "run --gpus"
+    try:
+        return Check("gpu", str(gpu.find()), use)
+    except BuilderError as error:
+        there = gpu.nodes(os.listdir("/dev")) or shutil.which("nvidia-smi")  # noqa: PTH208
+        return Check("gpu", "", use, lacks=str(error) if there else "")
 
 
 def _limits() -> str:

@@ -30,6 +30,7 @@ from cli.output import (
 )
 from cli.policy import POLICY_HELP
 
+GPUS_HELP = "GPUs a step of train and validate, in the images train-cuda12 and validate-cuda12"
 PACKAGE, OF_PLATES = "dist/plateline.yaml", "dist/plateline-plates.yaml"
 RUNS = "runs"
 
@@ -47,12 +48,12 @@ class Pinned:
     pins: Mapping[str, str]
 
 
-def pipeline_targets(pipeline: str = "plateline") -> str:
+def pipeline_targets(pipeline: str = "plateline", gpus: int = 0) -> str:
     """Return the targets that a pipeline runs; raises PipelineError for one that is not there."""
     from builder.build.workspace import Workspace
     from pipeline.definition.stages import targets
 
-    return ",".join(targets(Workspace.load(ROOT).targets, pipeline))
+    return ",".join(targets(Workspace.load(ROOT).every, pipeline, gpus))
 
 
 def pin_local(jobs: int, targets: Sequence[str] = (), platforms: Sequence[Any] = ()) -> Pinned:
@@ -105,6 +106,9 @@ def pin_in_registry(
             gone = gone or _gone(cache, built, ())
     if gone:
         flag = f" --platform {','.join(p.name for p in platforms)}" * (platforms != (NATIVE,))
+        names = list(dict.fromkeys(pin.partition("@")[0].rpartition("/")[2] for pin in gone))
+        if any(name in workspace.variants for name in names):  # pushed where they are named
+            flag += f" --targets {','.join(names)}"
         raise PipelineError(
             f"{registry} lacks {', '.join(gone)}; run "
             f"`invoke push-images --registry {registry}{flag}`"
@@ -194,7 +198,7 @@ def make_package(
         "output": "the file to write (dist/ and the pipeline's name)",
         "registry": REGISTRY_HELP,
         "allow-local": "pin the images of this machine's store, for a run on this machine",
-        "gpus": "GPUs a train step",
+        "gpus": GPUS_HELP,
         "plates-at-once": "plates of a list that are worked on at the same time",
         "builder": "who builds the servable image: registry (no daemon) or docker (its socket)",
         "platform": f"{PLATFORM_HELP}; of both, the package pins an index",
@@ -235,7 +239,7 @@ def compile(  # noqa: A001 - the task's name
     platforms = parse(platform)
     refuse_docker(builder, platforms)
     asked = policies.read(policy)
-    targets = pipeline_targets(pipeline).split(",")
+    targets = pipeline_targets(pipeline, gpus).split(",")
     pinned = (
         pin_in_registry(registry, jobs, insecure=insecure, targets=targets, platforms=platforms)
         if registry
@@ -327,6 +331,7 @@ def execute(
     insecure: bool = False,
     use_cache: bool = True,
     network: bool = False,
+    gpus: bool = False,
     runs: str = "",
     trust: bool = False,
     driver: str = "",
@@ -353,6 +358,8 @@ def execute(
     asked = policies.read(policy)
     registries = Registries(insecure=insecure, notice=say)
     check_programs(engine, driver, launcher)
+    if gpus and engine == "kfp":
+        raise PipelineError("--gpus: the engine kfp is handed no GPUs; give another engine")
 
     # A node of a cluster may reach no registry, and only this process was told of plain HTTP.
     later = engine not in ("kfp", "slurm") and not insecure
@@ -388,7 +395,7 @@ def execute(
 
             listed = consent.grants(
                 loaded, values, folders, secrets or {}, network=network or engine == "kfp",
-                signed=consent.signers(loaded, signatures or registries, trusted(ROOT)),
+                gpus=gpus, signed=consent.signers(loaded, signatures or registries, trusted(ROOT)),
             )  # fmt: skip
             consent.ask(package, listed, _terminal())
         publish = consent.published(loaded, values)
@@ -414,7 +421,7 @@ def execute(
             loaded, store, parameters=given, volumes=folders, secrets=secrets or {},
             runs=place, engine=engine, jobs=jobs, progress=progress,
             find_image=find,
-            use_cache=use_cache, network=network, publish=publish,
+            use_cache=use_cache, network=network, gpus=gpus, publish=publish,
         )  # fmt: skip
 
 
@@ -423,6 +430,7 @@ def _hold_package(policy: Any, package: Any, values: Mapping[str, Any], *, insec
     from builder.oci.reference import Reference
     from builder.policy.evidence import of_checkout
     from pipeline.definition.stages import MODEL, PIPELINES
+    from pipeline.spec.kubernetes import GPU, accelerator
     from pipeline.spec.package import PINNED, references, strings
 
     given = filter(PINNED.fullmatch, strings(list(values.values())))
@@ -430,7 +438,10 @@ def _hold_package(policy: Any, package: Any, values: Mapping[str, Any], *, insec
     own = {}
     if any(Reference.parse(image).local for image in images):
         # They were compiled here with --allow-local, so this checkout can say what they are.
-        compiled = pipeline_targets(package.name if package.name in PIPELINES else MODEL)
+        executors = package.spec["deploymentSpec"].get("executors", {}).values()
+        gpus = any(accelerator(executor.get("container", {}))[0] == GPU for executor in executors)
+        name = package.name if package.name in PIPELINES else MODEL
+        compiled = pipeline_targets(name, int(gpus))
         own = of_checkout(*build(compiled, 2, need_layers=False))
     policies.check(policy, images, own=own, insecure=insecure)
 
@@ -465,6 +476,7 @@ def _terminal() -> Callable[[str], str] | None:
         "jobs": "how many steps to run, or to have in Slurm's queue, at the same time",
         "no-cache": "run every step again",
         "trust": "run a package of somebody else, with all that it asks for, without a question",
+        "gpus": "hand this machine's GPUs to the steps that ask for one (docs/gpu.md)",
         "network": "give the network to every step, not only to those that ask for it",
         "runs": f"where to write the run's folder ({RUNS}, or $PLATELINE_RUNS)",
         "policy": POLICY_HELP,
@@ -484,6 +496,7 @@ def run(
     no_cache: bool = False,
     trust: bool = False,
     network: bool = False,
+    gpus: bool = False,
     runs: str = "",
     policy: str = "",
     insecure: bool = False,
@@ -503,6 +516,7 @@ def run(
             volumes={name: Path(folder) for name, folder in pairs(volume, "volume").items()},
             secrets={name: Path(folder) for name, folder in pairs(secret, "secret").items()},
             jobs=jobs, insecure=insecure, use_cache=not no_cache, trust=trust, network=network,
+            gpus=gpus,
             runs=runs, driver=driver, launcher=launcher, policy=policy, signatures=signatures,
             engine=engine,
         )  # fmt: skip

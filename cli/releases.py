@@ -23,7 +23,15 @@ from cli.output import (
     facts,
     say,
 )
-from cli.pipeline import PACKAGE, Pinned, hold, make_package, pipeline_targets, refuse_docker
+from cli.pipeline import (
+    GPUS_HELP,
+    PACKAGE,
+    Pinned,
+    hold,
+    make_package,
+    pipeline_targets,
+    refuse_docker,
+)
 from cli.policy import POLICY_HELP
 from cli.progress import pushing
 from cli.signing import SIGN_HELP, signing_key
@@ -39,7 +47,7 @@ from cli.signing import SIGN_HELP, signing_key
         "policy": POLICY_HELP,
         "engine": ENGINE_HELP,
         "output": "where to write the package as well",
-        "gpus": "GPUs a train step",
+        "gpus": GPUS_HELP,
         "builder": "who builds the servable image: registry or docker",
         "platform": f"{PLATFORM_HELP}; of both, the release has an index of each image",
         "insecure": INSECURE_HELP,
@@ -87,12 +95,11 @@ def release(
             "again; commit them, or give --allow-dirty"
         )
     tested = {} if no_test else _test(engine)
+    wanted = pipeline_targets(gpus=gpus)
     if len(platforms) > 1:
-        workspace, store, built = build_indexed(pipeline_targets(), platforms, jobs, trusted=True)
+        workspace, store, built = build_indexed(wanted, platforms, jobs, trusted=True)
     else:
-        workspace, store, built = build(
-            pipeline_targets(), jobs, trusted=True, platform=platforms[0]
-        )
+        workspace, store, built = build(wanted, jobs, trusted=True, platform=platforms[0])
     plans = {each.image.digest: each.plan for b in built.values() for each in b.images.values()}
     with opened(prefix, insecure=insecure) as (client, path):
         for each in platforms:

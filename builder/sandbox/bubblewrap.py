@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from builder.sandbox import host
+from builder.sandbox import gpu, host
 from builder.sandbox.confine import landlock, memory, reaper, seccomp
 from builder.sandbox.confine.hold import EVERY, Hold
 from builder.sandbox.process import Exit, Process
@@ -123,6 +123,12 @@ class Bubblewrap:
         options = ["--unshare-all", "--die-with-parent", "--clearenv", "--uid", user,
                    "--gid", group if group.isdigit() else user]  # fmt: skip
         mounts = [(m.source.resolve(), m.target, m.writable) for m in process.mounts]
+        devices: Mapping[str, Path] = {}
+        if process.gpus:
+            devices = process.gpus.devices
+            mounts += [(path.resolve(), at, False) for at, path in process.gpus.libraries.items()]
+            own = env.get("LD_LIBRARY_PATH", "")
+            env = {**env, "LD_LIBRARY_PATH": ":".join(filter(None, (gpu.LIBRARIES, own)))}
         if process.network:
             options += ["--share-net"]
             mounts += [(Path(p), p, False) for p in _NETWORK_FILES if Path(p).exists()]
@@ -143,6 +149,8 @@ class Bubblewrap:
         else:
             options += ["--tmpfs", "/", *_joined(whole(self.store, process.image), points, "/")]
         options += ["--proc", "/proc", "--dev", "/dev"]
+        for target, source in devices.items():
+            options += ["--dev-bind", str(source), target]
         # A root caller's process owns the host's sysctls, whatever its number inside.
         options += ["--ro-bind", "/proc/sys", "/proc/sys"]
         for folder in ("/tmp", "/dev/shm"):  # noqa: S108 - both are memory

@@ -146,12 +146,25 @@ class Docker:
             memswap_limit=process.memory,  # as on a cluster, where nothing swaps
             security_opt=["no-new-privileges"],
             labels={LABEL: str(os.getpid())},
-            **(members | self._as_the_caller()),
+            **(members | self._as_the_caller() | _gpus(process)),
         )
 
     def _as_the_caller(self) -> dict[str, Any]:
         """Return what lets a container of podman without root write as the caller does."""
         return {"userns_mode": "keep-id"} if self.name == "podman" and os.geteuid() else {}
+
+
+def _gpus(process: Process) -> dict[str, Any]:
+    """Return what asks the engine for all its GPUs, as `docker run --gpus all` does.
+
+    The engine finds the driver by itself, with NVIDIA's container toolkit.
+    """
+    import docker
+
+    if process.gpus is None:
+        return {}
+    asked = docker.types.DeviceRequest(count=-1, capabilities=[["gpu", "compute", "utility"]])
+    return {"device_requests": [asked]}
 
 
 def podman(store: Store) -> Docker:
@@ -199,6 +212,11 @@ def _refusals(what: str) -> Iterator[None]:
     try:
         yield
     except (docker.errors.DockerException, requests.RequestException) as error:
+        if "could not select device driver" in str(error):
+            raise BuilderError(
+                "this Docker Engine has no NVIDIA GPU to hand on; install NVIDIA's container "
+                "toolkit where it runs, or leave out --gpus to compute on the processor"
+            ) from None
         raise BuilderError(f"the engine did not {what} ({error})") from None
 
 

@@ -9,6 +9,7 @@ from typing import BinaryIO, Protocol
 
 from builder import oci
 from builder.errors import BuilderError
+from builder.sandbox.gpu import Gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Process:
     A `command` replaces the image's entry point and command, as in Kubernetes; `user`, `workdir`
     and `env` default to (or add to) the image's. `timeout` in seconds; `memory` in bytes, for all
     its processes together. `ports` maps a port that a server listens on to the environment
-    variable that moves it, for sandboxes that share the host's loopback.
+    variable that moves it, for sandboxes that share the host's loopback. `gpus` are of the host.
     """
 
     image: oci.Image
@@ -53,6 +54,7 @@ class Process:
     memory: int | None = None
     ports: Mapping[int, str] = field(default_factory=dict)
     needs: Needs = Needs()
+    gpus: Gpus | None = None
 
     def words(self) -> list[str]:
         """Return the command to execute; raises BuilderError where there is none."""

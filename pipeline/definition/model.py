@@ -17,12 +17,9 @@ from pipeline.spec.kubernetes import NETWORK_LABEL
 def finished_on_workspace(
     task: dsl.PipelineTask, step: str, images: Mapping[str, str], settings: Settings
 ) -> None:
-    """Finish a task of train or validate: both have the workspace claim, train its GPUs too."""
-    finished(task, step, images, settings.cluster)
+    """Finish a task of train or validate: both have the workspace claim, and the GPUs."""
+    finished(task, step, images, settings.cluster, settings.gpus)
     kubernetes.mount_pvc(task, WORKDIR_CLAIM, "/mnt/workspace")
-    if step == "train" and settings.gpus:
-        task.set_accelerator_type("nvidia.com/gpu")
-        task.set_accelerator_limit(settings.gpus)
 
 
 def model(
@@ -58,7 +55,7 @@ def model(
         digest: dsl.OutputPath(str),
     ):
         """Train one model that never sees the wells of its fold."""
-        return container(images, "train")
+        return container(images, "train", settings.gpus)
 
     @dsl.container_component
     def validate(
@@ -80,7 +77,7 @@ def model(
         digest: dsl.OutputPath(str),
     ):
         """Judge every model on the wells it never saw."""
-        return container(images, "validate")
+        return container(images, "validate", settings.gpus)
 
     @dsl.container_component
     def package(

@@ -24,4 +24,4 @@ def definition(settings: Settings, name: str = MODEL) -> Definition:
         return made
 
     options = {**asdict(settings), "pipeline": name}
-    return Definition(images_of(name), options, Path(__file__).parent, build)
+    return Definition(images_of(name, settings.gpus), options, Path(__file__).parent, build)

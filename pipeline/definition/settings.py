@@ -14,8 +14,9 @@ BUILDERS = ("registry", "docker")
 class Settings:
     """What is fixed when the pipeline is compiled.
 
-    GPUs a train step, who builds the image, what the cluster wants, and how many plates of a list
-    are worked on at the same time: ParallelFor takes that number when it is compiled (kfp 2.17).
+    GPUs a step of train and validate, who builds the image, what the cluster wants, and how many
+    plates of a list are worked on at the same time: ParallelFor takes that number when it is
+    compiled (kfp 2.17).
     """
 
     gpus: int = 0

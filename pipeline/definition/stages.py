@@ -20,7 +20,8 @@ class Stage:
     """A step: the target whose image runs `python3 -m module`.
 
     `cpu` and `memory` are request and limit, as Kubernetes writes them, `seconds` is the time limit
-    of one try, pull of the image included, and `retries` how often it is tried again.
+    of one try, pull of the image included, and `retries` how often it is tried again. `gpu` is the
+    variant of the image that computes on a GPU, which a pipeline compiled with GPUs takes instead.
     """
 
     image: str
@@ -29,6 +30,11 @@ class Stage:
     memory: tuple[str, str]
     seconds: int
     retries: int = 0
+    gpu: str = ""
+
+    def target(self, gpus: int = 0) -> str:
+        """Return the target of its image in a pipeline that was compiled with so many GPUs."""
+        return f"{self.image}-{self.gpu}" if gpus and self.gpu else self.image
 
     def retry(self) -> Retries:
         """Return retries 5 s apart and doubling, whose window lets the last one begin."""
@@ -42,8 +48,12 @@ _SMALL = (("100m", "1"), ("256Mi", "512Mi"), 600)  # the launcher alone takes 10
 STAGES = {
     "scan": Stage("prepare", "prepare.scan", ("100m", "1"), ("256Mi", "512Mi"), _HOUR, retries=1),
     "prepare": Stage("prepare", "prepare", ("2", "4"), ("4Gi", "8Gi"), _HOUR, retries=1),
-    "train": Stage("train", "train", ("2", "4"), ("4Gi", "8Gi"), 24 * _HOUR, retries=2),
-    "validate": Stage("validate", "validate", ("1", "2"), ("1Gi", "4Gi"), _HOUR, retries=1),
+    "train": Stage(
+        "train", "train", ("2", "4"), ("4Gi", "8Gi"), 24 * _HOUR, retries=2, gpu="cuda12"
+    ),
+    "validate": Stage(
+        "validate", "validate", ("1", "2"), ("1Gi", "4Gi"), _HOUR, retries=1, gpu="cuda12"
+    ),
     "package": Stage("package", "package", ("1", "2"), ("1Gi", "2Gi"), _HOUR, retries=3),
     "reject": Stage("validate", "common.reject", *_SMALL),
     "summary": Stage("prepare", "common.summary", *_SMALL),
@@ -74,9 +84,15 @@ PIPELINES = {  # name -> its steps
 MODEL, PLATES, SCORE = PIPELINES
 
 
-def images_of(pipeline: str) -> tuple[str, ...]:
-    """Return the targets of all images that a pipeline runs or hands on."""
-    own = dict.fromkeys(STAGES[step].image for step in PIPELINES[pipeline])
+def images_of(pipeline: str, gpus: int = 0) -> tuple[str, ...]:
+    """Return the targets of all images that a pipeline runs or hands on.
+
+    With `gpus` those of the steps that compute on one are variants; raises PipelineError where the
+    pipeline has no such step.
+    """
+    if gpus and not any(STAGES[step].gpu for step in PIPELINES[pipeline]):
+        raise PipelineError(f"--gpus: no step of {pipeline} computes on a GPU; leave it out")
+    own = dict.fromkeys(STAGES[step].target(gpus) for step in PIPELINES[pipeline])
     return (*own, "function") if "package" in PIPELINES[pipeline] else tuple(own)
 
 
@@ -95,19 +111,26 @@ def row(step: str) -> Stage:
     return STAGES[step]
 
 
-def targets(known: Collection[str], pipeline: str = MODEL) -> tuple[str, ...]:
+def targets(known: Collection[str], pipeline: str = MODEL, gpus: int = 0) -> tuple[str, ...]:
     """Return the targets of a pipeline's images.
 
-    Raises PipelineError for a pipeline that there is not, and for a row whose image is not among
-    the targets `known`.
+    Raises PipelineError for a pipeline that there is not, for a row whose image is not among the
+    targets `known`, and as `images_of`.
     """
     if pipeline not in PIPELINES:
         raise PipelineError(f"there is no pipeline {pipeline!r}; there are {', '.join(PIPELINES)}")
     for step, named in STAGES.items():
-        if step in PIPELINES[pipeline] and named.image not in known:
+        if step not in PIPELINES[pipeline]:
+            continue
+        if named.image not in known:
             raise PipelineError(
                 f"the row {step!r} in STAGES of {_HERE} names the image {named.image!r}, and there "
                 f"is no stages/{named.image}/Dockerfile; name one of {', '.join(sorted(known))} "
                 f"there, or write the stage with `invoke new-stage {named.image}`"
             )
-    return images_of(pipeline)
+        if (target := named.target(gpus)) not in known:
+            raise PipelineError(
+                f"the row {step!r} in STAGES of {_HERE} names the variant {target}, and there is "
+                f"no stages/{named.image}/requirements.{named.gpu}.in; write it, or give no --gpus"
+            )
+    return images_of(pipeline, gpus)

@@ -12,7 +12,7 @@ from pipeline.definition.claims import IMAGES_CLAIM, SECRET, SOCKET_CLAIM
 from pipeline.kubeflow.claim_pod import Mounted, try_claim
 from pipeline.kubeflow.cluster import MISSING, NOTE, OK, Check, Cluster, connect, speaking
 from pipeline.kubeflow.trial_pod import pull_images
-from pipeline.spec.kubernetes import NAMED, known_name
+from pipeline.spec.kubernetes import NAMED, accelerator, known_name
 from pipeline.spec.package import STUBS, Package
 
 _KEYS = {SECRET: "config.json"}  # what the package stage reads
@@ -56,9 +56,7 @@ def needs(package: Package) -> Needs:
         pulls |= set(filter(None, found))
     accelerators: dict[str, int] = {}
     for executor in package.spec["deploymentSpec"].get("executors", {}).values():
-        asked = executor.get("container", {}).get("resources", {}).get("accelerator", {})
-        kind = asked.get("resourceType") or asked.get("type")
-        count = str(asked.get("resourceCount") or asked.get("count") or 0)
+        kind, count = accelerator(executor.get("container", {}))
         if kind and count.isdigit():
             accelerators[kind] = max(int(count), accelerators.get(kind, 0))
     images = tuple(sorted({*package.images().values()} - STUBS))

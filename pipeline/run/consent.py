@@ -12,7 +12,7 @@ from builder.oci.reference import Reference
 from pipeline.errors import PipelineError
 from pipeline.run.step.context import Volume
 from pipeline.run.step.publication import targets
-from pipeline.spec.kubernetes import asks_for_network, known_name
+from pipeline.spec.kubernetes import GPU, accelerator, asks_for_network, known_name
 from pipeline.spec.package import Package, strings
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def grants(
     secrets: Mapping[str, Path],
     *,
     network: bool = False,
+    gpus: bool = False,
     signed: Mapping[str, str] | None = None,
 ) -> tuple[Grant, ...]:
     """Return all that a run of `package` would get of this machine, in order; pure.
@@ -74,6 +75,8 @@ def grants(
         if source:
             uri = source.get("constant") or "what its parameter says"
             found.add(Grant("import", uri, label))
+        if gpus and accelerator(executor.get("container", {}))[0] == GPU:
+            found.add(Grant("device", "the GPUs of this machine", label))
         if "container" in executor:
             image = executor["container"]["image"]
             # In front, where no word that the package chose can stand.

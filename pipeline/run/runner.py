@@ -15,7 +15,9 @@ from typing import Any
 from builder import oci
 from builder.errors import BuilderError
 from builder.platform import KNOWN, here
+from builder.sandbox import gpu
 from builder.sandbox.engines import choose
+from builder.sandbox.gpu import Gpus
 from builder.store import Store, origins
 from pipeline.errors import PipelineError
 from pipeline.run import beneath, page, places
@@ -25,7 +27,7 @@ from pipeline.run.scheduler import Graph
 from pipeline.run.slurm.engine import Slurm
 from pipeline.run.step.cache import Cache
 from pipeline.run.step.context import RunContext, Volume
-from pipeline.spec.kubernetes import known_name
+from pipeline.spec.kubernetes import GPU, accelerator, known_name
 from pipeline.spec.labels import Labels
 from pipeline.spec.package import Package, arguments, image_digest, load
 from pipeline.spec.rules.inputs import check_inputs
@@ -51,6 +53,7 @@ def run(
     engine: str = "auto",
     jobs: int = 2,
     network: bool = False,
+    gpus: bool = False,
     publish: frozenset[str] | None = None,
     use_cache: bool = True,
     find_image: Callable[[str], oci.Image | None] = lambda _: None,
@@ -59,7 +62,8 @@ def run(
     """Execute `package` and return what came of it; a step that fails is in the result.
 
     `find_image` brings an image that the store lacks (from a registry). `network` gives it to every
-    step, not only to those that ask; `publish` are the repositories of the store that steps may
+    step, not only to those that ask; `gpus` hands this machine's to
+    those that ask; `publish` are the repositories of the store that steps may
     publish to (None: any that parameters name). Raises PipelineError before anything runs for a
     wrong parameter, a missing image, claim or secret, and KeyboardInterrupt after every container
     has been stopped and the page written.
@@ -68,7 +72,8 @@ def run(
     for fault in (*check_names(package), *check_wiring(package), *check_inputs(package, given)):
         raise PipelineError(f"the package cannot run: {fault}")
     images = find_images(package, store, find_image)
-    notes = check_lent(package, given, volumes, secrets)
+    notes = check_lent(package, given, volumes, secrets, gpus=gpus)
+    lent = lent_gpus(package, engine, store) if gpus else None
     began, name = time.time(), time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = new_folder(runs, f"{name}-{package.digest.removeprefix('sha256:')[:12]}")
     record = Record(progress, Labels(package.spec).of)
@@ -76,7 +81,7 @@ def run(
         folder=folder, store=store, images=images,
         sandbox=Slurm.find(store, folder, record) if engine == "slurm" else choose(engine, store),
         kubernetes=package.kubernetes, volumes=volumes, secrets=secrets, network=network,
-        publish=publish,
+        publish=publish, gpus=lent,
         facts={
             "pipeline_job_name": folder.name, "pipeline_job_uuid": folder.name,
             "pipeline_job_resource_name": f"runs/{folder.name}", "pipeline_root": "/kfp",
@@ -241,6 +246,8 @@ def check_lent(
     given: Mapping[str, Any],
     volumes: Mapping[str, Volume],
     secrets: Mapping[str, Path],
+    *,
+    gpus: bool = False,
 ) -> tuple[str, ...]:
     """Check that claims are there; return what the package asks that cannot be had here."""
     notes = set()
@@ -262,6 +269,29 @@ def check_lent(
             f"{key} has no effect on this machine" for key in settings if key not in _HAD_HERE
         }
     for executor in package.spec["deploymentSpec"].get("executors", {}).values():
-        if executor.get("container", {}).get("resources", {}).get("accelerator"):
-            notes.add("accelerators are not used on this machine")
+        kind, _ = accelerator(executor.get("container", {}))
+        if kind == GPU and not gpus:
+            notes.add(f"no step gets the {GPU} it asks for; --gpus hands it this machine's")
+        elif kind and kind != GPU:
+            notes.add(f"{kind} cannot be had on this machine")
     return tuple(sorted(notes))
+
+
+def lent_gpus(package: Package, engine: str, store: Store) -> Gpus:
+    """Return the GPUs that the steps get which ask for one.
+
+    Raises PipelineError where none asks and for an engine that hands on none, BuilderError where
+    this machine has none. A Docker Engine looks for them by itself.
+    """
+    executors = package.spec["deploymentSpec"].get("executors", {}).values()
+    if not any(accelerator(executor.get("container", {}))[0] == GPU for executor in executors):
+        raise PipelineError(
+            f"--gpus: no step of the package asks for {GPU}; compile it with --gpus 1, or leave "
+            "--gpus out"
+        )
+    chosen = engine if engine == "slurm" else choose(engine, store).name
+    if chosen not in ("bubblewrap", "docker"):
+        raise PipelineError(
+            f"--gpus: the engine {chosen} is handed no GPUs; give --engine bubblewrap or docker"
+        )
+    return gpu.find() if chosen == "bubblewrap" else Gpus({}, {})

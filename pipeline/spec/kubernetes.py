@@ -14,6 +14,18 @@ from pipeline.errors import PipelineError
 # Settings whose entries name an object, and the kind of it.
 NAMED = {"pvcMount": "pvcName", "secretAsVolume": "secretName", "secretAsEnv": "secretName"}
 
+GPU = "nvidia.com/gpu"  # what NVIDIA's device plugin calls a GPU
+
+
+def accelerator(container: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the kind and the number of the accelerators of a container, '' where it has none.
+
+    Either may be a parameter. Packages before kfp 2.9 have other fields.
+    """
+    asked = container.get("resources", {}).get("accelerator", {})
+    kind = asked.get("resourceType") or asked.get("type") or ""
+    return str(kind), str(asked.get("resourceCount") or asked.get("count") or "")
+
 
 def source(entry: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     """Return where the name of `entry` comes from, as the source of a task's input.

@@ -59,6 +59,21 @@ def test_an_engine_that_refuses_is_not_called_missing_without_a_reason(monkeypat
     assert found["docker engine"].lacks == "you may not use its socket"
 
 
+def test_a_gpu_is_looked_for_and_what_lacks_is_said(monkeypatch) -> None:
+    from builder.sandbox import gpu
+
+    def gpu_check() -> machine_parts.Check:
+        return {check.name: check for check in machine_parts.checks()}["gpu"]
+
+    monkeypatch.setattr(gpu, "nodes", lambda _: ["nvidia0"])
+    assert "no /dev/nvidiactl and no /dev/nvidia-uvm" in gpu_check().lacks
+    assert not gpu_check().required
+    monkeypatch.setattr(gpu, "nodes", lambda _: [])
+    assert (gpu_check().found, gpu_check().lacks) == ("", ""), "most machines have none"
+    monkeypatch.setattr(gpu, "find", lambda: gpu.Gpus({"/dev/nvidia0": gpu.Path("x")}, {}, "580.1"))
+    assert gpu_check().found == "1 with the driver 580.1"
+
+
 def test_bubblewrap_is_not_required_where_another_engine_runs(monkeypatch) -> None:
     from builder.sandbox import engines
 

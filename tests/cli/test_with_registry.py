@@ -131,9 +131,12 @@ def test_an_unknown_release_is_refused(invoke: Task, filled: str):
     refused(invoke("pull-release", "v999", "--registry", filled), "v999", "invoke releases")
 
 
-def test_diff_names_the_setting_that_changed(invoke: Task, filled: str):
+def test_diff_names_the_setting_that_changed(invoke: Task, filled: str, tmp_path: Path):
     invoke("compile", "--registry", filled, "--output", "one.yaml")
-    invoke("compile", "--registry", filled, "--output", "two.yaml", "--gpus", "1")
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[cluster.stages.train]\ncpu = ["3", "5"]\n')
+    other = ("--output", "two.yaml", "--settings", str(settings))
+    invoke("compile", "--registry", filled, *other)
     changes = json.loads(invoke("diff", "one.yaml", "two.yaml", "--json").stdout)["changes"]
     assert [change["name"] for change in changes] == ["exec-train resources"]
-    assert "nvidia.com/gpu" in changes[0]["new"]
+    assert '"5"' in changes[0]["new"]

@@ -103,11 +103,15 @@ def make(task: Task, message: Mapping[str, Any], home: Path, context: RunContext
         publication = Publication.open(context.store, home / "store", task.parameters)
         mounts |= {m.target: m for m in publication.mounts(places.STORE_INSIDE)}
         env["PLATELINE_STORE"] = places.STORE_INSIDE
+    gpus = context.gpus if kubernetes.accelerator(task.container)[0] == kubernetes.GPU else None
+    if gpus:
+        shown.append(["gpus", gpus.driver])  # they round otherwise than the processor
     process = Process(
         image=context.images[task.container["image"]], command=tuple(words), env=env,
         mounts=tuple(mounts.values()), timeout=_timeout(task.settings), memory=_memory(task),
         network=context.network or kubernetes.asks_for_network(task.settings),
         user=_user(task, tuple(mounts.values()), context), needs=_needs(task),
+        gpus=gpus,
     )  # fmt: skip
     return Container(process, shown, publication)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from builder import oci
 from builder.errors import BuilderError
+from builder.sandbox.gpu import Gpus
 from builder.sandbox.process import Running, Sandbox
 from builder.store import Store
 from pipeline.errors import PipelineError
@@ -36,7 +37,8 @@ class RunContext:
     """What every step of a run shares.
 
     `network` gives it to all steps, also to those that do not ask; `publish` are the repositories
-    that steps may publish to (None: any that their parameters name).
+    that steps may publish to (None: any that their parameters name); `gpus` are handed to those
+    that ask for one.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class RunContext:
     publish: frozenset[str] | None
     slots: threading.Semaphore
     record: Record
+    gpus: Gpus | None = None
     writing: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
     running: dict[str, Running] = field(default_factory=dict)

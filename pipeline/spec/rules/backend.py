@@ -6,13 +6,14 @@ kubeflow/pipelines: each rule says which.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.spec import names, placeholders
 from pipeline.spec.documents import load_json
-from pipeline.spec.kubernetes import memory
+from pipeline.spec.kubernetes import GPU, accelerator, memory
 from pipeline.spec.package import STUBS, Package, dags
 from pipeline.spec.retries import Retries
 from pipeline.spec.rules.finding import Finding, Found, declared, texts
@@ -20,6 +21,8 @@ from pipeline.spec.rules.finding import Finding, Found, declared, texts
 _LAUNCHER = 103_000_000  # bytes, the most that the launcher took in a step's container (seen)
 _LEAST = _LAUNCHER + 64_000_000  # and what a small program needs beside it
 _PULL = 120  # seconds; an image of 1.5 GB at 25 MB/s takes half of it
+# An extended resource: https://kubernetes.io/docs/concepts/configuration/manage-resources-containers
+_RESOURCE = re.compile(r"[a-z0-9][a-z0-9.-]*/[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _STORES = ("gs", "s3", "minio", "oci")  # objectstore/config.go, importer_launcher.go
 # resolve.go: a constant that is one of these and nothing else is replaced by the driver (read).
 _FACTS = {
@@ -33,6 +36,7 @@ def check_backend(package: Package) -> Found:
     executors = package.spec["deploymentSpec"].get("executors", {})
     for label, executor in executors.items():
         yield from _memory(label, executor.get("container", {}))
+        yield from _accelerator(label, executor.get("container", {}))
         constant = executor.get("importer", {}).get("artifactUri", {}).get("constant")
         yield from _imported(f"{label}.artifactUri", constant)
     for label, settings in package.kubernetes.items():
@@ -105,6 +109,30 @@ def _memory(label: str, container: Mapping[str, Any]) -> Found:
             f"{label}.resourceMemoryLimit", "memory-for-the-launcher",
             f"{text} is not enough: the backend's launcher runs in the step's container and takes "
             f"up to {_LAUNCHER // 10**6} MB of it; set 256Mi or more",
+        )  # fmt: skip
+
+
+def _accelerator(label: str, container: Mapping[str, Any]) -> Found:
+    """The driver sets a limit of that name and number, and nothing where one is missing (read)."""
+    kind, count = accelerator(container)
+    where = f"{label}.accelerator"
+    if bool(kind) != bool(count):
+        missing = "number" if kind else "kind"
+        yield Finding(
+            where, "accelerator",
+            f"the step asks for an accelerator without its {missing}, so the backend asks for "
+            f"none; give both: set_accelerator_type({GPU!r}) and set_accelerator_limit(1)",
+        )  # fmt: skip
+    elif kind and "{{" not in kind and not _RESOURCE.fullmatch(kind):
+        yield Finding(
+            where, "accelerator",
+            f"{kind!r} is no resource of Kubernetes, so no pod starts; give the name that the "
+            f"device plugin offers, such as {GPU}",
+        )  # fmt: skip
+    elif count and "{{" not in count and not (count.isdigit() and int(count)):
+        yield Finding(
+            where, "accelerator",
+            f"{count!r} is no number of accelerators; give a whole number, 1 or more",
         )  # fmt: skip
 
 

@@ -63,6 +63,8 @@ _ALL = (
                 "first start", SEEN),
     _of_backend("memory-for-the-launcher", "the launcher takes 66 to 103 MB of the step's limit",
                 SEEN),
+    _of_backend("accelerator", "the backend asks for none without both kind and number, and a pod "
+                "for a resource that has another name does not start", READ),
     _of_backend("time-limit", "a step's time limit counts the pull of its image", READ),
     _of_backend("list-in-a-nested-pipeline", "of a list of artifacts, one arrives", SEEN),
     _of_backend("empty-loop", "the driver of who collects from a loop without rounds fails", SEEN),

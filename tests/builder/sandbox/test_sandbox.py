@@ -17,6 +17,7 @@ from builder.errors import BuilderError
 from builder.oci import layer
 from builder.oci.entry import Entry
 from builder.sandbox.engines import choose
+from builder.sandbox.gpu import Gpus
 from builder.sandbox.process import Mount, Process, run
 from builder.sandbox.unpack import unpacked
 from builder.store import Store
@@ -75,6 +76,20 @@ def test_the_root_is_read_only_and_tmp_is_not(sandbox, image, tmp_path):
     ended, text = shell(sandbox, image, "touch /tmp/x && touch /bin/x", tmp_path)
     assert ended.code == 1
     assert "Read-only" in text
+
+
+def test_a_docker_engine_without_a_gpu_says_so(store, image):
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("a GPU is here")
+    try:
+        sandbox = choose("docker", store)
+    except BuilderError as error:
+        pytest.skip(str(error))
+    process = Process(image=image, command=("true",), gpus=Gpus({}, {}))
+    with pytest.raises(
+        BuilderError, match=r"no NVIDIA GPU to hand on; install .* leave out --gpus"
+    ):
+        run(sandbox, process)
 
 
 def test_there_is_no_network_unless_asked(sandbox, image, tmp_path):

@@ -12,6 +12,7 @@ from pipeline.definition.pipelines import definition
 from pipeline.definition.settings import Settings
 from pipeline.definition.stages import MODEL, PIPELINES, STAGES
 from pipeline.spec.compile import compile_package
+from pipeline.spec.kubernetes import accelerator
 from pipeline.spec.package import Package, load
 from pipeline.spec.retries import Retries
 from tests.pipeline.pins import MADE, PINS
@@ -94,10 +95,22 @@ def test_requests_and_limits_are_as_documented(package: Package):
     assert found["package"] == ("1", "2", "1Gi", "2Gi")
 
 
-def test_a_gpu_is_asked_for_in_train_alone_and_only_on_demand(package: Package, tmp_path: Path):
+def test_train_and_validate_alone_get_gpus_and_the_images_for_them_and_only_on_demand(
+    package: Package, tmp_path: Path
+):
     assert not any("accelerator" in c["resources"] for c in executors(package).values())
-    asking = executors(make(tmp_path, Settings(gpus=1)))
-    assert [name for name, c in asking.items() if "accelerator" in c["resources"]] == ["train"]
+    made = make(tmp_path, Settings(gpus=2))
+    asking = {n: c for n, c in executors(made).items() if "accelerator" in c["resources"]}
+    assert set(asking) == {"train", "validate"}
+    for name, container in asking.items():
+        assert accelerator(container) == ("nvidia.com/gpu", "2")
+        image = PINS[f"{name}-cuda12"]
+        env = {e["name"]: e["value"] for e in container["env"]}
+        assert (container["image"], env["PLATELINE_IMAGE"]) == (image, image)
+        assert env["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+        (taint,) = made.kubernetes[f"exec-{name}"]["tolerations"]
+        assert (taint["key"], taint["operator"]) == ("nvidia.com/gpu", "Exists")
+    assert executors(made)["reject"]["image"] == PINS["validate"]
 
 
 def test_the_docker_socket_is_mounted_only_for_the_builder_that_needs_it(

@@ -25,5 +25,16 @@ def test_a_row_without_a_stage_is_named_with_the_recipe_that_lacks() -> None:
     assert "invoke new-stage train" in str(said.value)
 
 
+def test_a_row_whose_variant_is_not_there_is_named_with_the_file_that_lacks() -> None:
+    known = {*stages.TARGETS, "train-cuda12"}
+    with pytest.raises(PipelineError, match=r"no stages/validate/requirements\.cuda12\.in"):
+        stages.targets(known, gpus=1)
+
+
+def test_gpus_are_refused_where_no_step_computes_on_one() -> None:
+    with pytest.raises(PipelineError, match="no step of plateline-score computes on a GPU"):
+        stages.images_of(stages.SCORE, 1)
+
+
 def test_the_rows_of_this_pipeline_all_have_a_stage() -> None:
     assert stages.targets(stages.TARGETS) == stages.TARGETS

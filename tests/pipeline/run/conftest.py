@@ -82,12 +82,14 @@ def script(image):
 def execute(store, tmp_path):
     """Compile a pipeline function and run it."""
 
-    def do(function, *, volumes=None, secrets=None, engine="bubblewrap", cache=False, **parameters):
+    def do(function, *, volumes=None, secrets=None, engine="bubblewrap", cache=False, gpus=False,
+           **parameters):  # fmt: skip
         path = tmp_path / "package.yaml"
         compiler.Compiler().compile(function, str(path))
         return runner.run(
             runner.load(path), store, parameters=parameters, volumes=volumes or {},
             secrets=secrets or {}, runs=tmp_path / "runs", engine=engine, use_cache=cache,
+            gpus=gpus,
         )  # fmt: skip
 
     return do

@@ -5,6 +5,9 @@ import json
 import pytest
 from kfp import dsl
 
+from builder.errors import BuilderError
+from builder.sandbox import gpu
+from builder.sandbox.gpu import Gpus
 from pipeline.errors import PipelineError
 from pipeline.run.runner import Volume
 
@@ -277,6 +280,54 @@ def test_a_claim_is_read_only_unless_the_run_says_otherwise(execute, parts, tmp_
         assert (tmp_path / "f").exists() == writable
 
 
+@pytest.fixture
+def gpus(tmp_path, monkeypatch):
+    """Give this machine a GPU: a plain file, as is what its driver would bring."""
+    folder = tmp_path / "gpu"
+    folder.mkdir()
+    for name in ("nvidia0", "libcuda.so.1"):
+        (folder / name).write_text(name)
+    found = Gpus(
+        {"/dev/nvidia0": folder / "nvidia0"},
+        {f"{gpu.LIBRARIES}/libcuda.so.1": folder / "libcuda.so.1"},
+    )
+    monkeypatch.setattr(gpu, "find", lambda: found)
+
+
+def test_the_gpu_goes_to_the_step_that_asks_for_one_and_to_no_other(execute, parts, gpus):
+    look = "cat /dev/nvidia0 $LD_LIBRARY_PATH/libcuda.so.1"
+
+    @dsl.pipeline(name="gpus")
+    def asking():
+        parts.script(code=look).set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(1)
+        parts.script(code=f"! {look}").set_display_name("without")
+
+    assert execute(asking).state == "failed", (
+        "no step gets one that the run was not told to hand on"
+    )
+    result = execute(asking, gpus=True)
+    assert result.state == "succeeded"
+    assert not any("nvidia" in note for note in result.notes)
+
+
+def test_gpus_are_refused_by_name_where_none_is_asked_for_or_there(execute, parts, monkeypatch):
+    @dsl.pipeline(name="asking")
+    def asking():
+        parts.script(code="").set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(1)
+
+    @dsl.pipeline(name="modest")
+    def modest():
+        parts.script(code="")
+
+    monkeypatch.setattr(gpu, "nodes", lambda _: [])
+    with pytest.raises(BuilderError, match=r"no NVIDIA GPU .* no device /dev/nvidia0; install"):
+        execute(asking, gpus=True)
+    with pytest.raises(PipelineError, match=r"no step .* asks for nvidia.com/gpu; compile it with"):
+        execute(modest, gpus=True)
+    with pytest.raises(PipelineError, match="the engine slurm is handed no GPUs; give"):
+        execute(asking, gpus=True, engine="slurm")
+
+
 def test_settings_that_only_a_cluster_has_are_named_once(execute, parts):
     from kfp import kubernetes
 
@@ -292,8 +343,8 @@ def test_settings_that_only_a_cluster_has_are_named_once(execute, parts):
     result = execute(settings)
     assert result.state == "succeeded"
     assert result.notes == (
-        "accelerators are not used on this machine",
         "imagePullSecret has no effect on this machine",
+        "no step gets the nvidia.com/gpu it asks for; --gpus hands it this machine's",
         "nodeSelector has no effect on this machine",
         "tolerations has no effect on this machine",
     )

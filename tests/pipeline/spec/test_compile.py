@@ -18,6 +18,7 @@ import yaml
 from builder.store import Store
 from pipeline.definition.pipelines import definition
 from pipeline.definition.settings import Settings
+from pipeline.definition.stages import TARGETS
 from pipeline.errors import PipelineError
 from pipeline.spec.compile import compile_package, package_key, version
 from pipeline.spec.package import Package, load
@@ -37,7 +38,7 @@ def compiled(tmp_path: Path, pins=PINS) -> Package:
 
 def test_every_container_runs_a_pinned_image_of_ours(tmp_path: Path):
     images = compiled(tmp_path).images()
-    assert set(images.values()) == {pin for name, pin in PINS.items() if name != "function"}
+    assert set(images.values()) == {PINS[name] for name in TARGETS if name != "function"}
 
 
 def test_an_image_without_digest_is_refused(tmp_path: Path):
@@ -106,6 +107,7 @@ from pathlib import Path
 from builder.store import Store
 from pipeline.definition.pipelines import definition
 from pipeline.definition.settings import Settings
+from pipeline.definition.stages import TARGETS
 from pipeline.spec.compile import compile_package, package_key
 from pipeline.spec.provenance import Provenance
 pins = json.loads(sys.argv[1])

@@ -156,6 +156,11 @@ PAIRS = {
         "resourceMemoryLimit", {f"{MAKE}/resources": {"resourceMemoryLimit": "128Mi"}},
         {f"{MAKE}/resources": {"resourceMemoryLimit": "256Mi"}},
     ),
+    "accelerator": Pair(
+        "accelerator:", {f"{MAKE}/resources": {"accelerator": {"resourceType": "nvidia.com/gpu"}}},
+        {f"{MAKE}/resources": {"accelerator": {"resourceType": "nvidia.com/gpu",
+                                               "resourceCount": "1"}}},
+    ),
     "time-limit": Pair(
         "activeDeadlineSeconds", {f"{POD}/exec-make": {"activeDeadlineSeconds": "119"}},
         {f"{POD}/exec-make": {"activeDeadlineSeconds": "120"}},
