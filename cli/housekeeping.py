@@ -87,6 +87,7 @@ def gc_registry(
     """
     from builder.build.index import index_key
     from builder.build.make import plannable
+    from builder.build.plan import in_zstd
     from builder.build.workspace import Workspace
     from builder.platform import KNOWN
     from builder.store import Store
@@ -96,10 +97,13 @@ def gc_registry(
     workspace, store = Workspace.load(ROOT), Store.open()
     names = list(workspace.every)
     plans = {each: plannable(workspace, store, each, names) for each in KNOWN.values()}
-    keys = [plan.key for named in plans.values() for plan in named.values()]
-    for name in names:
-        of_all = {platform: named[name].key for platform, named in plans.items() if name in named}
-        keys.append(index_key(of_all))
+    zstd = {p: {n: in_zstd(plan) for n, plan in named.items()} for p, named in plans.items()}
+    keys = []
+    for by in (plans, zstd):
+        keys += [plan.key for named in by.values() for plan in named.values()]
+        for name in names:
+            of_all = {platform: named[name].key for platform, named in by.items() if name in named}
+            keys.append(index_key(of_all))
     with opened(named_registry(registry), insecure=insecure) as (client, path):
         found = retention.stale(client, path, names, keys)
         rows = [("repository", "digest", "tags", "")]

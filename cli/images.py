@@ -14,6 +14,7 @@ from cli import inputs
 from cli.command import command
 from cli.output import (
     CHANGED_HELP,
+    COMPRESSION_HELP,
     INSECURE_HELP,
     JOBS_HELP,
     JSON_HELP,
@@ -37,11 +38,12 @@ def build(
     need_layers: bool = True,
     trusted: bool = False,
     platform: Any = None,
+    compression: str = "gzip",
 ) -> tuple[Any, Any, Any]:
     """Build the targets `names` (separated by commas; all without one) into the store.
 
     Returns the workspace, the store and what the builder's `build` returns, which `cache` (a
-    RemoteCache), `need_layers`, `trusted` and `platform` (a Platform) are for.
+    RemoteCache), `need_layers`, `trusted`, `platform` (a Platform) and `compression` are for.
     With `changed_since` only those are built that a git range touches, from that revision to now.
     """
     from builder.build.make import build as build_targets
@@ -63,6 +65,7 @@ def build(
     built = build_targets(
         workspace, store, chosen, jobs=jobs, progress=building(), cache=cache,
         need_layers=need_layers, trusted=trusted, platform=platform or NATIVE,
+        compression=compression,
     )  # fmt: skip
     return workspace, store, built
 
@@ -120,6 +123,7 @@ def source(built: Any) -> str:
         "changed_since": CHANGED_HELP,
         "cache": "HOST/PREFIX of a registry whose images are taken where they are the same",
         "platform": PLATFORM_HELP,
+        "compression": COMPRESSION_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
     },
@@ -129,6 +133,7 @@ def build_images(
     changed_since: str = "",
     cache: str = "",
     platform: str = "",
+    compression: str = "gzip",
     jobs: int = 2,
     json: bool = False,
 ) -> None:
@@ -139,12 +144,14 @@ def build_images(
     platforms = parse(platform)
     with in_registry(cache) if cache else nullcontext() as results:
         if len(platforms) > 1:
-            _, _, indexed = build_indexed(targets, platforms, jobs, changed_since, results)
+            _, _, indexed = build_indexed(
+                targets, platforms, jobs, changed_since, results, compression=compression
+            )
             _show_indexed(indexed, as_json=json)
             say(f"{time.monotonic() - started:.2f} s")
             return
         workspace, store, built = build(
-            targets, jobs, changed_since, results, platform=platforms[0]
+            targets, jobs, changed_since, results, platform=platforms[0], compression=compression
         )
     rows = [("image", "digest", "size", "from")]
     rows += [
@@ -170,7 +177,7 @@ def build_indexed(
     jobs: int,
     changed_since: str = "",
     cache: Any = None,
-    **more: bool,
+    **more: Any,
 ) -> tuple[Any, Any, Any]:
     """Build targets for several platforms; return the workspace, the store, and their indexes."""
     from builder.build.index import build_each, index
@@ -214,6 +221,7 @@ def _show_indexed(indexed: Any, *, as_json: bool) -> None:
         "cache": "take what this registry has for the same sources instead of building it",
         "sign": SIGN_HELP,
         "platform": PLATFORM_HELP,
+        "compression": COMPRESSION_HELP,
         "insecure": INSECURE_HELP,
         "jobs": JOBS_HELP,
         "json": JSON_HELP,
@@ -225,6 +233,7 @@ def push_images(
     cache: bool = False,
     sign: str = "",
     platform: str = "",
+    compression: str = "gzip",
     insecure: bool = False,
     jobs: int = 4,
     json: bool = False,
@@ -234,7 +243,10 @@ def push_images(
 
     prefix, key, platforms = named_registry(registry), signing_key(sign), parse(platform)
     with in_registry(prefix, insecure=insecure) as results:
-        parts = {p: _push(results, p, targets, key, cache=cache, jobs=jobs) for p in platforms}
+        parts = {
+            p: _push(results, p, targets, key, compression, cache=cache, jobs=jobs)
+            for p in platforms
+        }
         indexed = _push_indexes(results, parts, key) if len(platforms) > 1 else {}
     rows = [("image", "uploaded", "mounted", "inventory", "")]
     rows += [
@@ -276,7 +288,9 @@ class _Part:
     failed: Exception | None
 
 
-def _push(results: Any, platform: Any, targets: str, key: Any, *, cache: bool, jobs: int) -> _Part:
+def _push(
+    results: Any, platform: Any, targets: str, key: Any, compression: str, *, cache: bool, jobs: int
+) -> _Part:
     """Build the targets for a platform, push them, and sign them where there is a `key`."""
     from builder.build.make import PartError
     from builder.build.workspace import Workspace
@@ -290,7 +304,7 @@ def _push(results: Any, platform: Any, targets: str, key: Any, *, cache: bool, j
         # What is signed was made here, or came signed by a key that this workspace trusts.
         workspace, store, built = build(
             targets, jobs, cache=results if cache else None, trusted=key is not None,
-            platform=platform,
+            platform=platform, compression=compression,
         )  # fmt: skip
     except PartError as error:
         failed, built = error, error.built

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 JSON_HELP = "print the facts as one JSON object on stdout"
 CHANGED_HELP = "only what a git range touches, from this revision to the working tree"
 JOBS_HELP = "how many layers to make at the same time"
+COMPRESSION_HELP = "how layers are compressed: gzip, or zstd where registry and engines take it"
 PLATFORM_HELP = "linux/amd64, linux/arm64 or both, separated by a comma (linux/amd64)"
 TARGETS_HELP = "names separated by commas (all)"
 ENGINE_HELP = "auto, bubblewrap, podman or docker"

@@ -16,6 +16,7 @@ from cli import policy as policies
 from cli.command import command
 from cli.images import build, build_indexed, in_registry
 from cli.output import (
+    COMPRESSION_HELP,
     ENGINE_HELP,
     INSECURE_HELP,
     JOBS_HELP,
@@ -56,7 +57,12 @@ def pipeline_targets(pipeline: str = "plateline", gpus: int = 0) -> str:
     return ",".join(targets(Workspace.load(ROOT).every, pipeline, gpus))
 
 
-def pin_local(jobs: int, targets: Sequence[str] = (), platforms: Sequence[Any] = ()) -> Pinned:
+def pin_local(
+    jobs: int,
+    targets: Sequence[str] = (),
+    platforms: Sequence[Any] = (),
+    compression: str = "gzip",
+) -> Pinned:
     """Build all that the pipeline runs, or `targets`, and name it as of this machine's store.
 
     It is for `platforms`, several under an index each.
@@ -65,9 +71,10 @@ def pin_local(jobs: int, targets: Sequence[str] = (), platforms: Sequence[Any] =
 
     wanted = ",".join(targets) or pipeline_targets()
     if len(platforms) > 1:
-        workspace, store, built = build_indexed(wanted, platforms, jobs)
+        workspace, store, built = build_indexed(wanted, platforms, jobs, compression=compression)
     else:
-        workspace, store, built = build(wanted, jobs, platform=next(iter(platforms), None))
+        platform = next(iter(platforms), None)
+        workspace, store, built = build(wanted, jobs, platform=platform, compression=compression)
     return Pinned(store, workspace, built, pins(built, "localhost/plateline"))
 
 
@@ -78,6 +85,7 @@ def pin_in_registry(
     insecure: bool = False,
     targets: Sequence[str] = (),
     platforms: Sequence[Any] = (),
+    compression: str = "gzip",
 ) -> Pinned:
     """Name the images that `registry` holds for this source; raises PipelineError for one it lacks.
 
@@ -95,8 +103,9 @@ def pin_in_registry(
         for platform in platforms:
             cache.found.clear()  # it has names alone, and every platform has the same
             workspace, store, made[platform] = build(
-                wanted, jobs, cache=cache, need_layers=False, platform=platform
-            )
+                wanted, jobs, cache=cache, need_layers=False, platform=platform,
+                compression=compression,
+            )  # fmt: skip
             gone += _gone(cache, made[platform], cache.found)
         built = made[platforms[0]]
         if len(platforms) > 1:
@@ -106,6 +115,7 @@ def pin_in_registry(
             gone = gone or _gone(cache, built, ())
     if gone:
         flag = f" --platform {','.join(p.name for p in platforms)}" * (platforms != (NATIVE,))
+        flag += f" --compression {compression}" * (compression != "gzip")
         names = list(dict.fromkeys(pin.partition("@")[0].rpartition("/")[2] for pin in gone))
         if any(name in workspace.variants for name in names):  # pushed where they are named
             flag += f" --targets {','.join(names)}"
@@ -203,6 +213,7 @@ def make_package(
         "builder": "who builds the servable image: registry (no daemon) or docker (its socket)",
         "platform": f"{PLATFORM_HELP}; of both, the package pins an index",
         "settings": SETTINGS_HELP,
+        "compression": COMPRESSION_HELP,
         "policy": POLICY_HELP,
         "insecure": INSECURE_HELP,
         "jobs": JOBS_HELP,
@@ -219,6 +230,7 @@ def compile(  # noqa: A001 - the task's name
     builder: str = "registry",
     platform: str = "",
     settings: str = "",
+    compression: str = "gzip",
     policy: str = "",
     insecure: bool = False,
     jobs: int = 2,
@@ -241,10 +253,13 @@ def compile(  # noqa: A001 - the task's name
     asked = policies.read(policy)
     targets = pipeline_targets(pipeline, gpus).split(",")
     pinned = (
-        pin_in_registry(registry, jobs, insecure=insecure, targets=targets, platforms=platforms)
+        pin_in_registry(
+            registry, jobs, insecure=insecure, targets=targets, platforms=platforms,
+            compression=compression,
+        )
         if registry
-        else pin_local(jobs, targets, platforms)
-    )
+        else pin_local(jobs, targets, platforms, compression)
+    )  # fmt: skip
     if asked:
         hold(asked, pinned, insecure=insecure)
     output = output or f"dist/{pipeline}.yaml"

@@ -14,6 +14,7 @@ from cli.command import command
 from cli.deployment import GATEWAY_HELP, gateway_at
 from cli.images import build, build_indexed, named_registry, opened
 from cli.output import (
+    COMPRESSION_HELP,
     ENGINE_HELP,
     INSECURE_HELP,
     JSON_HELP,
@@ -50,6 +51,7 @@ from cli.signing import SIGN_HELP, signing_key
         "gpus": GPUS_HELP,
         "builder": "who builds the servable image: registry or docker",
         "platform": f"{PLATFORM_HELP}; of both, the release has an index of each image",
+        "compression": COMPRESSION_HELP,
         "insecure": INSECURE_HELP,
         "jobs": "how many things to do at the same time",
         "json": JSON_HELP,
@@ -67,6 +69,7 @@ def release(
     gpus: int = 0,
     builder: str = "registry",
     platform: str = "",
+    compression: str = "gzip",
     insecure: bool = False,
     jobs: int = 2,
     json: bool = False,
@@ -96,10 +99,11 @@ def release(
         )
     tested = {} if no_test else _test(engine)
     wanted = pipeline_targets(gpus=gpus)
+    how: dict[str, Any] = {"trusted": True, "compression": compression}
     if len(platforms) > 1:
-        workspace, store, built = build_indexed(wanted, platforms, jobs, trusted=True)
+        workspace, store, built = build_indexed(wanted, platforms, jobs, **how)
     else:
-        workspace, store, built = build(wanted, jobs, trusted=True, platform=platforms[0])
+        workspace, store, built = build(wanted, jobs, platform=platforms[0], **how)
     plans = {each.image.digest: each.plan for b in built.values() for each in b.images.values()}
     with opened(prefix, insecure=insecure) as (client, path):
         for each in platforms:

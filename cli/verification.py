@@ -96,7 +96,7 @@ def _made_again(
     """Make a release again from its commit and return what differs."""
     from pipeline.errors import PipelineError
     from pipeline.release.publish import fetch, find, named_images, repository
-    from pipeline.release.rebuild import differences, rebuilt
+    from pipeline.release.rebuild import by_zstd, differences, rebuilt
     from pipeline.spec import provenance
 
     package = fetch(client, path, digest)
@@ -109,10 +109,12 @@ def _made_again(
     images = named_images(find(client, path, digest)[1])
     say(f"making {len(images)} images and the package again from {made['commit'][:12]}")
     platforms = sorted({p for image in made["images"].values() for p in image.get("platforms", ())})
+    home = repository(path)
     with rebuilt(
-        ROOT, made["commit"], list(images), prefix, platforms=platforms, insecure=insecure
-    ) as again:
-        return differences(again, client, repository(path), images, package)
+        ROOT, made["commit"], list(images), prefix, platforms=platforms, insecure=insecure,
+        zstd=by_zstd(client, home, images),
+    ) as again:  # fmt: skip
+        return differences(again, client, home, images, package)
 
 
 def _rows(checked: Sequence[Any]) -> list[tuple[str, ...]]:

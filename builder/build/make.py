@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from builder import oci
-from builder.build.plan import ImagePlan, LayerStep
+from builder.build.plan import GZIP, ZSTD, ImagePlan, LayerStep, check_compression, in_zstd
 from builder.build.planner import Planner
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
@@ -20,6 +20,7 @@ from builder.packages.download import downloads_folder
 from builder.packages.python import Python
 from builder.platform import NATIVE, Platform, of_config
 from builder.sandbox import layer_index
+from builder.sandbox.layer_tar import opened
 from builder.store import Store, builds, origins
 
 if TYPE_CHECKING:
@@ -111,19 +112,22 @@ def build(
     need_layers: bool = True,
     trusted: bool = False,
     platform: Platform = NATIVE,
+    compression: str = GZIP,
 ) -> dict[str, Built]:
     """Build the targets `names` (all without names) and what they stand on; return those asked for.
 
-    They are for `platform`. What the store or `cache` has is not made again. With `need_layers` an
-    image counts as had only where every layer is in the store; without, its documents do. With
-    `trusted` what came from a cache without a signature of a key that the workspace trusts counts
-    as not had: all its layers are made here. Raises BuilderError, also where what a cache gave is
-    not what the recipe makes; PartError with what was built where that is not all.
+    They are for `platform`, their layers by `compression`. What the store or `cache` has is not
+    made again. With `need_layers` an image counts as had only where every layer is in the store;
+    without, its documents do. With `trusted` what came from a cache without a signature of a key
+    that the workspace trusts counts as not had: all its layers are made here. Raises BuilderError,
+    also where what a cache gave is not what the recipe makes; PartError with what was built where
+    that is not all.
     """
     with store.in_use():
         builder = Builder(
-            workspace, store, jobs, progress, cache, need_layers, trusted=trusted, platform=platform
-        )
+            workspace, store, jobs, progress, cache, need_layers, trusted=trusted,
+            platform=platform, compression=compression,
+        )  # fmt: skip
         return builder.build(names)
 
 
@@ -168,8 +172,11 @@ class Builder:
         *,
         trusted: bool = False,
         platform: Platform = NATIVE,
+        compression: str = GZIP,
     ) -> None:
+        check_compression(compression)
         self._platform = platform
+        self._compression = compression
         self._trusted = trusted
         self._root = workspace.root
         self._workspace = workspace
@@ -207,10 +214,13 @@ class Builder:
         failures: dict[str, BuilderError] = {}
         for name in names or workspace.targets:
             try:
-                found[name] = self.planner.target(name)
+                found[name] = self._compressed(self.planner.target(name))
             except BuilderError as error:
                 failures[name] = error
         return found, failures
+
+    def _compressed(self, plan: ImagePlan) -> ImagePlan:
+        return in_zstd(plan) if self._compression == ZSTD else plan
 
     def build(self, names: Sequence[str]) -> dict[str, Built]:
         """Build `names` in order, each after what it needs; a failure stops its dependents only.
@@ -231,9 +241,11 @@ class Builder:
 
     def _remember(self) -> None:
         """Record for each target that is built now what its image was made of."""
-        for name, plan in self.planner.planned().items():
+        for name, planned in self.planner.planned().items():
+            plan = self._compressed(planned)
             if result := self._store.get_result(plan.key):
                 named = remembered(name, self._platform)
+                named += " by zstd" if plan.compression == ZSTD else ""
                 builds.remember(self._store, self._root, named, result["manifest"], plan.record())
 
     def image_of(self, plan: ImagePlan) -> tuple[Store, oci.Image]:
@@ -290,7 +302,8 @@ class Builder:
         if base is None:
             return None
         own = tuple(step.created_by for step in plan.layers)
-        found = cache.find(plan.name, plan.key, Expected(plan.config, base, own))
+        kind = oci.ZSTD_LAYER if plan.compression == ZSTD else oci.LAYER
+        found = cache.find(plan.name, plan.key, Expected(plan.config, base, own, kind))
         if found is None or (self._trusted and not found.signer):
             return None
         if not found.signer:
@@ -404,16 +417,31 @@ class Builder:
     def _write(self, target: str, step: LayerStep) -> oci.Layer:
         started = time.monotonic()
         self._progress(Event(target, step.plan.name, "started"))
-        with self._store.writing() as (stream, keep):
-            entries = arrange(step.plan.entries())
-            made = layer.write_layer(entries, stream)
-            keep(made.blob.digest)
-        folders = layer_index.remember(self._store, made.diff_id, entries)
+        if step.gzip:
+            made = self._write_zstd(self._layer(target, step.gzip))
+            folders = layer_index.key(made.diff_id)
+        else:
+            with self._store.writing() as (stream, keep):
+                entries = arrange(step.plan.entries())
+                made = layer.write_layer(entries, stream)
+                keep(made.blob.digest)
+            folders = layer_index.remember(self._store, made.diff_id, entries)
         self._store.put_result(
             step.key,
             {"diff_id": made.diff_id, "blob": made.blob.to_json(), "listing": folders},
         )
         self._progress(Event(target, step.plan.name, "done", time.monotonic() - started))
+        return made
+
+    def _write_zstd(self, gzip: oci.Layer) -> oci.Layer:
+        from builder.oci import zstd  # costs time
+
+        with (
+            self._store.writing() as (stream, keep),
+            self._store.open_blob(gzip.blob.digest) as raw,
+        ):
+            made = zstd.write_layer(opened(raw, gzip.blob), gzip, stream)
+            keep(made.blob.digest)
         return made
 
 

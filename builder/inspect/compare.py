@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, BinaryIO, cast
-
-from isal import igzip
+from typing import Any
 
 from builder import oci
+from builder.sandbox.layer_tar import opened
 from builder.store import Store
 
 _CHUNK = 1 << 20
@@ -104,8 +103,8 @@ def _in_content(one: Any, other: Any) -> tuple[int, bytes, bytes] | None:
 def _archive(store: Store, layer: oci.Layer) -> Iterator[tarfile.TarFile]:
     with (
         store.open_blob(layer.blob.digest) as raw,
-        igzip.open(raw, "rb") as stream,  # type: ignore[no-untyped-call]
-        tarfile.open(fileobj=cast("BinaryIO", stream), mode="r|") as archive,
+        opened(raw, layer.blob) as stream,
+        tarfile.open(fileobj=stream, mode="r|") as archive,
     ):
         yield archive
 

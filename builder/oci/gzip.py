@@ -146,11 +146,15 @@ def check() -> None:
         )
 
 
-def _compressed_sample() -> bytes:
-    """Compress some of each: what repeats, what is like text, and what cannot be compressed."""
+def sample() -> bytes:
+    """Return some of each: what repeats, what is like text, and what cannot be compressed."""
     seeds = (hashlib.sha256(b"%d" % number).digest() for number in range(4096))
     noise = b"".join(seeds)
-    sample = noise + bytes(PIECE) + noise.hex().encode() + b"".join(b"%d," % n for n in range(9999))
+    return noise + bytes(PIECE) + noise.hex().encode() + b"".join(b"%d," % n for n in range(9999))
+
+
+def _compressed_sample() -> bytes:
+    plain = sample()
     compressor = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, -15)
-    pieces = (sample[start : start + PIECE] for start in range(0, len(sample), PIECE))
+    pieces = (plain[start : start + PIECE] for start in range(0, len(plain), PIECE))
     return b"".join(map(compressor.compress, pieces)) + compressor.flush()

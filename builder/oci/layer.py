@@ -27,7 +27,7 @@ _TYPES = {
 }
 
 
-class _Digest:
+class Hashed:
     """Passes bytes on to a stream while it hashes and counts them."""
 
     def __init__(self, sink: BinaryIO) -> None:
@@ -129,7 +129,7 @@ def write_layer(
 
     One pass: the tar is hashed and compressed as it is written; memory does not grow with its size.
     """
-    compressed = _Digest(sink)
+    compressed = Hashed(sink)
     plain = gzip.Gzip(cast("BinaryIO", compressed))
     write_tar(entries, plain, mtime)
     plain.close()

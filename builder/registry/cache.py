@@ -44,12 +44,13 @@ class Expected:
     """What a plan says of an image before its layers are made.
 
     `config` is its config without `rootfs`, `base` the layers below its own, `created_by` what
-    the recipe says for each of its own.
+    the recipe says for each of its own, and `media_type` how these are compressed.
     """
 
     config: Mapping[str, Any]
     base: tuple[oci.Layer, ...]
     created_by: tuple[str, ...]
+    media_type: str = oci.LAYER
 
 
 def difference(image: oci.Image, expected: Expected) -> str:
@@ -67,7 +68,7 @@ def difference(image: oci.Image, expected: Expected) -> str:
     for layer, created_by in zip(own, expected.created_by, strict=True):
         if layer.created_by != created_by:
             return f"it has a layer of {shown(layer.created_by, 80)!r}, not of {created_by!r}"
-        if layer.blob.media_type != oci.LAYER:
+        if layer.blob.media_type != expected.media_type:
             return f"it has a layer of the type {shown(layer.blob.media_type, 80)!r}"
     if said := _setting(image.config, expected.config):
         return said

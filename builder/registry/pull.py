@@ -216,15 +216,15 @@ def _brought(store: Store, blob: oci.Descriptor) -> bool:
     return True
 
 
-# Both are a gzip-compressed tar; images of the builder say it the OCI way.
-_GZIP = (oci.LAYER, oci.DOCKER_LAYER)
+# What a layer may be, and how images of the builder say it: the OCI way.
+_LAYERS = {layer: layer for layer in (oci.LAYER, oci.ZSTD_LAYER)} | {oci.DOCKER_LAYER: oci.LAYER}
 
 
 def pinned(store: Store, reference: Reference, platform: Platform = NATIVE) -> oci.Image:
     """Return the image that `reference` pins, for `platform`; at most three requests, no layer.
 
     What the store has is not asked for. Raises BuilderError where the registry lacks it, and for
-    images that cannot be built on: another platform, triggers, layers that are not gzip.
+    images that cannot be built on: another platform, triggers, layers of a kind of their own.
     """
     try:
         found = stored(store, reference.digest, platform)
@@ -239,7 +239,8 @@ def pinned(store: Store, reference: Reference, platform: Platform = NATIVE) -> o
         found = asked
     _check(found, reference, platform)
     layers = tuple(
-        replace(layer, blob=replace(layer.blob, media_type=oci.LAYER)) for layer in found.layers
+        replace(layer, blob=replace(layer.blob, media_type=_LAYERS[layer.blob.media_type]))
+        for layer in found.layers
     )
     for layer in layers:
         origins.remember(store, layer.blob.digest, reference)
@@ -269,9 +270,9 @@ def _check(found: oci.Image, reference: Reference, platform: Platform) -> None:
             f"{reference} has ONBUILD triggers, which would run commands; build on an image without"
         )
     for layer in found.layers:
-        if layer.blob.media_type not in _GZIP:
+        if layer.blob.media_type not in _LAYERS:
             raise BuilderError(
                 f"{reference} has a layer of the type {layer.blob.media_type}; only tars "
-                "compressed by gzip can be built on: copy it with "
+                "compressed by gzip or zstd can be built on: copy it with "
                 "`skopeo copy --dest-compress-format gzip` and pin that digest"
             )

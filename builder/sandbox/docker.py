@@ -19,6 +19,7 @@ from builder import oci
 from builder.errors import BuilderError
 from builder.registry import pull
 from builder.sandbox.confine.limits import Limits
+from builder.sandbox.layer_tar import opened
 from builder.sandbox.process import Exit, Process
 from builder.store import Store
 
@@ -296,13 +297,15 @@ class DockerProcess:
 
 
 def _archive(store: Store, image: oci.Image) -> Iterator[bytes]:
-    """Yield the tar that `docker load` takes: manifest, config and the layers as they are.
+    """Yield the tar that `docker load` takes: manifest, config and the layers.
+
+    They are as they are but for zstd, which Docker takes from 23.0 on: these are plain tars.
 
     Format: https://github.com/moby/docker-image-spec/blob/v1.2.0/v1.2.md.
     """
     config = store.read(image.config_blob.digest)
     name = image.config_blob.digest.removeprefix("sha256:") + ".json"
-    layers = [f"{layer.blob.digest.removeprefix('sha256:')}.tar.gz" for layer in image.layers]
+    layers = [f"{layer.blob.digest.removeprefix('sha256:')}.tar" for layer in image.layers]
     manifest = json.dumps([{"Config": name, "RepoTags": None, "Layers": layers}]).encode()
     for path, data in (("manifest.json", manifest), (name, config)):
         yield _header(path, len(data)) + data + b"\0" * (-len(data) % 512)
@@ -312,12 +315,20 @@ def _archive(store: Store, image: oci.Image) -> Iterator[bytes]:
             continue
         seen.add(path)
         pull.bring(store, layer.blob)
-        yield _header(path, layer.blob.size)
-        with store.open_blob(layer.blob.digest) as stream:
-            while chunk := stream.read(1 << 20):
-                yield chunk
-        yield b"\0" * (-layer.blob.size % 512)
+        plain = layer.blob.media_type == oci.ZSTD_LAYER
+        size = sum(map(len, _read(store, layer, plain))) if plain else layer.blob.size
+        yield _header(path, size)
+        yield from _read(store, layer, plain)
+        yield b"\0" * (-size % 512)
     yield b"\0" * 1024
+
+
+def _read(store: Store, layer: oci.Layer, plain: bool) -> Iterator[bytes]:
+    """Yield the bytes of a layer's blob, or those of the tar in it."""
+    with store.open_blob(layer.blob.digest) as raw:
+        stream = opened(raw, layer.blob) if plain else raw
+        while chunk := stream.read(1 << 20):
+            yield chunk
 
 
 def _header(path: str, size: int) -> bytes:

@@ -40,7 +40,7 @@ def read(store: Store, layer: oci.Layer) -> Iterator[Entry]:
     try:
         with (
             store.open_blob(layer.blob.digest) as raw,
-            igzip.open(raw, "rb") as stream,  # type: ignore[no-untyped-call]
+            opened(raw, layer.blob) as stream,
         ):
             plain = _Plain(stream, os.fstat(raw.fileno()).st_size, bounds, source)
             tree = Tree(source, bounds)
@@ -69,6 +69,15 @@ def bring(store: Store, layer: oci.Layer) -> None:
     from builder.registry import pull  # httpx costs time, and most layers are here
 
     pull.bring(store, layer.blob)
+
+
+def opened(raw: BinaryIO, blob: oci.Descriptor) -> BinaryIO:
+    """Return the tar that the layer `blob` holds; `raw` is its bytes, which raise if damaged."""
+    if blob.media_type == oci.ZSTD_LAYER:
+        from builder.oci import zstd  # costs time, and most layers are gzip
+
+        return zstd.opened(raw)
+    return cast("BinaryIO", igzip.open(raw, "rb"))  # type: ignore[no-untyped-call]
 
 
 class _Plain:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder import oci
 from builder.errors import BuilderError
 from builder.inspect import checkout
 from builder.inspect.compare import difference
@@ -21,6 +22,7 @@ from builder.packages.download import downloads_folder
 from builder.platform import of_config
 from builder.registry import pull
 from builder.registry.client import Registry
+from builder.registry.http import parse
 from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.release.difference import compare
@@ -44,10 +46,11 @@ def rebuilt(
     *,
     platforms: Sequence[str] = (),
     insecure: bool = False,
+    zstd: bool = False,
 ) -> Iterator[Rebuilt]:
     """Yield the images and the package that `commit` makes for the registry at `prefix`.
 
-    They are for `platforms`, linux/amd64 without one.
+    They are for `platforms`, linux/amd64 without one, their layers compressed by gzip or `zstd`.
 
     They are made by the code of the commit, in a temporary clone of the checkout at `root`, with an
     empty store; downloads are shared, since they are checked by hash. That code runs with all
@@ -71,12 +74,34 @@ def rebuilt(
         (folder / "downloads").symlink_to(downloads_folder())
         _share_python(source)
         chosen = ["--platform", ",".join(platforms)] if platforms else []
+        chosen += ["--compression", "zstd"] if zstd else []
         words = [",".join(images), "--json", *chosen]
         digests = _digests(_invoke(source, folder, "build-images", *words), images)
         package = folder / "package.yaml"
         words = ["--registry", prefix, "--output", str(package), *chosen]
         _invoke(source, folder, "compile", *words, *(["--insecure"] if insecure else []))
         yield Rebuilt(digests, package.read_bytes(), Store(folder / "store"))
+
+
+def by_zstd(registry: Registry, home: str, images: Mapping[str, str]) -> bool:
+    """Tell whether the layers of a release's images are compressed by zstd.
+
+    `images` are their digests, or those of their indexes, in the repository `home`. Raises
+    BuilderError where one is not there.
+    """
+    for digest in images.values():
+        found = registry.get_manifest(home, digest)
+        if found is None:
+            raise BuilderError(f"{registry.host}/{home} has no {digest}, which the release names")
+        document = parse(found[1], digest)
+        if "manifests" in document:
+            one = pull.listed(document, digest)[0].digest  # the others are compressed alike
+            if by_zstd(registry, home, {"": one}):
+                return True
+        layers = document.get("layers") or []
+        if any(layer.get("mediaType") == oci.ZSTD_LAYER for layer in layers):
+            return True
+    return False
 
 
 def differences(

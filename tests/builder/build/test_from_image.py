@@ -378,14 +378,14 @@ def test_what_cannot_be_built_on_is_refused_with_line_and_way_out(
     name = f"{registry_host}/p/base"
     arm = altered(registry_host, base, architecture="arm64")
     triggers = altered(registry_host, base, config={"OnBuild": ["RUN true"]})
-    zstd = put(
+    xz = put(
         registry_host,
         {
             "schemaVersion": 2,
             "mediaType": oci.MANIFEST,
             "config": base.config_blob.to_json(),
             "layers": [
-                {**layer.blob.to_json(), "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd"}
+                {**layer.blob.to_json(), "mediaType": "application/vnd.oci.image.layer.v1.tar+xz"}
                 for layer in base.layers
             ],
         },
@@ -411,7 +411,7 @@ def test_what_cannot_be_built_on_is_refused_with_line_and_way_out(
         "python@sha256:" + "0" * 64: r"does not name its registry; write HOST/REPOSITORY",
         f"{name}@{arm}": r"is for linux/arm64; pin the digest of its image for linux/amd64",
         f"{name}@{triggers}": r"has ONBUILD triggers",
-        f"{name}@{zstd}": r"tar\+zstd; only tars compressed by gzip .*skopeo copy",
+        f"{name}@{xz}": r"tar\+xz; only tars compressed by gzip or zstd .*skopeo copy",
         f"{name}@{windows}": r"has no image for linux/amd64, only for windows/amd64",
         "python:3.13": r"'python:3.13' is no target .* host/repository@sha256:…",
     }.items():
