@@ -150,14 +150,18 @@ def _sign(
     help={
         "stage": "a target that has a folder tests/",
         "pytest": "pytest's arguments, for example '-k name'; or write them after --",
+        "run": "after tests that passed, run the stage's step of the last run again",
         "engine": ENGINE_HELP,
     },
 )
-def watch(stage: str, pytest: str = "", engine: str = "auto", remainder: str = "") -> None:
+def watch(
+    stage: str, pytest: str = "", run: bool = False, engine: str = "auto", remainder: str = ""
+) -> None:
     """Run a stage's tests in its image again after each save, until Ctrl-C.
 
     The image is built again first; a save ends what still runs of the one before. What passed
-    already as it is now is not run.
+    already as it is now is not run. With --run the step of the last run of that stage follows, in
+    the new image and with the inputs that it had; a claim that it may write it writes.
     """
     import watchfiles  # only this task waits for files
 
@@ -180,8 +184,39 @@ def watch(stage: str, pytest: str = "", engine: str = "auto", remainder: str = "
     saves = watchfiles.watch(*places, step=20, raise_interrupt=True)
     run_again(
         ROOT, store, choose(engine, store), stage, shlex.split(f"{pytest} {remainder}"), saves,
-        ended, 1,
+        ended, 1, _step_again(stage, store) if run else None,
     )  # fmt: skip
+
+
+def _step_again(stage: str, store: Any) -> Any:
+    """Return what runs the step of the last run of a stage again; PipelineError without one."""
+    from builder.build.make import build
+    from builder.errors import BuilderError
+    from cli.pipeline import runs_folder
+    from pipeline.errors import PipelineError
+    from pipeline.run import again
+
+    kept = again.last(runs_folder("").absolute(), stage)
+    say(f"{stage}: the step is {kept.task.name} of {kept.run}")
+
+    def then(workspace: Any, sandbox: Any) -> Any:
+        try:
+            image = build(workspace, store, [stage])[stage].image
+            with store.in_use():
+                step, home = again.run(kept, image, store, sandbox)
+        except (BuilderError, PipelineError, OSError) as error:
+            why = str(error)
+            return lambda: say(f"{stage}: the step was not run: {why}")
+
+        def tell() -> None:
+            print((home / "log.txt").read_text(encoding="utf-8", errors="replace"), end="")
+            print(end="", flush=True)
+            said = step.error or f"{step.state} ({step.seconds:.1f} s); outputs in {home / 'out'}"
+            say(f"{stage}: {said}; waiting for a save")
+
+        return tell
+
+    return then
 
 
 @command(

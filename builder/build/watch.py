@@ -14,6 +14,7 @@ from builder.sandbox.process import Exit, Process, Running, Sandbox
 from builder.store import Store
 
 _FROM_FILES = ("COPY", "ADD")
+Then = Callable[[Workspace, Sandbox], Callable[[], object]]
 
 
 def folders(root: Path, name: str) -> list[Path]:
@@ -50,19 +51,21 @@ def watch(
     saves: Iterable[object],
     ended: Callable[[Tested | BuilderError], object],
     output: BinaryIO | int | None = None,
+    then: Then | None = None,
 ) -> None:
     """Run the tests of the target `name` now and after each of `saves`, until those end.
 
     `ended` is told how each run ended, from its thread, unless a newer save ended it. What cannot
-    be built is told too, and the next save tries again. Nothing runs any more when this returns or
-    raises.
+    be built is told too, and the next save tries again. `then` is done after tests that passed; it
+    gets the workspace and a sandbox whose processes a newer save ends, and what it returns is
+    called unless one did. Nothing runs any more when this returns or raises.
     """
-    current = _Round(root, store, sandbox, name, arguments, ended, output)
+    current = _Round(root, store, sandbox, name, arguments, ended, output, then)
     try:
         current.start()
         for _ in saves:
             current.end()
-            current = _Round(root, store, sandbox, name, arguments, ended, output)
+            current = _Round(root, store, sandbox, name, arguments, ended, output, then)
             current.start()
         current.join()
     finally:
@@ -81,8 +84,10 @@ class _Round(threading.Thread):
         arguments: Sequence[str],
         ended: Callable[[Tested | BuilderError], object],
         output: BinaryIO | int | None,
+        then: Then | None,
     ) -> None:
         super().__init__(daemon=True)
+        self._then = then
         self._asked = (root, store, name, arguments, output)
         self._sandbox, self._ended = sandbox, ended
         self._lock, self._over = threading.Lock(), False
@@ -102,6 +107,10 @@ class _Round(threading.Thread):
             found = BuilderError(f"cannot read {error.filename} ({error.strerror}); save again")
         if not self._over:
             self._ended(found)
+        if self._then and isinstance(found, Tested) and not (found.code or self._over):
+            tell = self._then(Workspace.load(root), _Ending(self, self._sandbox))
+            if not self._over:
+                tell()
 
     def start_in(self, process: Process, stdout: BinaryIO | int | None, stdin: bytes) -> Running:
         """Start a process of this round; raises BuilderError where the round is over."""

@@ -18,7 +18,7 @@ from builder.sandbox.process import Exit, Process
 from pipeline.errors import PipelineError
 from pipeline.run import beneath, places
 from pipeline.run.beneath import Refused
-from pipeline.run.step import outputs
+from pipeline.run.step import kept, outputs
 from pipeline.run.step.cache import content_digest
 from pipeline.run.step.container import Container, executor_input, make
 from pipeline.run.step.context import RunContext, Stopped, Task
@@ -102,6 +102,7 @@ def _attempt(task: Task, attempt: int, context: RunContext) -> tuple[str, dict[s
     out = home / "out"
     out.mkdir(parents=True, exist_ok=attempt > 1)
     (home / "input.json").write_text(json.dumps(message, indent=1), encoding="utf-8")
+    kept.keep(task, context, home)
     context.record.update(task.name, image=task.container["image"], parameters=task.parameters)
     container = make(task, message, home, context)
     cache = context.cache if task.caching else None
