@@ -23,6 +23,7 @@ def audit(advisories: str, ignore: list[str], variants: str = "", json: bool = F
     from builder.build.workspace import Workspace
     from builder.inspect.audit import advisories as osv
     from builder.inspect.audit import findings, pins
+    from builder.packages import sdist
     from builder.packages.download import downloads_folder
 
     named = [name for name in variants.split(",") if name]
@@ -56,7 +57,20 @@ def audit(advisories: str, ignore: list[str], variants: str = "", json: bool = F
         left_out = [("package", "files that are left out", "target")]
         table([*left_out, *((e.package, e.pattern, e.target) for e in less)])
         print()
+    differ = [
+        (name, wheel)
+        for name, target in workspace.targets.items()
+        for wheel in sdist.read_lock(target.folder)
+        if wheel.allowed
+    ]
+    for name, wheel in differ:
+        say(f"{name}: {wheel.name} {wheel.version} need not be reproducible: {wheel.allowed}")
     document = {
+        "not_reproducible": [
+            {"target": name, "package": wheel.name, "version": wheel.version,
+             "allowed": wheel.allowed}
+            for name, wheel in differ
+        ],
         "advisories": len(records),
         "newest": newest,
         "findings": [

@@ -77,7 +77,7 @@ def release(
     """Build, test, push, compile, and publish the package with its images behind one digest."""
     from builder.build.index import publish as publish_index
     from builder.build.make import pins
-    from builder.inspect.inventory import sbom
+    from builder.inspect.inventory import differing, sbom
     from builder.platform import NATIVE, parse
     from pipeline.errors import PipelineError
     from pipeline.release import publish as publishing
@@ -105,6 +105,9 @@ def release(
     else:
         workspace, store, built = build(wanted, jobs, platform=platforms[0], **how)
     plans = {each.image.digest: each.plan for b in built.values() for each in b.images.values()}
+    differ = {w.name: w for plan in plans.values() for w in differing(workspace, plan)}
+    for wheel in differ.values():
+        say(f"{wheel.name} {wheel.version} need not come out the same again: {wheel.allowed}")
     with opened(prefix, insecure=insecure) as (client, path):
         for each in platforms:
             one = {name: made.images[each] for name, made in built.items()}

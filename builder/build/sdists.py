@@ -24,7 +24,7 @@ def pin(folder: Path, image_of: ImageOf, resolve: Resolve, python: Python = DEFA
     """Pin each line of sdists.in, and keep the wheel it makes, made twice in two folders.
 
     `resolve` finds the wheels of a requirements file. Raises BuilderError where an sdist is
-    refused, does not build, or makes two wheels that differ.
+    refused, does not build, or makes two wheels that differ and are not allowed to.
     """
     cache, found, asked = downloads_folder(), [], sdist.asked(folder)
     compiler = bool(asked.image)
@@ -38,12 +38,14 @@ def pin(folder: Path, image_of: ImageOf, resolve: Resolve, python: Python = DEFA
         draft = Sdist(name, version, sha256_file(path), "", "", wheels)
         file, first = _build(draft, image_of, "one", python, compiler=compiler)
         _, second = _build(draft, image_of, "another/place", python, compiler=compiler)
-        if first != second:
+        allowed = asked.allowed.get(name, "")
+        if first != second and not allowed:
             raise BuilderError(
                 f"{name} {version} is not reproducible: built twice, its wheel {file} differs; "
-                "ask for a version that has a wheel"
+                f"ask for a version that has a wheel, or write `allow {name}: REASON` into "
+                f"{folder / sdist.WANTED}"
             )
-        made = Sdist(name, version, draft.sha256, file, wheel_build.sha256(first), wheels)
+        made = Sdist(name, version, draft.sha256, file, wheel_build.sha256(first), wheels, allowed)
         _keep(made, first)
         found.append(made)
     return found
@@ -52,13 +54,14 @@ def pin(folder: Path, image_of: ImageOf, resolve: Resolve, python: Python = DEFA
 def make(
     sdists: Sequence[Sdist], image_of: ImageOf, python: Python = DEFAULT, *, again: bool = False
 ) -> None:
-    """Make the wheels that the downloads lack, or all of them `again` in another folder.
+    """Make the wheels that the downloads lack; or `again`, elsewhere, all that must be the same.
 
     Raises BuilderError where one comes out other than its lock says.
     """
     for item in sdists:
         path = downloads_folder() / item.wheel_sha256 / item.wheel
-        if not again and path.exists() and sha256_file(path) == item.wheel_sha256:
+        there = path.exists() and sha256_file(path) == item.wheel_sha256
+        if there and (item.allowed or not again):
             continue
         compiler, place = not wheel_build.is_pure(item.wheel), "a/third" if again else "one"
         _keep(item, _build(item, image_of, place, python, compiler=compiler)[1])
@@ -82,6 +85,12 @@ def _keep(item: Sdist, content: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
         stream.write(content)
     advice = "the build is not the one that was locked: run `invoke lock`, and see what differs"
+    if item.allowed:
+        advice = (
+            f"it is allowed to differ ({item.allowed}), so only the locked wheel makes this image: "
+            f"copy {path} from the machine that locked it, take the image with --cache, or "
+            "run `invoke lock` and have another image"
+        )
     temporary = Path(stream.name)
     try:
         keep(temporary, item.wheel_sha256, path, f"the sandbox for {item.name}", advice)

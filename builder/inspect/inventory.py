@@ -19,7 +19,7 @@ from builder.inspect.bill import cyclonedx, licences, spdx
 from builder.inspect.bill.part import UNKNOWN, Part
 from builder.oci import canonical
 from builder.oci.reference import Reference
-from builder.packages import debian, download, wheels
+from builder.packages import debian, download, sdist, wheels
 from builder.packages.lock_file import Requirements
 from builder.platform import Platform, of_config
 from builder.store import Store
@@ -70,6 +70,13 @@ def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:
             yield Part("source", address, inputs["commit"], licence=UNKNOWN)
         elif "file" in inputs:
             yield Part("file", address, sha256=inputs["file"], licence=UNKNOWN)
+
+
+def differing(workspace: Workspace, plan: ImagePlan) -> list[sdist.Sdist]:
+    """Return the sdists whose wheels in the image need not come out the same again."""
+    folders = dict.fromkeys(_folders(workspace, plan))
+    pinned = (made for folder in folders for made in sdist.read_lock(folder))
+    return [made for made in pinned if made.allowed]
 
 
 def _debs(folder: Path, platform: Platform) -> Iterator[Part]:

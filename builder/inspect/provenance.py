@@ -16,7 +16,7 @@ from builder.build.plan import FORMAT, ImagePlan
 from builder.build.stage_tests import Tested
 from builder.build.workspace import Workspace
 from builder.inspect.bill.part import Part, package_url
-from builder.inspect.inventory import parts
+from builder.inspect.inventory import differing, parts
 from builder.packages import download, sdist
 from builder.platform import NATIVE, of_config
 from builder.registry.client import Registry
@@ -31,13 +31,19 @@ from builder.store import Store
 VERSION = "0.1.0"
 # Who builds, as provenance says it of images and of packages.
 BUILDER = {"id": "urn:plateline:builder", "version": {"plateline": VERSION}}
+# The annotation of a wheel that does not come out the same again: why that is allowed.
+NOT_REPRODUCIBLE = "plateline.notReproducible"
 _BUILD_TYPE = "urn:plateline:image:v1"
 
 
 def provenance(
     workspace: Workspace, plan: ImagePlan, commit: str, *, dirty: bool
 ) -> dict[str, Any]:
-    """Return the predicate of the image of `plan`, made at `commit` (empty where none is known)."""
+    """Return the predicate of the image of `plan`, made at `commit` (empty where none is known).
+
+    A wheel that does not come out the same again says so, and why that is allowed.
+    """
+    differ = {made.wheel_sha256: made.allowed for made in differing(workspace, plan)}
     return {
         "buildDefinition": {
             "buildType": _BUILD_TYPE,
@@ -47,7 +53,11 @@ def provenance(
                 *source(commit),
                 *(_lock(workspace, path) for path in _locks(workspace, plan)),
                 # The operating system is said by its packages, each of which has a digest.
-                *(_material(p) for p in parts(workspace, plan) if p.kind != "system"),
+                *(
+                    _material(p, differ.get(p.sha256, ""))
+                    for p in parts(workspace, plan)
+                    if p.kind != "system"
+                ),
             ],
         },
         "runDetails": {"builder": BUILDER},
@@ -132,11 +142,15 @@ def _lock(workspace: Workspace, path: str) -> dict[str, Any]:
     return {"name": path, "digest": {"sha256": download.sha256_file(workspace.root / path)}}
 
 
-def _material(part: Part) -> dict[str, Any]:
-    """Return a part of an image as a ResourceDescriptor of in-toto."""
+def _material(part: Part, allowed: str) -> dict[str, Any]:
+    """Return a part of an image as a ResourceDescriptor of in-toto.
+
+    `allowed` is empty, or why it need not come out the same again.
+    """
     url = package_url(part)
     found = {"uri": url.to_string()} if url else {"name": part.name}
-    return found | {"digest": dict(_digests(part))}
+    noted = {"annotations": {NOT_REPRODUCIBLE: allowed}} if allowed else {}
+    return found | {"digest": dict(_digests(part))} | noted
 
 
 def _digests(part: Part) -> Iterator[tuple[str, str]]:

@@ -90,7 +90,7 @@ def verify(
         known = build(workspace, store, names, jobs=jobs, platform=platform)
         copy = _same(Workspace.load(Path(name)), workspace, store, known, platform)
         needed = graph.with_needs(graph.needs(copy, list(known)), list(known))
-        _bring_downloads(copy, needed, platform)
+        _bring_downloads(copy, needed, platform, progress)
         made_of = plans(copy, store, needed, platform)
         isolating = any(map(planner.isolates, made_of.values()))
         found = _usable(made_of, store, progress, isolating=isolating)
@@ -164,7 +164,12 @@ def _round(
         ]
 
 
-def _bring_downloads(workspace: Workspace, names: Sequence[str], platform: Platform) -> None:
+def _bring_downloads(
+    workspace: Workspace,
+    names: Sequence[str],
+    platform: Platform,
+    progress: Callable[[str], object],
+) -> None:
     """Download what the locks name, as this user: another one may have no way to the mirrors."""
     for name in names:
         target = workspace.target(name)
@@ -173,6 +178,10 @@ def _bring_downloads(workspace: Workspace, names: Sequence[str], platform: Platf
             # Made again, in another folder: what differs from the lock is refused.
             image = lock.python_of(workspace, target, Store(default_root()))
             sdists.make(made, image, wheels.locked_for(asked), again=True)
+            for item in made:
+                if item.allowed:
+                    what = f"{item.name} {item.version}, whose wheel may differ"
+                    progress(f"not made again: {what}: {item.allowed}")
         for each in dict.fromkeys((NATIVE, platform)):
             if (folder / asked.lock(each)).exists():
                 pinned = wheels.read_lock(asked, each)

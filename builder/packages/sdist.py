@@ -12,8 +12,8 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
@@ -33,11 +33,17 @@ _LINE = re.compile(
     r"  # makes ([A-Za-z0-9._+-]+\.whl) sha256:([0-9a-f]{64})"
 )
 _IMAGE = re.compile(r"image\s+([A-Za-z0-9._-]+)")
+_ALLOWED = re.compile(r"allow\s+([A-Za-z0-9._-]+):\s*(\S.*)")
+_DIFFERS = "  # need not be reproducible: "
 
 
 @dataclass(frozen=True, slots=True)
 class Sdist:
-    """One pinned sdist, the wheels that build it, and the wheel that it makes."""
+    """One pinned sdist, the wheels that build it, and the wheel that it makes.
+
+    `allowed` is empty, or why it may make another wheel each time: then it is the one that `lock`
+    made.
+    """
 
     name: str
     version: str
@@ -45,6 +51,7 @@ class Sdist:
     wheel: str
     wheel_sha256: str
     requires: tuple[Wheel, ...]
+    allowed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +59,20 @@ class Asked:
     """What sdists.in says: name and version of each sdist, and the target to build them in.
 
     `image` is empty where it names none: then it is the one that the recipe begins with, and what
-    is compiled is refused.
+    is compiled is refused. `allowed` has the names of those that need not be reproducible, with
+    the reason that is given there.
     """
 
     sdists: tuple[tuple[str, str], ...]
     image: str = ""
+    allowed: Mapping[str, str] = field(default_factory=dict)
 
 
 def asked(folder: Path) -> Asked:
-    """Read sdists.in; raises BuilderError for a line that is neither an sdist nor one `image`."""
+    """Read sdists.in; raises BuilderError for a line that is none of its three kinds."""
     path = folder / WANTED
     found: list[tuple[str, str]] = []
+    allowed: dict[str, str] = {}
     image = ""
     for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         line = raw.partition("#")[0].strip()
@@ -70,12 +80,18 @@ def asked(folder: Path) -> Asked:
             found.append((canonicalize_name(match[1]), match[2]))
         elif (named := _IMAGE.fullmatch(line)) and not image:
             image = named[1]
+        elif match := _ALLOWED.fullmatch(line):
+            allowed[canonicalize_name(match[1])] = match[2]
         elif line:
             raise BuilderError(
-                f"{path}:{number}: not `name==version`, nor the one line `image TARGET`: {line!r}; "
-                "write it so"
+                f"{path}:{number}: not `name==version`, nor `allow NAME: REASON`, nor the one line "
+                f"`image TARGET`: {line!r}; write it so"
             )
-    return Asked(tuple(found), image)
+    if others := sorted(allowed.keys() - {name for name, _ in found}):
+        raise BuilderError(
+            f"{path}: `allow {others[0]}` is for no sdist of this file; take the line out"
+        )
+    return Asked(tuple(found), image, allowed)
 
 
 def read_lock(folder: Path) -> list[Sdist]:
@@ -90,16 +106,23 @@ def read_lock(folder: Path) -> list[Sdist]:
             continue
         if match := _LINE.fullmatch(line):
             found.append(Sdist(match[1], match[2], match[3], match[4], match[5], ()))
+        elif found and line.startswith(_DIFFERS):
+            found[-1] = replace(found[-1], allowed=line.removeprefix(_DIFFERS))
         elif found and line.startswith("  ") and (needs := LINE.fullmatch(line[2:])):
             last, wheel = found[-1], Wheel(needs[1], needs[2], needs[3], int(needs[4]))
-            found[-1] = Sdist(
-                last.name, last.version, last.sha256, last.wheel, last.wheel_sha256,
-                (*last.requires, wheel),
-            )  # fmt: skip
+            found[-1] = replace(last, requires=(*last.requires, wheel))
         else:
             raise BuilderError(
                 f"{folder / LOCK}:{number}: not a line of this lock: {line!r}; "
                 f"run `{lock_file.lock_command(folder)}`"
+            )
+    allowed = asked(folder).allowed
+    for item in found:
+        if item.allowed and item.allowed != allowed.get(item.name):
+            raise BuilderError(
+                f"{folder / LOCK}: the wheel of {item.name} {item.version} need not be "
+                f"reproducible, and {WANTED} does not allow that for this reason; write "
+                f"`allow {item.name}: {item.allowed}` there, or ask for a version that has a wheel"
             )
     return found
 
@@ -113,6 +136,7 @@ def write_lock(folder: Path, sdists: Sequence[Sdist]) -> None:
     for s in sdists:
         made = f"# makes {s.wheel} sha256:{s.wheel_sha256}"
         lines.append(f"{s.name}=={s.version} --hash=sha256:{s.sha256}  {made}")
+        lines += [f"{_DIFFERS}{s.allowed}"] if s.allowed else []
         lines += [
             f"  {w.name}=={w.version} --hash=sha256:{w.sha256}  # {w.size} bytes"
             for w in s.requires

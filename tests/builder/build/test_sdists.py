@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from builder import oci
+from builder.build import sdists
 from builder.build.lock import lock
 from builder.build.make import build
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.packages import sdist
 from builder.packages.download import downloads_folder
+from builder.sandbox import wheel_build
 from builder.sandbox.interpreter import run_python
 from builder.store import Store, default_root
 from tests.builder.conftest import Make
@@ -60,6 +64,48 @@ def workspace(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wo
             "stages/compiler/debian.in": "gcc\nlibc6-dev\nlibpython3.13-dev\n",
         },
     )
+
+
+@pytest.fixture
+def unlike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose sdist makes another wheel each time."""
+    monkeypatch.setenv("PLATELINE_STORE", str(tmp_path / "cache/store"))
+    source = tmp_path / "p-1.tar.gz"
+    source.write_bytes(b"source")
+    numbers = itertools.count()
+
+    def build_one(*_: object, **__: object) -> tuple[str, bytes]:
+        return "p-1-py3-none-any.whl", b"wheel %d" % next(numbers)
+
+    monkeypatch.setattr(sdist, "bring", lambda *_: source)
+    monkeypatch.setattr(sdist, "build_system", lambda _: ("backend", []))
+    monkeypatch.setattr(wheel_build, "build", build_one)
+    (tmp_path / "sdists.in").write_text("p==1\n")
+    return tmp_path
+
+
+def no_image() -> tuple[Store, oci.Image]:
+    raise AssertionError
+
+
+def test_what_is_built_twice_and_differs_is_locked_only_where_a_line_allows_it(
+    unlike: Path,
+) -> None:
+    def pin() -> list[sdist.Sdist]:
+        return sdists.pin(unlike, lambda: (None, None), lambda _: ())  # type: ignore[arg-type,return-value]
+
+    with pytest.raises(BuilderError, match=r"p 1 is not reproducible: .* write `allow p: REASON`"):
+        pin()
+    (unlike / "sdists.in").write_text("p==1\nallow p: it writes the time\n")
+    (made,) = pin()
+    assert made.allowed == "it writes the time"
+    wheel = downloads_folder() / made.wheel_sha256 / made.wheel
+    sdists.make([made], no_image)
+    sdists.make([made], no_image, again=True)
+    wheel.unlink()
+    with pytest.raises(BuilderError, match=r"allowed to differ \(it writes the time\), .* --cache"):
+        sdists.make([made], lambda: (None, None))  # type: ignore[arg-type,return-value]
+    assert not wheel.exists()
 
 
 @pytest.mark.slow

@@ -10,7 +10,9 @@ import pytest
 
 from builder.build.make import plans
 from builder.build.workspace import Workspace
-from builder.inspect.provenance import provenance
+from builder.inspect.inventory import differing
+from builder.inspect.provenance import NOT_REPRODUCIBLE, provenance
+from builder.packages import sdist, wheels
 from builder.packages.download import sha256_file
 from builder.store import Store
 from tests.builder import packed
@@ -63,3 +65,19 @@ def test_the_builders_version_is_the_projects(workspace: Workspace, store: Store
     details = provenance(workspace, plan, "", dirty=True)["runDetails"]
     assert details["builder"]["version"] == {"plateline": project["version"]}
     assert json.dumps(details).count("time") == 0
+
+
+def test_a_wheel_that_need_not_come_out_the_same_again_says_why(
+    workspace: Workspace, store: Store
+) -> None:
+    folder = workspace.target("b").folder
+    (wheel,) = wheels.read_lock(folder)
+    (folder / "sdists.in").write_text("h11==0.16\nallow h11: it writes the time\n")
+    made = sdist.Sdist("h11", "0.16", "a" * 64, "h11-0.16-py3-none-any.whl", wheel.sha256, (),
+                       "it writes the time")  # fmt: skip
+    sdist.write_lock(folder, [made])
+    plan = plans(workspace, store, ["b"])["b"]
+    assert differing(workspace, plan) == [made]
+    said = provenance(workspace, plan, "", dirty=False)["buildDefinition"]["resolvedDependencies"]
+    noted = {m["uri"]: m["annotations"] for m in said if "annotations" in m}
+    assert noted == {"pkg:pypi/h11@0.16": {NOT_REPRODUCIBLE: "it writes the time"}}

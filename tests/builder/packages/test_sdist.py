@@ -91,7 +91,39 @@ def test_a_lock_is_read_as_it_was_written_and_refused_once_stale(tmp_path: Path)
         sdist.read_lock(tmp_path)
     for wrong in ("p>=1\n", "image a b\n", "image a\nimage b\n"):
         (tmp_path / "sdists.in").write_text(wrong)
-        with pytest.raises(BuilderError, match="not `name==version`, nor the one line `image"):
+        with pytest.raises(BuilderError, match=r"not `name==version`, nor .* the one line `image"):
             sdist.asked(tmp_path)
     with pytest.raises(BuilderError, match=f"run `{lock_file.lock_command(tmp_path)}`"):
         sdist.read_lock(tmp_path)
+
+
+def test_a_wheel_that_may_differ_needs_its_line_and_its_reason(tmp_path: Path) -> None:
+    wanted = tmp_path / "sdists.in"
+    wanted.write_text("My_Pkg==1\nallow my-pkg:  it writes the time  # seen in 1\n")
+    assert sdist.asked(tmp_path).allowed == {"my-pkg": "it writes the time"}
+    needs = (Wheel("flit-core", "3", "b" * 64, 9),)
+    made = sdist.Sdist("my-pkg", "1", "a" * 64, "my_pkg-1-py3-none-any.whl", "c" * 64, needs,
+                       "it writes the time")  # fmt: skip
+    sdist.write_lock(tmp_path, [made])
+    assert "need not be reproducible: it writes the time" in (tmp_path / "sdists.lock").read_text()
+    assert sdist.read_lock(tmp_path) == [made]
+
+    lock = (tmp_path / "sdists.lock").read_text()
+    (tmp_path / "sdists.lock").write_text(lock.replace("it writes the time", "no matter"))
+    with pytest.raises(BuilderError, match=r"my-pkg 1 need not .* does not allow that for this"):
+        sdist.read_lock(tmp_path)
+    (tmp_path / "sdists.lock").write_text(lock)
+    wanted.write_text("My_Pkg==1\n")
+    with pytest.raises(BuilderError, match="invoke lock"):
+        sdist.read_lock(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("allow q: why", "`allow q` is for no sdist"), ("allow p", "nor `allow NAME: REASON`"),
+     ("allow p:", "nor `allow NAME: REASON`")],
+)  # fmt: skip
+def test_a_line_that_allows_nothing_is_refused(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "sdists.in").write_text(f"p==1\n{line}\n")
+    with pytest.raises(BuilderError, match=says):
+        sdist.asked(tmp_path)
