@@ -74,7 +74,7 @@ def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:
 
 def differing(workspace: Workspace, plan: ImagePlan) -> list[sdist.Sdist]:
     """Return the sdists whose wheels in the image need not come out the same again."""
-    folders = dict.fromkeys(_folders(workspace, plan))
+    folders = dict.fromkeys(asked.folder for asked in _asked(workspace, plan))
     pinned = (made for folder in folders for made in sdist.read_lock(folder))
     return [made for made in pinned if made.allowed]
 
