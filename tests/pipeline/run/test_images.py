@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from builder import oci
-from builder.platform import AMD64, ARM64
+from builder.oci.reference import Reference
+from builder.platform import AMD64, ARM64, Platform, here
+from builder.registry.client import Registry
+from builder.registry.pull import pull
 from builder.store import Store
 from pipeline.errors import PipelineError
 from pipeline.run.runner import find_images
@@ -16,8 +20,8 @@ from pipeline.spec.package import Package
 from tests.builder import small
 
 
-def pinning(digest: str) -> Package:
-    container = {"image": f"localhost/t/a@{digest}"}
+def pinning(digest: str, name: str = "localhost/t/a") -> Package:
+    container = {"image": f"{name}@{digest}"}
     return Package(
         "sha256:" + "1" * 64,
         "p",
@@ -33,13 +37,12 @@ def taken(store: Store, digest: str) -> oci.Image:
 
 @pytest.mark.parametrize("platform", [AMD64, ARM64])
 def test_a_run_takes_the_image_for_its_machine(
-    store: Store, platform: object, monkeypatch: pytest.MonkeyPatch
+    store: Store, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = small.index(store, small.image(store))
-    machine = platform.machine  # type: ignore[attr-defined]
-    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=platform.machine))
     image = taken(store, found.digest)
-    assert image.config["architecture"] == platform.architecture  # type: ignore[attr-defined]
+    assert image.config["architecture"] == platform.architecture
     assert image in found.images
 
 
@@ -52,3 +55,19 @@ def test_an_image_for_another_machine_is_refused_by_name(
         taken(store, found.images[1].digest)
     with pytest.raises(PipelineError, match="neither in the store"):
         taken(store, "sha256:" + "0" * 64)
+
+
+def test_an_index_that_the_store_lacks_comes_from_its_registry_for_this_machine(
+    store: Store, registry_host: str, tmp_path: Path
+) -> None:
+    found, fresh = small.index(store, small.image(store)), Store.open(tmp_path / "fresh")
+    with Registry(registry_host) as registry:
+        pin = small.push_index(store, found, f"{registry_host}/p", "a", registry)
+        ((name, image),) = find_images(
+            pinning(found.digest, pin.partition("@")[0]),
+            fresh,
+            lambda asked: pull(fresh, registry, Reference.parse(asked)),
+        ).items()
+    assert name == pin
+    assert image == found.images[[AMD64, ARM64].index(here())]
+    assert all(fresh.has(layer.blob) for layer in image.layers)
