@@ -15,6 +15,7 @@ from pipeline.run import consent
 from pipeline.run.consent import Grant
 from pipeline.run.runner import Volume, load
 from pipeline.spec.compile import compiled_here, remember
+from pipeline.spec.kubernetes import GPU
 from pipeline.spec.package import arguments
 from tests.key_pairs import key_pair
 
@@ -81,6 +82,15 @@ def test_all_that_a_package_gets_is_listed(package, tmp_path):
 def test_the_network_for_all_is_listed_once(package, tmp_path):
     found = listed(package, tmp_path, network=True)
     assert [grant.steps for grant in found if grant.kind == "network"] == ["all steps"]
+
+
+def test_gpus_are_listed_for_the_step_that_asks_where_the_run_hands_them_on(package, tmp_path):
+    found = Grant("device", "the GPUs of this machine", "e")
+    assert found not in listed(package, tmp_path, gpus=True)
+    container = package.spec["deploymentSpec"]["executors"]["e"]["container"]
+    container["resources"] = {"accelerator": {"resourceType": GPU, "resourceCount": "1"}}
+    assert found in listed(package, tmp_path, gpus=True)
+    assert found not in listed(package, tmp_path)
 
 
 def test_what_a_parameter_of_the_run_publishes_is_listed(package):
