@@ -139,4 +139,4 @@ def test_diff_names_the_setting_that_changed(invoke: Task, filled: str, tmp_path
     invoke("compile", "--registry", filled, *other)
     changes = json.loads(invoke("diff", "one.yaml", "two.yaml", "--json").stdout)["changes"]
     assert [change["name"] for change in changes] == ["exec-train resources"]
-    assert '"5"' in changes[0]["new"]
+    assert "'resourceCpuLimit': '5'" in changes[0]["new"]
