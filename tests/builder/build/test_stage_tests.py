@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
 from collections.abc import Callable
@@ -65,9 +66,10 @@ class Faked:
     name = "faked"
 
     def __init__(self, ends: Callable[[str, threading.Event], Exit]) -> None:
-        self.ends, self.stopped = ends, []
+        self.ends, self.stopped, self.commands = ends, [], []
 
     def start(self, process: Process, stdout: BinaryIO, stdin: bytes = b"") -> FakedProcess:
+        self.commands.append(process.command)
         tested = process.mounts[0].source.parent.name
         stdout.write(f"tests of {tested}\n".encode())
         return FakedProcess(self, tested)
@@ -142,3 +144,15 @@ def test_the_largest_image_begins_and_where_one_end_stops_all_the_others_are_kil
             run_at_once(three, Store.open(), sandbox, ["small", "large"], [], jobs, ended)
         assert jobs == 2 or began == ["large"]
         assert sandbox.stopped == (["small"] if "small" in began else [])
+
+
+def test_a_stage_with_a_test_target_of_its_own_needs_no_xdist_there(workspace: Workspace) -> None:
+    sandbox, store = Faked(lambda *_: Exit(1)), Store.open()
+    run_tests(workspace, store, sandbox, "small", jobs=2, output=io.BytesIO())
+    own = workspace.root / "stages/testing_small/Dockerfile"
+    own.parent.mkdir()
+    own.write_text("FROM small\n")
+    run_tests(
+        Workspace.load(workspace.root), store, sandbox, "small", jobs=2, output=io.BytesIO()
+    )  # fmt: skip
+    assert ["-n" in command for command in sandbox.commands] == [True, False]
