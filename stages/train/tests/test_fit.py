@@ -38,7 +38,7 @@ def test_newton_and_sgd_agree_on_what_they_call_positive() -> None:
     validation = np.arange(40) % 4 < 2
     one = fit.fit_newton(features, labels)
     other = fit.fit_sgd(
-        [features, features + 0.1], labels, validation, epochs=20, batch_size=8,
+        [features, features + 0.1], labels, validation, epochs=8, batch_size=8,
         learning_rate=0.05, seed=0, report=lambda _: None,
     )  # fmt: skip
     for head in (one, other):

@@ -7,66 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from common import digest, tiles
-from common.errors import StageError
-from common.stage_io import StageIO
+from common import digest
+from small import answers, executor_input, run
 from train import stage
-from train.stage import train
-
-
-def make_tiles(folder: Path, *, constant: bool = False, labels: tuple[int, ...] = (0, 1)) -> Path:
-    """Write 16 wells of one tile: disks of signal inside (positive) or outside of the nucleus."""
-    random = np.random.default_rng(0)
-    y, x = np.mgrid[:256, :256]
-    nucleus = (y % 64 - 32) ** 2 + (x % 64 - 32) ** 2 < 144
-    array, index = [], []
-    for number in range(16):
-        row, label = "AB"[number // 8], labels[number % len(labels)]
-        signal = np.where(nucleus == bool(label), 120, 30) + random.poisson(9, nucleus.shape)
-        tile = np.stack([np.zeros_like(signal), signal, np.where(nucleus, 150, 10)], axis=-1)
-        array.append(np.zeros_like(tile) if constant else tile)
-        well = f"{row}{number % 8 + 1:02}"
-        role = ("negative", "positive")[label]
-        index.append(
-            tiles.Tile(well, row, number % 8 + 1, 0, 0, 0, "x", None, "", role, row, label, "")
-        )
-    folder.mkdir()
-    np.save(folder / "tiles.npy", np.stack(array).astype(np.uint8))
-    tiles.write_index(folder / "tiles.csv", index)
-    tiles.write_plate(folder, {"folds": ["A", "B"], "classes": list(tiles.CLASSES)})
-    return folder
-
-
-def executor_input(source: Path, out: Path, **parameters: Any) -> dict[str, Any]:
-    artifact = {"artifacts": [{"name": "tiles", "uri": str(source)}]}
-    outputs = {
-        name: {"artifacts": [{"name": name, "uri": str(out / name)}]}
-        for name in ("model", "metrics")
-    }
-    values = {"fold": "A", "epochs": 1, "batch_size": 8} | parameters
-    return {
-        "inputs": {"parameterValues": values, "artifacts": {"tiles": artifact}},
-        "outputs": {"artifacts": outputs, "outputFile": str(out / "output.json")},
-    }
-
-
-def run(source: Path, out: Path, **parameters: Any) -> Path:
-    task = StageIO(executor_input(source, out, **parameters))
-    train(task)
-    task.finish()
-    return out / "model"
-
-
-def answers(file: Path, tiles: np.ndarray) -> np.ndarray:
-    (found,) = onnxruntime.InferenceSession(file).run(["probability"], {"tiles": tiles})
-    return found[:, 0]
 
 
 def test_the_model_files_take_raw_tiles_and_judge_the_fold_they_never_saw(
@@ -92,11 +41,6 @@ def test_the_model_files_take_raw_tiles_and_judge_the_fold_they_never_saw(
     assert np.allclose(
         answers(model / "model.onnx", held_out), np.asarray(again(held_out))[:, 0], atol=1e-4
     )
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiles(tmp_path_factory.mktemp("source") / "tiles")
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +94,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes_as_one_that_was_not(
 
 
 @pytest.mark.slow
-def test_without_pretrained_weights_everything_is_trained(source: Path, tmp_path: Path) -> None:
-    model = run(source, tmp_path, model_type="ResNet50", weights="none", batch_size=2, most_tiles=5)
-    facts = json.loads((model / "model.json").read_text())
-    assert facts["tuned"]
-    assert facts["options"]["weights"] == "none"
-    assert np.isfinite(answers(model / "model.int8.onnx", np.load(source / "tiles.npy")[:2])).all()
-
-
-@pytest.mark.slow
 def test_the_head_can_be_fitted_by_sgd(source: Path, whole: Path, tmp_path: Path) -> None:
     held_out = np.load(source / "tiles.npy")[:8]
     newton = answers(whole / "model/model.onnx", held_out)
@@ -180,48 +115,3 @@ def test_without_a_gpu_an_image_for_gpus_says_so_in_a_line(
         "no GPU\n"
     )
     assert capfd.readouterr().out == (line if built else "")
-
-
-@pytest.mark.parametrize(
-    ("made", "parameters", "says"),
-    [
-        ({}, {"model_type": "VGG"}, "unknown model_type 'VGG'"),
-        ({}, {"optimizer": "adam"}, "unknown optimizer .adam.; there are newton, sgd"),
-        ({}, {"weights": "/there/is/none.pth"}, "no file of weights /there/is/none.pth"),
-        ({}, {"model_type": "ResNet50"}, "'imagenet' of ResNet50 cannot be loaded .* weights=FILE"),
-        ({}, {"epochs": 0}, "epochs is 0; 1 is the least"),
-        ({}, {"fold": "Z"}, "there is no fold 'Z'; the plate has A, B"),
-        ({"constant": True}, {}, "signal channel of the training wells is constant"),
-        ({"labels": (1,)}, {}, "class 0 has 0 training wells"),
-        (
-            {},
-            {"optimizer": "sgd", "learning_rate": 1e30},
-            r"the loss is .*(nan|inf).*lower learning_rate",
-        ),
-    ],
-    ids=[
-        "model type",
-        "optimizer",
-        "weights",
-        "no network",
-        "epochs",
-        "fold",
-        "constant",
-        "one class",
-        "diverging",
-    ],
-)
-def test_what_cannot_be_trained_says_why(
-    source: Path, tmp_path: Path, made: dict[str, Any], parameters: dict[str, Any], says: str
-) -> None:
-    source = make_tiles(tmp_path / "tiles", **made) if made else source
-    with pytest.raises(StageError, match=says):
-        run(source, tmp_path / "out", **parameters)
-    assert not (tmp_path / "out" / "output.json").exists()
-
-
-def test_tiles_that_are_not_those_that_prepare_handed_on_are_refused(
-    source: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(StageError, match=r"tiles_digest is .*the parameter fresh"):
-        run(source, tmp_path / "out", tiles_digest="sha256:" + "0" * 64)
