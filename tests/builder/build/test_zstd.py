@@ -140,5 +140,5 @@ def test_an_engine_that_knows_no_zstd_runs_it(store: Store) -> None:
     workspace = Workspace.load(Path(__file__).parents[3])
     image = build(workspace, store, ["base"], compression="zstd")["base"].image
     script = "import sys; print(sys.version_info[0])"
-    assert run(engine, Process(image, ["python3", "-c", script])).code == 0
+    assert run(engine, Process(image=image, command=("python3", "-c", script))).code == 0
     assert engine.client.images.get(image.config_blob.digest).id == image.config_blob.digest
