@@ -165,6 +165,7 @@ def watch(
     """
     import watchfiles  # only this task waits for files
 
+    from builder.build.ahead import Ahead
     from builder.build.stage_tests import Tested
     from builder.build.watch import folders
     from builder.build.watch import watch as run_again
@@ -182,10 +183,17 @@ def watch(
     store, places = Store.open(), folders(ROOT, stage)
     # What comes within 20 ms of a save is part of it, as when an editor renames.
     saves = watchfiles.watch(*places, step=20, raise_interrupt=True)
-    run_again(
-        ROOT, store, choose(engine, store), stage, shlex.split(f"{pytest} {remainder}"), saves,
-        ended, 1, _step_again(stage, store) if run else None,
-    )  # fmt: skip
+    then = _step_again(stage, store) if run else None
+    sandbox = choose(engine, store)
+    ahead = Ahead(sandbox, store) if sandbox.name == "bubblewrap" else None
+    try:
+        run_again(
+            ROOT, store, ahead or sandbox, stage, shlex.split(f"{pytest} {remainder}"), saves,
+            ended, 1, then,
+        )  # fmt: skip
+    finally:
+        if ahead:
+            ahead.close()
 
 
 def _step_again(stage: str, store: Any) -> Any:
