@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +91,8 @@ class Ahead:
         self._waiting: _Waiting | None = None
         self._modules = "[]"
         self._closed = False
+        # bwrap dies with the thread that started it, so that one must outlive the runs' threads.
+        self._starter = ThreadPoolExecutor(1, "ahead")
 
     @property
     def name(self) -> str:
@@ -124,6 +127,7 @@ class Ahead:
             waiting, self._waiting = self._waiting, None
         if waiting:
             self._end(waiting)
+        self._starter.shutdown()
 
     def _prepare(self, process: Process, stdout: BinaryIO | int | None) -> _Waiting:
         home = Path(tempfile.mkdtemp(dir=self._store.root / "tmp"))
@@ -143,7 +147,8 @@ class Ahead:
             ahead = replace(
                 process, command=("python3", "-c", _PROGRAM), mounts=(*process.mounts, *mounts)
             )
-            return _Waiting(self._sandbox.start(ahead, stdout), process, app, said, pipe)
+            running = self._starter.submit(self._sandbox.start, ahead, stdout).result()
+            return _Waiting(running, process, app, said, pipe)
         except BaseException:
             shutil.rmtree(home, ignore_errors=True)
             raise

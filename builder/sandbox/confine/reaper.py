@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import signal
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -24,9 +25,12 @@ def adopt() -> bool:
 def peak(pid: int) -> int | None:
     """Wait for the inherited process `pid` and all below it; return their peak in bytes.
 
-    That is the largest resident size which one of them had. None where it was not inherited.
+    That is the largest resident size which one of them had. None where it was not inherited. What
+    still runs is killed: the bwrap that it should die with may have ended before it had said so.
     """
     try:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            os.kill(pid, signal.SIGKILL)
         _, _, usage = os.wait4(pid, 0)
     except ChildProcessError:
         return None
