@@ -23,6 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.run import places
 from pipeline.run.record import Record
 from pipeline.run.slurm import ending, queue, submission
+from pipeline.run.slurm.array import Arrays, loop_of
 from pipeline.run.slurm.queue import Queue, Unreachable, Word
 
 
@@ -42,6 +43,7 @@ class Slurm:
     folder: Path
     record: Record
     queue: Queue
+    arrays: Arrays
     say: Callable[[str], object] = _print
     name: str = "slurm"
     every: float = 5.0
@@ -65,7 +67,9 @@ class Slurm:
                 f"the engine slurm cannot run here: {error}; SLURM_CONF names the cluster's "
                 "slurm.conf where it is not in /etc/slurm"
             ) from None
-        made = Slurm(store, folder, record, Queue(given))
+        jobs = Queue(given)
+        arrays = Arrays(jobs, folder, queue.largest_array(given))
+        made = Slurm(store, folder, record, jobs, arrays)
         if ignored := submission.ignored(environ):
             made.say(f"not handed to Slurm: {', '.join(ignored)} (docs/slurm.md)")
         return made
@@ -127,11 +131,13 @@ class Job:
         return self.wait()
 
     def _run(self) -> Exit:
+        job = ""
         try:
             job = self._submit()
             return self._watch(job) if job else Exit(code=143, signal=15)
         finally:
             self._copy()
+            self._slurm.arrays.forget(job)
             # With its folder goes the lease: a job that is still there ends by itself.
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -140,10 +146,10 @@ class Job:
         until, pause = time.monotonic() + self._slurm.patience, 1.0
         while not self._stopping.is_set():
             self._folder = self._new_folder()
-            asked = self._slurm.queue
-            options = submission.options(self._process, self._title, self._folder, asked.environ)
+            loop = loop_of(self._process.needs.name)
+            options = submission.options(self._process, self._slurm.queue.environ)
             try:
-                return asked.submit(options, submission.script(self._folder))
+                return self._slurm.arrays.submit(loop, options, self._title, self._folder)
             except Unreachable as error:
                 # Slurm may have taken it all the same: such a job finds no lease, and ends.
                 shutil.rmtree(self._folder, ignore_errors=True)

@@ -90,8 +90,9 @@ class Queue:
                 if time.monotonic() - failed <= within:
                     raise Unreachable(why)
                 asked = time.monotonic()
-                command = ["squeue", "--noheader", "--states=all", f"--user={os.geteuid()}",
-                           "--format=%i|%T|%r|%N"]  # fmt: skip
+                # --array: a line for each job of an array that waits.
+                command = ["squeue", "--noheader", "--array", "--states=all",
+                           f"--user={os.geteuid()}", "--format=%i|%T|%r|%N"]  # fmt: skip
                 try:
                     self._words = words(_call(command, self.environ))
                 except Unreachable as error:
@@ -110,9 +111,20 @@ def answers(environ: Mapping[str, str]) -> str:
 
     Raises PipelineError where Slurm's programs are missing, and Unreachable.
     """
+    return _setting("SLURM_VERSION", environ) or "of an unknown version"
+
+
+def largest_array(environ: Mapping[str, str]) -> int:
+    """Return how many jobs an array may have: Slurm's MaxArraySize, 0 for none. Raises as above."""
+    found = _setting("MaxArraySize", environ)
+    return int(found) if found.isdigit() else 0
+
+
+def _setting(name: str, environ: Mapping[str, str]) -> str:
+    """Return a setting of the cluster, "" where it has none of that name."""
     text = _call(["scontrol", "show", "config"], environ)
-    found = re.search(r"^SLURM_VERSION\s*=\s*(\S+)", text, re.MULTILINE)
-    return found[1] if found else "of an unknown version"
+    found = re.search(rf"^{name}\s*=\s*(\S+)", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _call(command: list[str], environ: Mapping[str, str], given: str = "") -> str:

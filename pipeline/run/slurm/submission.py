@@ -24,6 +24,7 @@ CHOICES = ("SBATCH_ACCOUNT", "SBATCH_CONSTRAINT", "SBATCH_PARTITION", "SBATCH_QO
 _HANDED = ("PATH", "HOME", "USER", "LOGNAME", "SLURM_CONF", *CHOICES, *VARIABLES.values())
 _WATCHER = 256 << 20  # bytes of what watches the step, so that the step's own limit comes first
 _LONGEST = 200  # letters of a job's name
+_NODE = (sys.executable, "-E", "-s", "-B", "-X", "utf8", "-m", "pipeline.run.slurm.node")
 
 # The files of a job's folder.
 PROCESS, EXIT, LOG, SLURM_LOG, NODE, LEASE = (
@@ -31,17 +32,15 @@ PROCESS, EXIT, LOG, SLURM_LOG, NODE, LEASE = (
 )  # fmt: skip
 
 
-def options(process: Process, title: str, folder: Path, environ: Mapping[str, str]) -> list[str]:
-    """Return the options of sbatch for `process`, a job called `title` with its files in `folder`.
+def options(process: Process, environ: Mapping[str, str]) -> list[str]:
+    """Return the options of sbatch that say what `process` needs.
 
     A limit that the package does not set is left to the site, and the time that a queue gives to
     SBATCH_TIMELIMIT of `environ`. Slurm itself never starts a job again: the retries are the
     package's.
     """
-    name = "".join(letter if letter.isprintable() else " " for letter in title)[:_LONGEST]
-    output = str(folder / SLURM_LOG).replace("%", "%%")
-    found = ["--parsable", "--no-requeue", "--nodes=1", "--ntasks=1", f"--job-name={name}",
-             f"--chdir={ROOT}", f"--output={output}", "--export=ALL"]  # fmt: skip
+    found = ["--parsable", "--no-requeue", "--nodes=1", "--ntasks=1", f"--chdir={ROOT}",
+             "--export=ALL"]  # fmt: skip
     if process.needs.cpus:
         found.append(f"--cpus-per-task={math.ceil(process.needs.cpus)}")
     if process.needs.memory:
@@ -52,10 +51,25 @@ def options(process: Process, title: str, folder: Path, environ: Mapping[str, st
     return found
 
 
+def named(title: str, output: Path, array: int = 0) -> list[str]:
+    """Return the options that say what a job is called and where Slurm writes what it has to say.
+
+    That is the file `output`; of an `array` of so many jobs, a file in each folder of `output`.
+    """
+    name = "".join(letter if letter.isprintable() else " " for letter in title)[:_LONGEST]
+    place = str(output).replace("%", "%%") + (f"/%a/{SLURM_LOG}" if array else "")
+    more = [f"--array=0-{array - 1}"] if array else []
+    return [f"--job-name={name}", f"--output={place}", *more]
+
+
 def script(folder: Path) -> str:
     """Return the job's script: it runs `pipeline.run.slurm.node` with this very interpreter."""
-    words = [sys.executable, "-E", "-s", "-B", "-X", "utf8", "-m", "pipeline.run.slurm.node"]
-    return f"#!/bin/sh\nexec {shlex.join([*words, str(folder)])}\n"
+    return f"#!/bin/sh\nexec {shlex.join([*_NODE, str(folder)])}\n"
+
+
+def array_script(folder: Path) -> str:
+    """Return the script of an array, whose jobs have the folders 0, 1, … of `folder`."""
+    return f'#!/bin/sh\nexec {shlex.join([*_NODE, str(folder)])}/"$SLURM_ARRAY_TASK_ID"\n'
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:

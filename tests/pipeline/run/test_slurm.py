@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.run import runner
 from pipeline.run.record import Record
 from pipeline.run.slurm import ending, node, submission
+from pipeline.run.slurm.array import Arrays, loop_of
 from pipeline.run.slurm.engine import Slurm
 from pipeline.run.slurm.queue import Queue, Unreachable, Word, words
 from tests import slurm_cluster
@@ -118,7 +120,7 @@ def test_a_step_is_a_job_with_the_packages_resources_and_gives_what_a_local_step
     assert log(found, "make").startswith("made by 65532")
     assert found.steps["make"].max_rss > 0
     left = {path.name for path in (found.folder / "steps" / "make").iterdir()}
-    assert left == {"input.json", "log.txt", "out"}
+    assert left == {"again.json", "input.json", "log.txt", "out"}
 
 
 @pytest.mark.slow
@@ -303,7 +305,9 @@ class _Ended:
     ],
 )
 def test_an_end_that_cannot_be_read_or_seen_is_no_success(store, image, tmp_path, left, said):
-    run = Slurm(store, tmp_path, Record(lambda _: None), _Ended(left), lag=0)
+    jobs = _Ended(left)
+    arrays = Arrays(jobs, tmp_path, 1001)
+    run = Slurm(store, tmp_path, Record(lambda _: None), jobs, arrays, lag=0)
     found = store.image(image.partition("@")[2])
     job = run.start(Process(image=found, command=("true",), needs=Needs("step")))
     with pytest.raises(PipelineError) as error:
@@ -394,16 +398,117 @@ def test_no_variable_with_a_secret_and_no_choice_but_of_a_queue_is_handed_to_a_j
 
 def test_a_limit_that_the_package_does_not_set_is_left_to_the_site():
     image = SimpleNamespace(digest="sha256:0", config={})
-    folder = Path("/runs/100%/job-1")
-    bare = submission.options(Process(image=image), "train\n(fold A)", folder, {})
+    bare = submission.options(Process(image=image), {})
     assert not [o for o in bare if o.startswith(("--mem", "--time", "--cpus"))]
-    assert "--output=/runs/100%%/job-1/slurm.txt" in bare
-    assert "--job-name=train (fold A)" in bare
     asked = Process(image=image, timeout=61, needs=Needs("train", 1.5, 1 << 30))
-    assert submission.options(asked, "train", folder, {})[-3:] == [
-        "--cpus-per-task=2", "--mem=1280M", "--time=2"]  # fmt: skip
-    chosen = submission.options(asked, "train", folder, {"SBATCH_TIMELIMIT": "8:00:00"})
+    assert submission.options(asked, {})[-3:] == ["--cpus-per-task=2", "--mem=1280M", "--time=2"]
+    chosen = submission.options(asked, {"SBATCH_TIMELIMIT": "8:00:00"})
     assert not [option for option in chosen if option.startswith("--time")]
+
+
+def test_a_jobs_name_is_one_line_and_no_sign_of_its_folder_is_slurms():
+    assert submission.named("train\n(fold A)", Path("/runs/100%/slurm.txt")) == [
+        "--job-name=train (fold A)", "--output=/runs/100%%/slurm.txt"]  # fmt: skip
+    assert submission.named("train", Path("/100%"), array=3) == [
+        "--job-name=train", "--output=/100%%/%a/slurm.txt", "--array=0-2"]  # fmt: skip
+
+
+@dataclass
+class _Taken:
+    """A queue that takes, or refuses, what it is given."""
+
+    refusal: PipelineError | None = None
+    jobs: list[tuple[str, ...]] = field(default_factory=list)
+
+    def submit(self, options, script):
+        self.jobs.append((*options, script))
+        if self.refusal:
+            raise self.refusal
+        return str(len(self.jobs))
+
+
+def submitted(arrays, folder, asked):
+    """Submit jobs, (name, option), in threads; return the number or the error of each."""
+    ready = threading.Barrier(len(asked))
+
+    def one(index, name, option):
+        own = folder / str(index)
+        own.mkdir()
+        ready.wait()
+        try:
+            return arrays.submit(loop_of(name), [option], name, own)
+        except PipelineError as error:
+            return error
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        return list(pool.map(lambda job: one(*job), [(i, *each) for i, each in enumerate(asked)]))
+
+
+def test_rounds_that_ask_for_the_same_are_one_array_and_all_else_is_a_job_of_its_own(tmp_path):
+    queue = _Taken()
+    rounds = [(f"loop.{number}.train", "--mem=1M") for number in range(4)]
+    others = [("loop.9.train", "--mem=2M"), ("loop.0.test", "--mem=1M"), ("last", "--mem=1M")]
+    arrays = Arrays(queue, tmp_path, 1001)
+    found = submitted(arrays, tmp_path, rounds + others)
+    several = [job for job in queue.jobs if "--array=0-3" in job]
+    assert len(several) == 1
+    assert "--job-name=train" in several[0]
+    assert len(queue.jobs) == 4, "the array, and three alone"
+    (number,) = {job.partition("_")[0] for job in found[:4]}
+    assert sorted(found[:4]) == [f"{number}_{index}" for index in range(4)]
+    assert all("_" not in job for job in found[4:])
+    for index, job in enumerate(found[:4]):  # each number leads to the folder of its own job
+        link = tmp_path / "arrays/1" / job.partition("_")[2]
+        assert link.resolve() == tmp_path / str(index)
+        arrays.forget(job)
+    assert not (tmp_path / "arrays").exists()
+
+
+def test_an_array_has_no_more_jobs_than_the_cluster_allows_and_none_where_it_has_none(tmp_path):
+    rounds = [(f"loop.{number}.train", "") for number in range(5)]
+    (tmp_path / "two").mkdir()
+    found = submitted(Arrays(two := _Taken(), tmp_path / "two", 2), tmp_path / "two", rounds)
+    assert len(two.jobs) == 3
+    assert len(set(found)) == 5
+    (tmp_path / "none").mkdir()
+    submitted(Arrays(none := _Taken(), tmp_path / "none", 0), tmp_path / "none", rounds)
+    assert len(none.jobs) == 5
+
+
+@pytest.mark.parametrize("refusal", [PipelineError("no such queue"), Unreachable("away")])
+def test_what_slurm_says_to_an_array_is_said_to_each_of_its_steps(tmp_path, refusal):
+    rounds = [(f"loop.{number}.train", "") for number in range(3)]
+    found = submitted(Arrays(_Taken(refusal), tmp_path, 1001), tmp_path, rounds)
+    assert found == [refusal] * 3
+    assert not (tmp_path / "arrays/1").exists()
+
+
+@pytest.mark.slow
+def test_a_loop_is_an_array_whose_jobs_end_each_for_itself(on, script, store, tmp_path):
+    @dsl.pipeline(name="loop")
+    def loop():
+        with dsl.ParallelFor(["a", "b", "c"]) as item:
+            script(code=f"echo round {item}; test {item} != b || exit 7")
+
+    package = tmp_path / "package.yaml"
+    compiler.Compiler().compile(loop, str(package))
+    found = runner.run(
+        runner.load(package), store, parameters={}, volumes={}, secrets={}, engine="slurm",
+        use_cache=False, runs=tmp_path / "runs", jobs=3,
+    )  # fmt: skip
+    listed = on.ask("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%j")
+    jobs = [line.split("|") for line in listed.splitlines() if line.endswith("|script")]
+    newest = max(
+        (number for number, *_ in jobs if "_" in number), key=lambda n: int(n.split("_")[0])
+    )
+    array = newest.partition("_")[0]
+    states = sorted(state for number, state, _ in jobs if number.startswith(f"{array}_"))
+    assert states == ["COMPLETED", "COMPLETED", "FAILED"]
+    steps = {log(found, name).strip(): step for name, step in found.steps.items()}
+    assert {said: step.state for said, step in steps.items()} == {
+        "round a": "succeeded", "round b": "failed", "round c": "succeeded"}  # fmt: skip
+    assert "exit code 7" in steps["round b"].error
+    assert not (found.folder / "arrays").exists()
 
 
 def job_of(cluster, name):
