@@ -101,11 +101,11 @@ def _here(tests: Sequence[tuple[str, str]]) -> list[str]:
 
 def _inside(target: str, tests: Sequence[tuple[str, str]], engine: str) -> Iterator[str]:
     """Run tests of a stage in its image, whether they passed before or not."""
-    from builder.build import stage_tests
     from builder.build.workspace import Workspace
     from builder.sandbox.engines import choose
     from builder.sandbox.process import run
     from builder.store import Store
+    from builder.testing import stage_tests
 
     store, workspace = Store.open(), Workspace.load(ROOT)
     image = stage_tests.with_testing(workspace, store, target)

@@ -162,11 +162,11 @@ def _test(engine: str) -> dict[str, Any]:
 
     What no change affects has passed already and is not run.
     """
-    from builder.build.stage_tests import Tested, run_at_once, with_tests
     from builder.build.workspace import Workspace
     from builder.errors import BuilderError
     from builder.sandbox.engines import choose
     from builder.store import Store
+    from builder.testing.stage_tests import Tested, run_at_once, with_tests
     from pipeline.errors import PipelineError
 
     store, workspace = Store.open(), Workspace.load(ROOT)

@@ -55,13 +55,13 @@ def test_stage(
     remainder: str = "",
 ) -> None:
     """Run a stage's tests inside its image; what passed and has not changed is not run again."""
-    from builder.build.stage_tests import Tested, run_at_once, run_tests, with_tests
     from builder.build.workspace import Workspace
     from builder.errors import BuilderError
     from builder.inspect.affected import changed_since as compare
     from builder.inspect.affected import with_changed_tests
     from builder.sandbox.engines import choose
     from builder.store import Store
+    from builder.testing.stage_tests import Tested, run_at_once, run_tests, with_tests
 
     store, workspace = Store.open(), Workspace.load(ROOT)
     key = signing_key(sign) if sign else None  # the variable alone asks for no signature here
@@ -165,13 +165,13 @@ def watch(
     """
     import watchfiles  # only this task waits for files
 
-    from builder.build.ahead import Ahead
-    from builder.build.stage_tests import Tested
-    from builder.build.watch import folders
-    from builder.build.watch import watch as run_again
     from builder.errors import BuilderError
     from builder.sandbox.engines import choose
     from builder.store import Store
+    from builder.testing.ahead import Ahead
+    from builder.testing.stage_tests import Tested
+    from builder.testing.watch import folders
+    from builder.testing.watch import watch as run_again
 
     def ended(found: Tested | BuilderError) -> None:
         if isinstance(found, BuilderError):

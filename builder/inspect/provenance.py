@@ -13,7 +13,6 @@ from typing import Any
 from builder import oci
 from builder.build.make import Built
 from builder.build.plan import FORMAT, ImagePlan
-from builder.build.stage_tests import Tested
 from builder.build.workspace import Workspace
 from builder.inspect.bill.part import Part, package_url
 from builder.inspect.inventory import differing, parts
@@ -27,6 +26,7 @@ from builder.signing.predicates import BILL, TEST_RESULT, passing
 from builder.signing.results import ACTION_KEY, PROVENANCE, action_key, timed
 from builder.signing.signatures import sign, state, statements
 from builder.store import Store
+from builder.testing.stage_tests import Tested
 
 VERSION = "0.1.0"
 # Who builds, as provenance says it of images and of packages.

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from builder.build import stage_tests
 from builder.build.make import Pinnable
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
@@ -28,6 +27,7 @@ from builder.signing.keys import PublicKey
 from builder.signing.predicates import BILL, TEST_RESULT, passed
 from builder.signing.signatures import signers, statements
 from builder.store import Store
+from builder.testing import stage_tests
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from builder.build import stage_tests
 from builder.build.workspace import Workspace
 from builder.sandbox.engines import choose
 from builder.sandbox.process import run
 from builder.store import Store
+from builder.testing import stage_tests
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,6 @@ import pytest
 
 from builder import oci
 from builder.build.make import build, plans
-from builder.build.stage_tests import pytest as pytest_in
-from builder.build.stage_tests import with_testing
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.oci import canonical
@@ -29,6 +27,8 @@ from builder.sandbox.bubblewrap import Bubblewrap
 from builder.sandbox.process import Process, run
 from builder.sandbox.unpack import image_entries
 from builder.store import Store, origins
+from builder.testing.stage_tests import pytest as pytest_in
+from builder.testing.stage_tests import with_testing
 from tests.builder import packed
 from tests.builder.conftest import Make
 

@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 import pytest
 
-from builder.build.stage_tests import run_at_once, run_tests
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.sandbox.bubblewrap import Bubblewrap
 from builder.sandbox.process import Exit, Process
 from builder.store import Store
+from builder.testing.stage_tests import run_at_once, run_tests
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from builder.build.stage_tests import Tested, run_tests
 from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.sandbox.process import Exit, Process, Running, Sandbox
 from builder.store import Store
+from builder.testing.stage_tests import Tested, run_tests
 
 _FROM_FILES = ("COPY", "ADD")
 Then = Callable[[Workspace, Sandbox], Callable[[], object]]

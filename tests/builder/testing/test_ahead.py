@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from builder.build.ahead import Ahead
-from builder.build.stage_tests import run_tests
 from builder.build.workspace import Workspace
 from builder.sandbox.bubblewrap import Bubblewrap
 from builder.store import Store
+from builder.testing.ahead import Ahead
+from builder.testing.stage_tests import run_tests
 
 ROOT = Path(__file__).parents[3]
 TEST = """

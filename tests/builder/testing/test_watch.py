@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from builder.build.ahead import Ahead
-from builder.build.watch import folders, watch
 from builder.errors import BuilderError
 from builder.sandbox.bubblewrap import Bubblewrap
 from builder.sandbox.process import Exit
 from builder.store import Store
+from builder.testing.ahead import Ahead
+from builder.testing.watch import folders, watch
 
 ROOT = Path(__file__).parents[3]
 LIMIT = 300  # seconds until a test that waits for nothing fails
