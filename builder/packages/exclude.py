@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from packaging.utils import canonicalize_name
-
 from builder.errors import BuilderError
 from builder.packages import lock_file
 
@@ -29,6 +27,8 @@ def read(asked: lock_file.Requirements, names: Iterable[str]) -> Mapping[str, tu
     path = asked.folder / wanted(asked)
     if not path.exists():
         return {}
+    from packaging.utils import canonicalize_name  # costs time
+
     locked = {canonicalize_name(name): name for name in names}
     found: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(lock_file.read(path).splitlines(), 1):

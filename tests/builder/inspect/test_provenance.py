@@ -71,7 +71,7 @@ def test_a_wheel_that_need_not_come_out_the_same_again_says_why(
     workspace: Workspace, store: Store
 ) -> None:
     folder = workspace.target("b").folder
-    (wheel,) = wheels.read_lock(folder)
+    (wheel,) = wheels.read_lock(workspace.target("b").requirements)
     (folder / "sdists.in").write_text("h11==0.16\nallow h11: it writes the time\n")
     made = sdist.Sdist("h11", "0.16", "a" * 64, "h11-0.16-py3-none-any.whl", wheel.sha256, (),
                        "it writes the time")  # fmt: skip
