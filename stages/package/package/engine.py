@@ -36,14 +36,14 @@ def package(order: Order, place: Remote) -> Packaged:
 
     Raises BuilderError where none answers or it fails, RegistryError where a registry does.
     """
-    if isinstance(place.named(order.base), oci.Index):
-        raise BuilderError(
-            f"{order.base} has images for several platforms, and a Docker Engine builds for its "
-            "own; use builder=registry, or compile for one platform"
-        )
     client = _client()
     try:
         _pull(client, order.base, place)
+        if isinstance(place.named(order.base), oci.Index):
+            raise BuilderError(
+                f"{order.base} has images for several platforms, and a Docker Engine builds for "
+                "its own; use builder=registry, or compile for one platform"
+            )
         artifact, subject = artifact_of(order, place)
         labels = documents.names(order.base, artifact, order.package_digest)
         identity = _build(client, order, labels)

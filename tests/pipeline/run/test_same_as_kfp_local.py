@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import io
 import logging
@@ -109,6 +110,7 @@ def theirs(case: Case, folder: Path) -> Seen:
     # Images that are not root's cannot write to the root that kfp.local makes.
     local.init(local.DockerRunner(user="0:0", network_mode="none"), str(root), raise_on_error=True)
     logging.disable(logging.CRITICAL)
+    say = builtins.print  # its parallel tasks indent that for all, and do not always give it back
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             task = components.load_component_from_file(str(path))(**case.arguments)
@@ -117,6 +119,7 @@ def theirs(case: Case, folder: Path) -> Seen:
         # The last is for a container that removed itself before it was asked for its log.
         state, outputs = "failed", {}
     finally:
+        builtins.print = say
         logging.disable(logging.NOTSET)
         local.config.LocalExecutionConfig.instance = None
     said = {file.parent.name: file.read_text() for file in root.rglob("said") if file.is_file()}

@@ -71,11 +71,14 @@ def package(image: str, path: Path) -> None:
 
 
 def left(run: Path) -> dict[str, str]:
-    """Return path -> text of what a run's steps were handed and left."""
+    """Return path -> text of what a run's steps were handed and left.
+
+    again.json names the run, so that its step can be run once more.
+    """
     return {
         str(path.relative_to(run)): path.read_text()
         for path in sorted((run / "steps").rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != "again.json"
     }
 
 
