@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from builder.store import Store
 from builder.testing.ahead import Ahead
 from builder.testing.stage_tests import run_tests
 
-ROOT = Path(__file__).parents[3]
 TEST = """
 import sys
 from pathlib import Path
@@ -46,17 +44,13 @@ class Counted:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "workspace"
-    for name in ("base", "testing"):
-        shutil.copytree(ROOT / "stages" / name, root / "stages" / name, symlinks=True)
-    (root / "stages/small/tests").mkdir(parents=True)
-    (root / "stages/small/Dockerfile").write_text("FROM base\nCOPY app/ /app/\nCOPY x /etc/x\n")
-    (root / "stages/small/tests/test_it.py").write_text(TEST)
-    (root / "app").mkdir()
-    (root / "x").write_text("x")
-    (root / "app/small.py").write_text(f"VALUE = 1  # {root} {time.time()}\n")
-    return root
+def root(small: Path) -> Path:
+    (small / "stages/small/Dockerfile").write_text("FROM base\nCOPY app/ /app/\nCOPY x /etc/x\n")
+    (small / "stages/small/tests/test_it.py").write_text(TEST)
+    (small / "app").mkdir()
+    (small / "x").write_text("x")
+    (small / "app/small.py").write_text(f"VALUE = 1  # {small} {time.time()}\n")
+    return small
 
 
 @pytest.fixture

@@ -18,24 +18,18 @@ from builder.sandbox.process import Exit, Process
 from builder.store import Store
 from builder.testing.stage_tests import run_at_once, run_tests
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    """Return a copy of the project's base and testing targets, and a stage `small` with a test."""
-    root = tmp_path / "workspace"
-    for name in ("base", "testing"):
-        shutil.copytree(ROOT / "stages" / name, root / "stages" / name, symlinks=True)
-    (root / "stages/small/tests").mkdir(parents=True)
-    (root / "stages/small/Dockerfile").write_text('FROM base\nCMD ["python3"]\n')
-    (root / "stages/small/tests/test_it.py").write_text(
+def workspace(small: Path) -> Workspace:
+    """Return a workspace whose stage `small` has a file of tests."""
+    (small / "stages/small/Dockerfile").write_text('FROM base\nCMD ["python3"]\n')
+    (small / "stages/small/tests/test_it.py").write_text(
         "import os, sys\n"
         "def test_where(): assert sys.version_info[:2] == (3, 13) and os.getuid() == 65532\n"
         "def test_beside(): assert os.environ['PYTEST_XDIST_WORKER_COUNT'] == '2'\n"
         "def test_other(): assert True\n"
     )
-    return Workspace.load(root)
+    return Workspace.load(small)
 
 
 def test_a_pass_is_remembered_until_a_test_or_an_argument_changes(workspace: Workspace) -> None:

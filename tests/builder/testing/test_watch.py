@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,24 +17,19 @@ from builder.store import Store
 from builder.testing.ahead import Ahead
 from builder.testing.watch import folders, watch
 
-ROOT = Path(__file__).parents[3]
 LIMIT = 300  # seconds until a test that waits for nothing fails
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return a copy of the project's base and testing targets, and a stage `small` with a test."""
-    root = tmp_path / "workspace"
-    for name in ("base", "testing"):
-        shutil.copytree(ROOT / "stages" / name, root / "stages" / name, symlinks=True)
-    (root / "stages/small/tests").mkdir(parents=True)
-    (root / "stages/small/Dockerfile").write_text("FROM base\nCOPY code/small.py /app/\n")
-    (root / "code").mkdir()
-    (root / "code/small.py").write_text(f"VALUE = 1  # {root}\n")
-    (root / "stages/small/tests/test_it.py").write_text(
+def root(small: Path) -> Path:
+    """Return a workspace whose stage `small` has a test."""
+    (small / "stages/small/Dockerfile").write_text("FROM base\nCOPY code/small.py /app/\n")
+    (small / "code").mkdir()
+    (small / "code/small.py").write_text(f"VALUE = 1  # {small}\n")
+    (small / "stages/small/tests/test_it.py").write_text(
         "from small import VALUE\ndef test_value(): assert VALUE == 1\n"
     )
-    return root
+    return small
 
 
 class Held:
