@@ -221,7 +221,7 @@ def test_ctrl_c_leaves_no_job_running_or_waiting(on, script, store, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: sbatch would get it as well
     _, said = process.communicate(timeout=60)
     assert b"KeyboardInterrupt" in said
-    assert states() == []
+    assert set(states()) <= {"COMPLETING"}  # cancelled, if its end is not yet told everywhere
     (record,) = (tmp_path / "runs").glob("*/run.json")
     kept = json.loads(record.read_text())
     assert {step["state"] for step in kept["steps"].values()} == {"stopped"}
@@ -496,6 +496,7 @@ def test_a_loop_is_an_array_whose_jobs_end_each_for_itself(on, script, store, tm
         runner.load(package), store, parameters={}, volumes={}, secrets={}, engine="slurm",
         use_cache=False, runs=tmp_path / "runs", jobs=3,
     )  # fmt: skip
+    on.until_idle()  # until then a job's state may be COMPLETING, whatever it becomes
     listed = on.ask("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%j")
     jobs = [line.split("|") for line in listed.splitlines() if line.endswith("|script")]
     newest = max(
