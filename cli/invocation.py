@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import os
+import itertools
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ import invoke
 from invoke import Collection, Context, Task
 
 from cli.command import Command, Groups, command_at, names
-from cli.output import ROOT, ended, unread
+from cli.output import ended, unread
 
 
 def collection(groups: Groups) -> Collection:
@@ -38,9 +37,6 @@ def as_task(command: Command) -> Task[Any]:
 
     @functools.wraps(command.body)
     def run(_invoke: Context, /, *arguments: Any, **options: Any) -> None:
-        given = [*arguments, *options.values()]
-        if "--help" in given or "-h" in given:  # taken for a positional argument's value
-            raise SystemExit(_help(name))
         if "remainder" in signature.parameters:
             options["remainder"] = _invoke.remainder
         ended(functools.partial(command.body, *arguments, **options), bool(options.get("json")))
@@ -57,12 +53,6 @@ def as_task(command: Command) -> Task[Any]:
         # The first letters of options would mean another thing in every task.
         auto_shortflags=False,
     )
-
-
-def _help(name: str) -> int:
-    words = [sys.executable, "-m", "cli", "--help", name]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(words, env=environment, check=False).returncode
 
 
 class Program(invoke.Program):
@@ -106,9 +96,12 @@ class Program(invoke.Program):
         raise SystemExit(1)
 
     def normalize_argv(self, argv: list[str] | None) -> None:
-        """Write `run FILE` as `run --file FILE`, which invoke's parser understands."""
+        """Write what invoke's parser would not understand in the form that it does."""
         super().normalize_argv(argv)
-        self.argv = with_names(self.argv, self._commands)
+        if task := explained(self.argv, self._commands):
+            self.argv = [self.argv[0], "--help", task]
+        else:
+            self.argv = with_names(self.argv, self._commands)
 
     def list_flat(self) -> None:
         """Print the tasks under what one does with them."""
@@ -134,6 +127,22 @@ def _nearest(message: str, words: Sequence[str]) -> str:
     quoted = message.split("'")[1] if message.count("'") > 1 else ""
     close = [] if quoted in words else difflib.get_close_matches(quoted, words, n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def explained(words: Sequence[str], commands: Mapping[str, Command]) -> str:
+    """Return the task that `words` ask to explain, or "".
+
+    invoke takes the `--help` behind a task that requires arguments for the first of them.
+
+    >>> explained(["./invoke", "diff", "--help"], {"diff": Command(print)})
+    'diff'
+    """
+    task = ""
+    for word in itertools.takewhile("--".__ne__, words):
+        if task and word in ("--help", "-h"):
+            return task
+        task = word if word in commands else task
+    return ""
 
 
 def with_names(words: Sequence[str], commands: Mapping[str, Command]) -> list[str]:

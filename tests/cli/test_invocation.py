@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuilderError
-from cli.command import command_at, names
-from cli.invocation import as_task, with_names
+from cli.command import Command, command_at, names
+from cli.invocation import as_task, explained, with_names
 from cli.output import ended
 from tasks import GROUPS
 
@@ -88,6 +88,17 @@ def test_with_json_an_error_is_json_too() -> None:
     assert done.returncode == 1
     assert "there is no target 'nosuch'" in json.loads(done.stdout)["error"]
     assert done.stderr.startswith("error: there is no target 'nosuch'")
+
+
+@pytest.mark.parametrize("words", ["diff --help", "explain -h", "run a.yaml --help", "gc --help"])
+def test_help_behind_a_task_explains_it_whatever_it_requires(words: str) -> None:
+    behind, before = invoke(*words.split()), invoke("--help", words.partition(" ")[0])
+    assert (behind.returncode, behind.stdout, behind.stderr) == (0, before.stdout, "")
+
+
+def test_help_for_another_program_is_handed_on() -> None:
+    words = ["./invoke", "shell", "train", "--", "python", "--help"]
+    assert not explained(words, {"shell": Command(print)})
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
