@@ -51,6 +51,7 @@ class Planner:
         self._plans: dict[str, ImagePlan] = {}
         self._hashes: dict[str, str] = {}
         self._taken: dict[tuple[str, ...], list[copying.Taken]] = {}
+        self._interpreters: dict[tuple[str, Python], bytecode.Interpreter] = {}
         self._unpacking = threading.Lock()
 
     def planned(self) -> dict[str, ImagePlan]:
@@ -126,7 +127,7 @@ class Planner:
                     f"{NATIVE.name},{self.platform.name}`"
                 )
             run = partial(self._run_pinned, plan.native, native)
-            return bytecode.Interpreter(_python_key(plan.native), run, own)
+            return self._interpreter(bytecode.Interpreter(_python_key(plan.native), run, own))
         python = of_config(plan.config.get("config") or {}, self.platform)
         compiles = plan if self.platform == NATIVE else self._twin(plan, python)
 
@@ -137,7 +138,11 @@ class Planner:
             return run_python(*self.image_of(compiles), script, stdin, own)
 
         key = action_key({"image": compiles.key, "bytecode": bytecode.FORMAT})
-        return bytecode.Interpreter(key, run_image, python)
+        return self._interpreter(bytecode.Interpreter(key, run_image, python))
+
+    def _interpreter(self, found: bytecode.Interpreter) -> bytecode.Interpreter:
+        """Return the one that compiles for all images that have it, with what it has compiled."""
+        return self._interpreters.setdefault((found.key, found.python), found)
 
     def _twin(self, plan: ImagePlan, python: Python) -> ImagePlan:
         """Return the image of the same name for NATIVE, whose Python is run instead.

@@ -72,9 +72,8 @@ def arrange(entries: Iterable[Entry]) -> list[Entry]:
     for entry in entries:
         by_path[entry.path] = entry
     for path in list(by_path):
-        parts = path.split("/")[:-1]
-        for depth in range(1, len(parts) + 1):
-            parent = "/".join(parts[:depth])
-            if parent not in by_path:
-                by_path[parent] = Entry(path=parent, kind="dir", mode=0o755)
+        parent = path.rpartition("/")[0]
+        while parent and parent not in by_path:
+            by_path[parent] = Entry(path=parent, kind="dir", mode=0o755)
+            parent = parent.rpartition("/")[0]
     return sorted(by_path.values(), key=lambda entry: entry.path.split("/"))

@@ -70,7 +70,7 @@ def write_tar(entries: Iterable[Entry], sink: BinaryIO | gzip.Gzip, mtime: int =
             sink.write(tar.encode(header(entry, size, mtime)))
             promised = _Promise(entry)
             with entry.deflated() as raw:
-                for plain in sink.splice(raw, entry.path, size):
+                for plain in sink.splice(raw, getattr(raw, "name", entry.path), size):
                     promised.see(plain)
             promised.check()
         else:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from dataclasses import dataclass, field
+from functools import partial
+from typing import BinaryIO, cast
 
 from builder.oci.entry import Entry
 from builder.packages.python import DEFAULT, Python
@@ -39,9 +41,47 @@ while line := source.readline():
 # Part of the keys of what holds byte-code.
 FORMAT = "pyc-1"
 # Bytes of source for one process of the interpreter, and how many run at the same time: together
-# they bound a build's memory.
-BATCH = 2 << 20
+# they bound a build's memory. A process costs as much as 100 kB of source before it compiles any.
+BATCH = 4 << 20
 _turns = threading.BoundedSemaphore(2)
+
+
+class Kept:
+    """Byte-code by the path and the content of its source, in a temporary file."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._turn = threading.Lock()
+        self._places: dict[bytes, tuple[int, int] | None] = {}
+
+    def __contains__(self, source: bytes) -> bool:
+        return source in self._places
+
+    def add(self, source: bytes, data: bytes | None) -> None:
+        """Keep the byte-code of a source; None where it does not compile."""
+        with self._turn:
+            if data is None:
+                self._places[source] = None
+                return
+            if self._file is None:
+                temporary = tempfile.TemporaryFile()  # noqa: SIM115 - the entries hold it open
+                self._file = cast("BinaryIO", temporary)
+            self._places[source] = self._file.seek(0, os.SEEK_END), len(data)
+            self._file.write(data)
+            self._file.flush()
+
+    def entry(self, source: bytes, path: str) -> Entry | None:
+        """Return the byte-code of a source as the file `path`; None where it does not compile."""
+        place = self._places[source]
+        if place is None:
+            return None
+        at, size = place
+        content = partial(self._open, size, at)
+        return Entry(path, "file", content=content, size=size)
+
+    def _open(self, size: int, at: int) -> BinaryIO:
+        assert self._file
+        return io.BytesIO(os.pread(self._file.fileno(), size, at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +89,13 @@ class Interpreter:
     """A Python that compiles: what identifies it in a key, and a way to run it on a script.
 
     `run(script, stdin)` returns what the script printed. `python` is what it compiles for: what it
-    makes does not depend on the processor.
+    makes does not depend on the processor. `kept` is what it has compiled that several layers hold.
     """
 
     key: str
     run: Callable[[str, bytes], bytes]
     python: Python = DEFAULT
+    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
 
 def cache_path(path: str, python: Python = DEFAULT) -> str:
@@ -63,32 +104,40 @@ def cache_path(path: str, python: Python = DEFAULT) -> str:
     return f"{folder}/__pycache__/{name.removesuffix('.py')}.{python.cache_tag}.pyc"
 
 
-def compile_sources(sources: Iterable[Entry], interpreter: Interpreter) -> Iterator[Entry]:
+def compile_sources(
+    sources: Iterable[Entry], interpreter: Interpreter, kept: Kept | None = None
+) -> Iterator[Entry]:
     """Yield the byte-code of each source that compiles, as an entry beside it.
 
-    The output is the same on every machine for the same interpreter and sources. It is kept in a
-    temporary file until it is read, not in memory.
+    The output is the same on every machine for the same interpreter and sources. What `kept` has is
+    not compiled again, and what is compiled is there afterwards; without one it is kept until the
+    entries are gone.
     """
     from concurrent.futures import ThreadPoolExecutor  # logging costs time
 
-    kept = tempfile.TemporaryFile()  # noqa: SIM115 - the entries hold it open
+    kept = kept or Kept()
 
-    def compiled(batch: list[Entry]) -> list[tuple[str, bytes]]:
+    def compiled(batch: list[Entry]) -> list[Entry]:
         with _turns:
-            records = (b"%b\0%d\n%b" % (e.path.encode(), len(d := _read(e)), d) for e in batch)
-            return list(_records(interpreter.run(SCRIPT, b"".join(records))))
-
-    def reader(offset: int, size: int) -> Callable[[], BinaryIO]:
-        return lambda: io.BytesIO(os.pread(kept.fileno(), size, offset))
+            found = {entry.path: _read(entry) for entry in batch}
+            keys = {path: _key(path, data) for path, data in found.items()}
+            new = {path: data for path, data in found.items() if keys[path] not in kept}
+            records = (b"%b\0%d\n%b" % (p.encode(), len(d), d) for p, d in new.items())
+            made = dict(_records(interpreter.run(SCRIPT, b"".join(records)))) if new else {}
+            for path in new:
+                kept.add(keys[path], made.get(path))
+        places = ((cache_path(path, interpreter.python), key) for path, key in keys.items())
+        entries = (kept.entry(key, path) for path, key in places)
+        return [entry for entry in entries if entry]
 
     with ThreadPoolExecutor(2) as pool:
-        for records in pool.map(compiled, _batches(sources)):
-            for path, data in records:
-                content = reader(kept.tell(), len(data))
-                kept.write(data)
-                where = cache_path(path, interpreter.python)
-                yield Entry(where, "file", content=content, size=len(data))
-    kept.flush()
+        for entries in pool.map(compiled, _batches(sources)):
+            yield from entries
+
+
+def _key(path: str, data: bytes) -> bytes:
+    """Return what byte-code follows from: it holds the path of its source too."""
+    return hashlib.sha256(b"%b\0%b" % (path.encode(), data)).digest()
 
 
 def _read(entry: Entry) -> bytes:

@@ -21,8 +21,9 @@ import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -53,34 +54,24 @@ _NOT_A_WHEEL = (
 
 
 def unpack(
-    path: Path, prefix: str, interpreter: bytecode.Interpreter, patterns: Sequence[str] = ()
-) -> Iterable[Entry]:
-    """Return the entries of a wheel installed under `prefix`, its byte-code included.
+    wheels: Sequence[LayerDestination], interpreter: bytecode.Interpreter
+) -> Iterator[Entry]:
+    """Yield the entries of wheels as `installed` returned them, their byte-code and RECORD added.
 
-    What `patterns` leave out, as `exclude.taken` has it, is not there. RECORD is written anew, as
-    by pip, with the hashes that the wheel's own promises; they are compared with the content when
-    the layer is written. Raises BuilderError for what is no wheel, for names that leave the prefix,
-    and as `exclude.taken`.
+    Tests that a wheel brings are not compiled: who imports them all the same waits for it. RECORD
+    is written anew, as by pip, with the hashes that the wheel's own promises; they are compared
+    with the content when the layer is written. Of several wheels together each source is compiled
+    once for all layers that hold it.
     """
-    python = interpreter.python
-    destination = _installed(path, prefix, python)
-    entries = destination.entries
-    site = posixpath.join(prefix, python.site) + "/"
-    if patterns:
-        files = {posixpath.relpath(where, site): where for where in entries}
-        for file in exclude.taken(files, patterns, path.name):
-            del entries[files[file]], destination.rows[files[file]]
-    sources = [e for e in entries.values() if e.path.endswith(".py") and e.path.startswith(site)]
-    compiled = list(bytecode.compile_sources(sources, interpreter))
-    return [*entries.values(), *compiled, destination.record(compiled)]
-
-
-def layout(path: Path, prefix: str, python: Python = DEFAULT) -> dict[str, str]:
-    """Return where the wheel `path` writes files below `prefix`, and the digest of each.
-
-    Byte-code and RECORD are left out. Raises BuilderError as `unpack` does.
-    """
-    return {where: digest for where, (digest, _) in _installed(path, prefix, python).rows.items()}
+    kept = interpreter.kept if len(wheels) > 1 else None
+    sources = {source.path: source for wheel in wheels for source in wheel.sources()}
+    compiled = {e.path: e for e in bytecode.compile_sources(sources.values(), interpreter, kept)}
+    for wheel in wheels:
+        yield from wheel.entries.values()
+        where = (bytecode.cache_path(s.path, interpreter.python) for s in wheel.sources())
+        own = [compiled[path] for path in where if path in compiled]
+        yield from own
+        yield wheel.record(own)
 
 
 def check_apart(layouts: Mapping[str, Mapping[str, str]], lock: str) -> None:
@@ -114,8 +105,11 @@ def _both(first: str, second: str, where: str, how: str, lock: str) -> BuilderEr
     )
 
 
-def _installed(path: Path, prefix: str, python: Python) -> LayerDestination:
-    """Return what the wheel `path` writes below `prefix`, but for byte-code and RECORD."""
+def installed(path: Path, prefix: str, python: Python = DEFAULT) -> LayerDestination:
+    """Return what the wheel `path` writes below `prefix`, but for byte-code and RECORD.
+
+    Raises BuilderError for what is no wheel, and for names that leave the prefix.
+    """
     destination = LayerDestination(path.name, prefix, python)
     try:
         source = _Source(path)  # open as long as an entry refers to it
@@ -171,7 +165,7 @@ class _File:
     def deflated(self) -> Callable[[], BinaryIO] | None:
         if self.info.compress_type != zipfile.ZIP_DEFLATED:
             return None
-        path = Path(str(self.archive.filename))
+        path = str(self.archive.filename)
         return cast("Callable[[], BinaryIO]", partial(_Member, path, self.info))
 
     def hash(self) -> bytes:
@@ -249,6 +243,40 @@ class LayerDestination(WheelDestination):
     rows: dict[str, tuple[str, str]] = field(default_factory=dict)
     record_path: str = ""
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Return the digest of each file by its path."""
+        return {path: digest for path, (digest, _) in self.rows.items()}
+
+    @property
+    def site(self) -> str:
+        """The folder of modules in the image, a slash at its end."""
+        return posixpath.join(self.prefix, self.made_for.site) + "/"
+
+    def less(self, patterns: Sequence[str]) -> LayerDestination:
+        """Return it without what `patterns` leave out; raises BuilderError as `exclude.taken`."""
+        files = self._from_site(self.entries)
+        gone = {files[file] for file in exclude.taken(files, patterns, self.source)}
+        entries = {path: entry for path, entry in self.entries.items() if path not in gone}
+        rows = {path: row for path, row in self.rows.items() if path not in gone}
+        return replace(self, entries=entries, rows=rows)
+
+    def sources(self) -> Iterator[Entry]:
+        """Yield the modules that are compiled."""
+        site = len(self.site)
+        for path, entry in self.entries.items():
+            module = path.endswith(".py") and path.startswith(self.site)
+            if module and "/tests/" not in path[site - 1 :]:
+                yield entry
+
+    def _from_site(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return each path by how RECORD has it: from site-packages."""
+        site = self.site
+        inside = {path[len(site) :]: path for path in paths if path.startswith(site)}
+        return inside | {
+            posixpath.relpath(path, site): path for path in paths if not path.startswith(site)
+        }
+
     def place(self, scheme: str, path: str) -> str:
         """Return where a file of a scheme goes in the image."""
         distribution = canonicalize_name(self.source.partition("-")[0])
@@ -311,10 +339,12 @@ class LayerDestination(WheelDestination):
     def record(self, compiled: Iterable[Entry]) -> Entry:
         """Return the file RECORD: paths from site-packages, byte-code without hashes as by pip."""
         rows = {**self.rows, **{e.path: ("", "") for e in compiled}, self.record_path: ("", "")}
-        site = posixpath.join(self.prefix, self.made_for.site)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([posixpath.relpath(path, site), *rows[path]] for path in sorted(rows))
+        names = self._from_site(rows)
+        writer.writerows(
+            [name, *rows[path]] for name, path in sorted(names.items(), key=itemgetter(1))
+        )
         return Entry(self.record_path, "file", content=text.getvalue().encode())
 
 
@@ -359,8 +389,9 @@ class _Member(io.RawIOBase):
     Source: APPNOTE.TXT 4.3.7: 30 bytes of local header, then the name and the extra field.
     """
 
-    def __init__(self, path: Path, info: zipfile.ZipInfo) -> None:
-        self._stream = path.open("rb")
+    def __init__(self, path: str, info: zipfile.ZipInfo) -> None:
+        self._stream = open(path, "rb")  # noqa: PTH123, SIM115 - a thousand times a layer
+        self.name = f"{posixpath.basename(path)}: {info.filename}"
         self._stream.seek(info.header_offset + 26)
         self._stream.seek(sum(struct.unpack("<HH", self._stream.read(4))), os.SEEK_CUR)
         self._left = info.compress_size

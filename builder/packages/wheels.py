@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry
@@ -17,10 +17,13 @@ from builder.packages.lock_file import Requirements
 from builder.packages.python import DEFAULT, Python
 from builder.platform import NATIVE, Platform
 
+if TYPE_CHECKING:
+    from builder.packages.wheel_layout import LayerDestination
+
 LOCK = NATIVE.wheels_lock
 # A wheel of this many bytes or more is a layer of its own; the others of a recipe share one.
 OWN_LAYER = 1 << 20
-FORMAT = "wheels-4"
+FORMAT = "wheels-5"
 _TAG = re.compile(r"(?m)^# .* for (cp[0-9]+) on ")
 LINE = re.compile(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})  # ([0-9]{1,15}) bytes")
 
@@ -163,10 +166,11 @@ def plan(
 
             make()
             paths = pip.fetch(group, cache, lock, python)
-            apart.check()
-            for wheel, path in zip(group, paths, strict=True):
-                patterns = less.get(wheel.name, ())
-                yield from wheel_layout.unpack(path, prefix, interpreter, patterns)
+            laid = apart.checked(paths)
+            for number, wheel in enumerate(group):
+                if wheel.name in less:
+                    laid[number] = laid[number].less(less[wheel.name])
+            yield from wheel_layout.unpack(laid, interpreter)
 
         inputs: dict[str, Any] = {
             "wheels": [[wheel.name, wheel.version, wheel.sha256] for wheel in group],
@@ -187,7 +191,7 @@ def check_apart(wheels: Sequence[Wheel], cache: Path, lock: str, python: Python 
     from builder.packages import wheel_layout  # installer costs time
 
     paths = pip.fetch(wheels, cache, lock, python)
-    layouts = {path.name: wheel_layout.layout(path, "", python) for path in paths}
+    layouts = {path.name: wheel_layout.installed(path, "", python).digests for path in paths}
     wheel_layout.check_apart(layouts, lock)
 
 
@@ -204,17 +208,28 @@ class _Apart:
         self._wheels, self._cache, self._prefix, self._lock = wheels, cache, prefix, lock
         self._python = python
         self._turn = threading.Lock()
-        self._layouts: dict[str, Mapping[str, str]] = {}
+        self._digests: dict[str, Mapping[str, str]] = {}
+        self._installed: dict[str, LayerDestination] = {}
 
-    def check(self) -> None:
-        """Check the wheels that are at hand; raises BuilderError."""
+    def checked(self, paths: Iterable[Path]) -> list[LayerDestination]:
+        """Check the wheels that are at hand, and return what those of `paths` write.
+
+        Raises BuilderError where a check fails.
+        """
         from builder.packages import wheel_layout  # installer costs time
 
         with self._turn:
             found = [p for w in self._wheels for p in (self._cache / w.sha256).glob("*.whl")]
-            new = [path for path in found if path.name not in self._layouts]
-            self._layouts |= {
-                path.name: wheel_layout.layout(path, self._prefix, self._python) for path in new
-            }
+            new = [path for path in found if path.name not in self._digests]
+            for path in new:
+                laid = wheel_layout.installed(path, self._prefix, self._python)
+                self._digests[path.name], self._installed[path.name] = laid.digests, laid
             if new:
-                wheel_layout.check_apart(self._layouts, self._lock)
+                wheel_layout.check_apart(self._digests, self._lock)
+            # Each is asked for once, by its layer; the archive is open until that is written.
+            return [
+                self._installed.pop(path.name)
+                if path.name in self._installed
+                else wheel_layout.installed(path, self._prefix, self._python)
+                for path in paths
+            ]

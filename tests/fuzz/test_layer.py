@@ -178,7 +178,7 @@ def test_a_wheel(fuzz, tmp_path: Path, store: Store, outside: Callable[[], None]
     def read(data: bytes) -> None:
         path.write_bytes(data)
         try:
-            write(wheel_layout.unpack(path, "opt/venv", NO_INTERPRETER))
+            write(wheel_layout.unpack([wheel_layout.installed(path, "opt/venv")], NO_INTERPRETER))
         finally:
             outside()
 

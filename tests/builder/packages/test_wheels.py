@@ -22,9 +22,9 @@ from isal import igzip
 from builder.errors import BuilderError
 from builder.oci import layer
 from builder.oci.entry import Entry
-from builder.packages import bytecode, exclude, lock_file, wheels
+from builder.packages import bytecode, exclude, lock_file, wheel_layout, wheels
 from builder.packages.python import DEFAULT
-from builder.packages.wheel_layout import LayerDestination, lost_modules, unpack
+from builder.packages.wheel_layout import LayerDestination, lost_modules
 from tests.builder import locks
 
 NOBODY = bytecode.Interpreter(key="none", run=lambda _script, _records: b"")
@@ -44,6 +44,14 @@ def wheel(
     return path
 
 
+def unpack(
+    path: Path, prefix: str, interpreter: bytecode.Interpreter, patterns: tuple[str, ...] = ()
+) -> list[Entry]:
+    """Return what one wheel brings into a layer."""
+    laid = wheel_layout.installed(path, prefix, interpreter.python)
+    return list(wheel_layout.unpack([laid.less(patterns)], interpreter))
+
+
 def packed(entries: list[Entry]) -> tuple[bytes, dict[str, bytes]]:
     """Return the compressed layer of `entries`, and the files that come out of it."""
     sink = io.BytesIO()
@@ -59,14 +67,14 @@ def packed(entries: list[Entry]) -> tuple[bytes, dict[str, bytes]]:
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
 def test_files_come_out_as_they_went_in(tmp_path: Path, method: int) -> None:
     path = wheel(tmp_path, {"p/big": BIG, "p/small": b"x", "p/none": b""}, method)
-    _, files = packed(list(unpack(path, "opt", NOBODY)))
+    _, files = packed(unpack(path, "opt", NOBODY))
     assert files[f"opt/{SITE}/p/big"] == BIG
     assert (files[f"opt/{SITE}/p/small"], files[f"opt/{SITE}/p/none"]) == (b"x", b"")
 
 
 def test_the_wheels_own_compressed_bytes_are_the_layers(tmp_path: Path) -> None:
     path = wheel(tmp_path, {"p/big": BIG})
-    blob, _ = packed(list(unpack(path, "opt", NOBODY)))
+    blob, _ = packed(unpack(path, "opt", NOBODY))
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo("p/big")
     start = info.header_offset + 30 + len(info.filename)
@@ -77,7 +85,7 @@ def test_the_wheels_own_compressed_bytes_are_the_layers(tmp_path: Path) -> None:
 @given(data=st.binary(max_size=64).map(lambda part: (part or b"\0") * layer.SPLICE))
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_content_survives(tmp_path: Path, data: bytes) -> None:
-    _, files = packed(list(unpack(wheel(tmp_path, {"p/data": data}), "opt", NOBODY)))
+    _, files = packed(unpack(wheel(tmp_path, {"p/data": data}), "opt", NOBODY))
     assert files[f"opt/{SITE}/p/data"] == data
 
 
@@ -105,7 +113,7 @@ def test_an_archive_that_is_damaged_is_refused(cut: int) -> None:
 @pytest.mark.parametrize("name", ["../out", "/out", "p/../../../../../out", "p\\out"])
 def test_a_name_that_leaves_the_prefix_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BuilderError, match="refused the entry"):
-        list(unpack(wheel(tmp_path, {name: b""}), "opt", NOBODY))
+        unpack(wheel(tmp_path, {name: b""}), "opt", NOBODY)
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
@@ -116,7 +124,7 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
         info.external_attr = (kind | 0o777) << 16
         archive.writestr(info, "/etc/passwd")
     with pytest.raises(BuilderError, match="refused the entry p/link: not a plain file"):
-        list(unpack(path, "opt", NOBODY))
+        unpack(path, "opt", NOBODY)
 
 
 def test_byte_code_is_made_in_batches_and_comes_back_whole() -> None:
@@ -129,6 +137,49 @@ def test_byte_code_is_made_in_batches_and_comes_back_whole() -> None:
         for entry in bytecode.compile_sources(sources, bytecode.Interpreter("", upper))
     }
     assert made == {bytecode.cache_path(s.path): s.content for s in sources}
+
+
+def test_what_two_layers_hold_is_compiled_once(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    def upper(_script: str, records: bytes) -> bytes:
+        asked.append(records)
+        return records.replace(b"z.py\0", b"y.py\0")  # it could not compile z.py
+
+    python = bytecode.Interpreter("upper", upper)
+    both = {"both.py": b"1", "z.py": b"2"}
+    layers: list[dict[str, bytes]] = []
+    for name, own in (("p", {"p.py": b"3"}), ("q", {"q.py": b"4", "p.py": b"of another"})):
+        found = [wheel(tmp_path, both), wheel(tmp_path, own, name=name * 2)]
+        laid = [wheel_layout.installed(path, "opt") for path in found]
+        made = wheel_layout.unpack(laid, python)
+        layers.append({entry.path: entry.open().read() for entry in made})
+    code = [
+        {
+            Path(path).name.split(".")[0]: data
+            for path, data in layer.items()
+            if path.endswith(".pyc")
+        }
+        for layer in layers
+    ]
+    assert code == [{"both": b"1", "p": b"3"}, {"both": b"1", "q": b"4", "p": b"of another"}]
+    assert [b"both" in records for records in asked] == [True, False]
+    assert [b"z.py" in records for records in asked] == [True, False], "a failure is kept too"
+
+
+@pytest.mark.parametrize("prefix", ["opt", "srv/tests/venv"])
+def test_tests_of_a_wheel_are_there_and_are_not_compiled(tmp_path: Path, prefix: str) -> None:
+    names = ["p/a.py", "p/tests/b.py", "p/in/tests/deep/c.py", "tests/d.py", "p/testing/e.py"]
+    found = unpack(wheel(tmp_path, dict.fromkeys(names, b"1")), prefix, UPPER)
+    paths = {entry.path for entry in found}
+    assert {f"{prefix}/{SITE}/{name}" for name in names} <= paths
+    compiled = [f"{prefix}/{SITE}/{name}" for name in ("p/a.py", "p/testing/e.py")]
+    assert {path for path in paths if path.endswith(".pyc")} == {
+        bytecode.cache_path(path) for path in compiled
+    }
+    record = next(text(entry) for entry in found if entry.path.endswith("/RECORD"))
+    assert "__pycache__/a." in record
+    assert "__pycache__/b." not in record
 
 
 def installed(path: Path, prefix: str = "opt/venv") -> dict[str, Entry]:
@@ -184,7 +235,7 @@ def test_what_is_not_installed_is_lost(archive: list[str], data: st.DataObject) 
 def test_a_wheel_for_another_python_stops_the_build(tmp_path: Path) -> None:
     path = wheel(tmp_path, {"p/__init__.py": b"", "_p.cpython-312-x86_64-linux-gnu.so": b""})
     with pytest.raises(BuilderError, match=r"^p-1.0-py3-none-any.whl: Python .* not find _p in"):
-        list(unpack(path, "opt", NOBODY))
+        unpack(path, "opt", NOBODY)
 
 
 @pytest.mark.parametrize("name", ["p/tests/__init__.py", "p-1.0.data/purelib/q.py"])
@@ -203,7 +254,7 @@ def test_a_file_of_a_wheel_that_does_not_arrive_stops_the_build(
     assert any(e.path.endswith(name.rpartition("/")[2]) for e in unpack(path, "opt", NOBODY))
     monkeypatch.setattr(LayerDestination, "_add", forget)
     with pytest.raises(BuilderError, match="would not find "):
-        list(unpack(path, "opt", NOBODY))
+        unpack(path, "opt", NOBODY)
 
 
 def test_the_record_is_true(tmp_path: Path) -> None:
@@ -231,15 +282,15 @@ def test_the_record_is_true(tmp_path: Path) -> None:
 
 def test_a_file_that_is_left_out_is_nowhere_and_the_record_stays_true(tmp_path: Path) -> None:
     files = {
-        "p/__init__.py": b"", "p/a/tests/b.py": b"x = 1\n", "p/libp.so.1.2": BIG, "p/libp.so": b"",
+        "p/__init__.py": b"", "p/a/b.py": b"x = 1\n", "p/libp.so.1.2": BIG, "p/libp.so": b"",
         "p-1.0.dist-info/entry_points.txt": b"[console_scripts]\nrun = p:main\nstay = p:main\n",
     }  # fmt: skip
-    patterns = ("p/*/tests/*", "p/libp.so.*", "../../../bin/run")
+    patterns = ("p/a/*", "p/libp.so.*", "../../../bin/run")
     path = wheel(tmp_path, files)
     whole = {entry.path for entry in unpack(path, "opt", UPPER)}
     less = {entry.path: entry for entry in unpack(path, "opt", UPPER, patterns)}
-    gone = {f"opt/{SITE}/p/a/tests/b.py", f"opt/{SITE}/p/libp.so.1.2", "opt/bin/run"}
-    compiled = {bytecode.cache_path(f"opt/{SITE}/p/a/tests/b.py")}
+    gone = {f"opt/{SITE}/p/a/b.py", f"opt/{SITE}/p/libp.so.1.2", "opt/bin/run"}
+    compiled = {bytecode.cache_path(f"opt/{SITE}/p/a/b.py")}
     assert whole - less.keys() == gone | compiled
     record = text(less[f"opt/{SITE}/p-1.0.dist-info/RECORD"])
     rows = {posixpath.normpath(f"opt/{SITE}/{row[0]}") for row in csv.reader(record.splitlines())}
@@ -375,7 +426,7 @@ def test_content_that_is_not_what_the_record_promises_is_refused(
         tmp_path, {"p/a.dat": content, "p-1.0.dist-info/RECORD": b"p/a.dat,sha256=" + lie + b",4"}
     )
     with pytest.raises(BuilderError, match=r"p/a\.dat: its content is not what the RECORD"):
-        packed(list(unpack(path, "opt", NOBODY)))
+        packed(unpack(path, "opt", NOBODY))
 
 
 def pinned(folder: Path, *found: Path, excluded: str = "") -> list[Entry]:

@@ -108,7 +108,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     subprocess.run([*command, *options, *found], check=True)
     nobody = bytecode.Interpreter(key="none", run=lambda _script, _records: b"")
     for path in found:
-        for entry in wheel_layout.unpack(path, "opt/venv", nobody):
+        for entry in wheel_layout.unpack([wheel_layout.installed(path, "opt/venv")], nobody):
             target = mine / entry.path.removeprefix("opt/venv/")
             target.parent.mkdir(parents=True, exist_ok=True)
             with entry.open() as stream:
