@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from common.errors import StageError
 
+from .parts import left_out
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ async def serve(settings: Settings, models: Future[Models]) -> None:
     """Listen, wait for the models, and serve until told to end; raises StageError."""
     import asyncio
 
-    from .server import MetricsServer, Server, listen
-    from .service import Service
+    with left_out():
+        from .server import MetricsServer, Server, listen
+        from .service import Service
 
     service = Service(settings)
     try:

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
+# Not by the names that `uvicorn` itself has: parts.py leaves its command line out.
+from uvicorn.config import Config
+from uvicorn.server import Server as Uvicorn
 
 from .app import make
 from .connection import Connection
@@ -21,8 +23,8 @@ LINGER = 0.5  # s; a connection accepted last may not have sent its request yet
 KEEP_ALIVE = 120
 
 
-def _config(app: Any, settings: Settings, port: int, grace: int | None = None) -> uvicorn.Config:
-    return uvicorn.Config(
+def _config(app: Any, settings: Settings, port: int, grace: int | None = None) -> Config:
+    return Config(
         app,
         host=settings.host,
         port=port,
@@ -38,7 +40,7 @@ def _config(app: Any, settings: Settings, port: int, grace: int | None = None) -
     )
 
 
-class MetricsServer(uvicorn.Server):
+class MetricsServer(Uvicorn):
     """Tells the metrics on a port of their own, with the same limits for heads and slow peers."""
 
     def __init__(self, service: Service) -> None:
@@ -73,7 +75,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-class Server(uvicorn.Server):
+class Server(Uvicorn):
     """Serves `service` until SIGTERM, then drains; a second signal ends it at once."""
 
     def __init__(self, service: Service) -> None:

@@ -48,6 +48,13 @@ def frames(form, **options):
 
 
 RGB = Image.fromarray(tile())
+# One pixel each, since the image has nothing that writes them.
+GIF = b"GIF87a\1\0\1\0\x80" + bytes(8) + b",\0\0\0\0\1\0\1\0\0\x08\4\0\1\4\4\0;"
+JPEG = base64.b64decode(
+    b"/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAP" + b"/" * 86 + b"2wBDAf" + b"/" * 86
+    + b"wAARCAABAAEDASIAAhEBAxEB/8QAFQABAQAAAAAAAAAAAAAAAAAAAAP/xAAUEAEAAAAAAAAAAAAAAAAAAAAA"
+    b"/8QAFAEBAAAAAAAAAAAAAAAAAAAAAP/EABQRAQAAAAAAAAAAAAAAAAAAAAD/2gAMAwEAAhEDEQA/AJgA/9k="
+)  # fmt: skip
 BODIES = {
     "empty": (b"", "empty"),
     "one byte": (b"\x89", "no readable"),
@@ -56,10 +63,10 @@ BODIES = {
     "bomb": (png(50_000, 8, bytes(1000)), "pixels"),
     "large": (png(4_200, 8, bytes(1000)), "pixels"),
     "FITS": (b"SIMPLE  =                    T".ljust(80) + b"END".ljust(2800), "no readable"),
-    "GIF": (encode(RGB.convert("P"), "GIF"), "no readable"),
-    "JPEG": (encode(RGB, "JPEG"), "no readable"),
+    "GIF": (GIF, "no readable"),
+    "JPEG": (JPEG, "no readable"),
     "WebP": (encode(RGB, "WEBP"), "no readable"),
-    "PDF": (encode(RGB, "PDF"), "no readable"),
+    "PDF": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n%%EOF\n", "no readable"),
     "frames in TIFF": (frames("TIFF"), "more than one frame"),
     "frames in PNG": (frames("PNG"), "more than one frame"),
     "16-bit grey": (encode(np.zeros((256, 256), np.uint16)), "not RGB"),
