@@ -113,7 +113,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
             plate_path: Folder of the plate's images inside the claim external-images-kubeflow-pvc.
             plate_layout: Name of a known layout (bbbc013, bbbc014), or a TOML file
                 in the plate's folder.
-            plate_digest: Digest that the plate must have (sha256:…); empty takes any.
+            plate_digest: Digest that the plate must have (sha256:...); empty takes any.
             model_type: EfficientNet_Lite0, ResNet50, Inception_v3 or Inception_Resnet_v2.
             epochs: Passes over the training tiles, at most.
             batch_size: Tiles an optimisation step.

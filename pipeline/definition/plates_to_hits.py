@@ -130,7 +130,7 @@ def build(images: Mapping[str, str], settings: Settings) -> Callable[..., Any]:
         Args:
             plates: The list of plates (CSV, TSV, Excel, JSON) inside the claim
                 external-images-kubeflow-pvc, or a pattern of folders there, such as screen/P*.
-            model: The released function image or model artifact, HOST/NAME@sha256:…
+            model: The released function image or model artifact, HOST/NAME@sha256:...
             plate_layout: Layout of the plates whose line in the list has none.
             normalisation: Against what a plate's scores are measured: controls, mad or b-score.
             false_discovery_rate: Share of false ones among the hits, on average, at most.

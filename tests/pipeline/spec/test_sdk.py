@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.spec.sdk import dump_all
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPILE = """
@@ -72,3 +79,20 @@ def test_no_client_is_loaded_and_none_is_in_the_way_of_the_real_one(first: str) 
         "from kfp.client import Client; Client.create_run_from_pipeline_func"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+TEXT = st.text(st.characters(max_codepoint=0x17F), max_size=300) | st.text("ab \n'\":#-…")
+LEAF = TEXT | st.booleans() | st.none() | st.floats(allow_nan=False)
+DOCUMENT = st.recursive(
+    LEAF,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(DOCUMENT)
+@example({"description": "sha256:… " + "word " * 40})
+def test_documents_are_written_as_kfp_has_them_written(document: Any) -> None:
+    stream = io.StringIO()
+    dump_all([document, {"": 1}], stream, sort_keys=True)
+    assert stream.getvalue() == yaml.dump_all([document, {"": 1}], sort_keys=True)
