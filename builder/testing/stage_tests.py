@@ -22,6 +22,7 @@ from builder.store import Store
 
 FORMAT = "tests-1"
 _TESTING = f"/opt/testing/{DEFAULT.site}"
+_INSIDE = Path(__file__).with_name("inside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +216,14 @@ def pytest(
     return Process(
         image=image,
         command=("python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments),
-        env={"PYTHONPATH": _path(image), "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",  # noqa: S108
-             **(env or {})},
-        mounts=(Mount(folder, "/tests"),),
+        env={
+            "PYTHONPATH": f"{_path(image)}:/inside",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the module named next does it
+            "PYTEST_PLUGINS": "plateline_plugins",
+            "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",  # noqa: S108
+            **(env or {}),
+        },
+        mounts=(Mount(folder, "/tests"), Mount(_INSIDE, "/inside")),
         workdir="/tmp",  # noqa: S108
     )  # fmt: skip
 

@@ -28,6 +28,12 @@ def workspace(small: Path) -> Workspace:
         "def test_where(): assert sys.version_info[:2] == (3, 13) and os.getuid() == 65532\n"
         "def test_beside(): assert os.environ['PYTEST_XDIST_WORKER_COUNT'] == '2'\n"
         "def test_other(): assert True\n"
+        "def test_plugins(pytestconfig):\n"
+        "    import hypothesis.core\n"
+        "    assert pytestconfig.pluginmanager.hasplugin('hypothesispytest')\n"
+        "    rewritten = [name for name, module in sys.modules.items()\n"
+        "                 if 'rewrite' in str(type(getattr(module, '__loader__', '')))]\n"
+        "    assert set(rewritten) == {'plateline_plugins', __name__}\n"
     )
     return Workspace.load(small)
 
@@ -46,6 +52,19 @@ def test_a_pass_is_remembered_until_a_test_or_an_argument_changes(workspace: Wor
     for _ in range(2):
         failed = run_tests(workspace, store, sandbox, "small", jobs=2)
         assert (failed.code, failed.cached) == (1, False)
+
+
+def test_a_plugin_that_is_named_is_left_out(workspace: Workspace) -> None:
+    store = Store.open()
+    test = workspace.root / "stages/small/tests/test_it.py"
+    test.write_text(
+        f"# {workspace.root}\n"
+        "def test_plugins(pytestconfig):\n"
+        "    assert not pytestconfig.pluginmanager.hasplugin('hypothesispytest')\n"
+        "    assert pytestconfig.pluginmanager.hasplugin('xdist')\n"
+    )
+    words = ["-p", "no:hypothesispytest"]
+    assert run_tests(workspace, store, Bubblewrap(store), "small", words).code == 0
 
 
 def test_a_target_without_tests_says_so(workspace: Workspace) -> None:
