@@ -15,7 +15,14 @@ Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 @contextmanager
 def running(server: Server) -> Iterator[Server]:
-    """Serve in a thread as long as the block lasts; a request that hangs does not hold its end."""
+    """Serve in a thread as long as the block lasts; a request that hangs does not hold its end.
+
+    What is written goes out at once: the body of an answer would wait 40 ms for the receipt of its
+    headers.
+    """
+    handler = server.RequestHandlerClass
+    handler = handler.func if isinstance(handler, partial) else handler
+    handler.disable_nagle_algorithm = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
