@@ -23,6 +23,7 @@ from builder.mirror.layout import Layout
 from builder.registry import pull
 from builder.registry.blobs import BlobClient, push_scope
 from builder.registry.client import Registry
+from builder.registry.push import push
 from builder.signing.keys import SigningKey
 from builder.signing.results import PROVENANCE
 from builder.signing.signatures import sign, signatures, state, statements
@@ -427,9 +428,13 @@ def test_a_release_of_indexes_goes_with_the_image_for_every_platform(
     near: Registry, far: Registry, key: SigningKey, tmp_path: Path
 ) -> None:
     store, other = Store.open(tmp_path / "one"), Store.open(tmp_path / "other")
-    images = {name: small.index(store, image(store, name)) for name in TARGETS}
-    for name, each in images.items():
+    single = {name: image(store, name) for name in TARGETS}
+    push(store, {name: (f"{i:064x}", each) for i, (name, each) in enumerate(single.items())},
+         f"{near.host}/p", near)  # fmt: skip
+    indexes = {name: small.index(store, single[name]) for name in ("function", "train")}
+    for name, each in indexes.items():
         small.push_index(store, each, f"{near.host}/p", name, near)
+    images = single | indexes
     data = package(near.host, images)
     made = publish(near, "p", store, data, images, "v1", inventory=bill, key=key)
     assert made.images == {name: each.digest for name, each in images.items()}
@@ -439,7 +444,7 @@ def test_a_release_of_indexes_goes_with_the_image_for_every_platform(
     assert moved.images == made.images
     for which in (made.digest, moved.digest):
         checked = verify(far, "q", which, [key.public])
-        assert [c.signers for c in checked] == [(key.public,)] * (1 + len(TARGETS))
+        assert [c.signers for c in checked] == [(key.public,)] * (1 + len(images))
     for name, each in images.items():
         there = pull.named(other, far, f"q/{name}", each.digest)
         assert there is not None
