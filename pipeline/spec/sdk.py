@@ -37,7 +37,7 @@ def load_kfp() -> None:
 def compiler() -> Any:
     """Return KFP's compiler; kfp.dsl and kfp.kubernetes are loaded."""
     load_kfp()
-    _load_kubernetes()
+    load_kubernetes()
     from kfp.compiler import Compiler, pipeline_spec_builder
     from kfp.dsl.pipeline_task import PipelineTask
 
@@ -59,7 +59,7 @@ def dump_all(documents: Iterable[Any], stream: TextIO, *, sort_keys: bool) -> No
     yaml.dump_all(every, stream, yaml.CDumper if same else yaml.Dumper, sort_keys=sort_keys)
 
 
-def _load_kubernetes() -> None:
+def load_kubernetes() -> None:
     """Import kfp.kubernetes without the package kubernetes.
 
     A module of it imports `kubernetes.client` twice: at its head, where nothing uses it, and in the

@@ -37,6 +37,7 @@ def pipeline(x: str = "1"):
 compiler.compile(pipeline, sys.argv[1])
 """
 WITH = "import kubernetes, kfp; from kfp import kubernetes, compiler as c; compiler = c.Compiler()"
+GOOD = Path(__file__).parent / "broken/good.yaml"
 WITHOUT = "from pipeline.spec.sdk import compiler as c; compiler = c()"
 
 
@@ -69,7 +70,11 @@ def test_a_setting_that_only_a_container_can_have_is_refused_by_the_same_words(
 
 @pytest.mark.parametrize(
     "first",
-    [WITHOUT, "from pipeline.spec.sdk import load_kfp; load_kfp(); import kfp.pipeline_spec"],
+    [
+        WITHOUT,
+        "from pipeline.spec.sdk import load_kfp; load_kfp(); import kfp.pipeline_spec",
+        f"from pathlib import Path as P; from pipeline.spec.package import load; load(P('{GOOD}'))",
+    ],
 )
 def test_no_client_is_loaded_and_none_is_in_the_way_of_the_real_one(first: str) -> None:
     script = (
