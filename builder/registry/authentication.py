@@ -12,7 +12,6 @@ import binascii
 import json
 import os
 import re
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +124,8 @@ def _from_entry(entry: Any, name: str, path: Path) -> Credentials | None:
 
 
 def _ask(helper: str, host: str) -> Credentials | None:
+    import subprocess  # costs time, and few have a helper
+
     program = f"docker-credential-{helper}"
     try:
         answer = subprocess.run(

@@ -1,8 +1,10 @@
 """httpx as registries are spoken to: whose certificates count, how slow and large answers may be.
 
-httpx imports its command line (click, rich) and httpcore imports trio wherever they are installed,
-here as dependencies of test tools: together longer than a push takes. Both do without where the
-import fails, which is what None in sys.modules makes it do.
+httpx imports its command line (click, rich) and zstandard, and httpcore trio and anyio, wherever
+they are installed: together longer than a push takes. Both do without where the import fails, which
+is what None in sys.modules makes it do. Nothing asks for them here: no answer may be compressed,
+and nothing is asynchronous. certifi is loaded when its bundle is asked for, which counts only for a
+proxy that is spoken to by TLS.
 """
 
 from __future__ import annotations
@@ -17,14 +19,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from builder.errors import BuilderError
 
-_hidden = [name for name in ("click", "trio") if name not in sys.modules]
-for _name in _hidden:
-    sys.modules[_name] = None  # type: ignore[assignment]
+
+def _where() -> str:
+    import certifi
+
+    return certifi.where()
+
+
+_certifi = ModuleType("certifi")
+_certifi.where = _where  # type: ignore[attr-defined]
+_aside = {"anyio": None, "certifi": _certifi, "click": None, "trio": None, "zstandard": None}
+_hidden = {name: module for name, module in _aside.items() if name not in sys.modules}
+sys.modules.update(_hidden)  # type: ignore[arg-type]
 try:
     import httpcore  # httpx imports it later, when trio is in sight again
     import httpx
