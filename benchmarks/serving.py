@@ -1,6 +1,6 @@
 """The function beside other ways of serving the same ONNX file, in one run.
 
-    .venv/bin/python -m benchmarks.serving [--seconds S] [--rounds N] [--model DIR] [--peers a,b]
+    .venv/bin/python -m benchmarks.serving [--seconds S] [--rounds N] [--model DIR] [--only a,b]
 
 Measured in turns, `--rounds` times: the bare onnxruntime call in a loop (in the function's image),
 the same after decoding the PNG as the function does, the function, MLServer, BentoML, LitServe;
@@ -9,7 +9,9 @@ of the rounds and their ratios; asserts nothing. `--model` is a `model` folder o
 model.keras) with a tile.png and tile.bmp; without it one is trained for an epoch on drawn tiles,
 once a train image. Venvs and models are kept in ~/.cache/plateline/bench. "CPU each" is the
 processor time of a request at 8 (of a call for the bare loops): the one column that a busy machine
-hardly changes.
+hardly changes. `--only` takes some of the groups bare, function, peers and keras, or names of
+peers: they are measured the same way, and ratios are shown where both sides were measured. What
+is being measured is told on the way.
 """
 
 from __future__ import annotations
@@ -237,14 +239,85 @@ def measure(
     )  # fmt: skip
 
 
+GROUPS = ("bare", "function", "peers", "keras")
+OURS, KERAS_EACH = "the function", "a Keras process a request"
+
+
+def chosen(text: str) -> set[str]:
+    """Return the groups and peers of `--only`; raises SystemExit for a name there is not."""
+    names = [peer.name for peer in serving_peers.PEERS]
+    asked = {name for name in text.split(",") if name} or set(GROUPS)
+    if unknown := asked - {*GROUPS, *names}:
+        known = ", ".join((*GROUPS, *names))
+        raise SystemExit(f"--only {','.join(sorted(unknown))}: there are {known}")
+    return asked | set(names) if "peers" in asked else asked
+
+
+class Bench:
+    """What is measured, in turns, of the model in the folder `models`."""
+
+    def __init__(
+        self, sandbox: Sandbox, images: dict[str, oci.Image], models: Path, seconds: float
+    ) -> None:
+        self.sandbox, self.images, self.models, self.seconds = sandbox, images, models, seconds
+        self.mount = Mount(models, "/models")
+        self.table = Table()
+        self.health: list[float] = []
+        self.starts: list[float] = []
+
+    def bare(self) -> None:
+        """Measure the call in a loop, with and without decoding."""
+        for row, tile in ((BARE_LOOP, ""), (DECODING, "/models/tile.png")):
+            for threads, column in ((1, "1"), (serving_peers.CORES, "8")):
+                command = ["python3", "-c", BARE, str(self.seconds), str(threads), tile]
+                text = execute(self.sandbox, self.images["function"], command, self.mount)
+                found = json.loads(text.splitlines()[-1])
+                self.table.add(row, **{f"rate_{column}": found["rate"]})
+                if column == "1":
+                    self.table.add(row, p50_1=found["p50"], cpu=found["cpu"])
+
+    def function(self, picture: bytes, bitmap: bytes) -> None:
+        """Measure the function: its start, every kind of request, and health meanwhile."""
+        table, seconds = self.table, self.seconds
+        message = request("/", picture, Content_Type="image/png")
+        began = time.perf_counter()
+        with serving(self.sandbox, self.images["function"], self.models) as function:
+            self.starts.append(time.perf_counter() - began)
+            used = partial(_cpu_of, function)
+            measure(table, OURS, function.port, message, seconds, used)
+            plain = request("/", bitmap, Content_Type="image/bmp")
+            measure(table, f"{OURS}, BMP", function.port, plain, seconds, used)
+            measure(table, TENSOR, function.port, tensor(), seconds, used)
+            many = load(function.port, tensor(MANY), 1, seconds)
+            table.add(BATCH, rate_1=many.rate, rate_8=many.rate * MANY)
+            with health_watched(function) as watched:
+                load(function.port, message, 8, seconds)
+            self.health.append(watched[0].percentile(0.99))
+
+    def peer(self, peer: serving_peers.Peer, programs: Path, work: Path, picture: bytes) -> None:
+        """Measure another server; raises RuntimeError or OSError where it does not serve."""
+        running = serving_peers.serving(peer, programs, work, self.models / "A.onnx")
+        with running as (port, process):
+            used = partial(serving_peers.cpu_seconds, process)
+            measure(self.table, peer.name, port, peer.message(picture), self.seconds, used)
+
+    def keras(self) -> None:
+        """Measure a process a request."""
+        began = time.perf_counter()
+        command = ["python3", "-c", KERAS]
+        execute(self.sandbox, self.images["train"], command, self.mount)
+        self.table.add(KERAS_EACH, p50_1=time.perf_counter() - began)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--peers", default="BentoML,LitServe,MLServer")
+    parser.add_argument("--only", default="")
     given = parser.parse_args()
+    only = chosen(given.only)
     store = Store.open()
     built = build(Workspace.load(ROOT), store, ["prepare", "train", "function"])
     images = {name: result.image for name, result in built.items()}
@@ -254,91 +327,74 @@ def main() -> None:
     model = given.model or trained(sandbox, images, folder)
     peers, skipped = {}, {}
     for peer in serving_peers.PEERS:
-        if peer.name in given.peers.split(","):
+        if peer.name in only:
+            told(f"installing {peer.name}")
             try:
                 peers[peer] = serving_peers.install(peer, folder)
             except (RuntimeError, OSError, subprocess.SubprocessError) as error:
                 skipped[peer.name] = str(error)
-    table, health, starts = Table(), [], []
     picture, bitmap = ((model / f"tile.{kind}").read_bytes() for kind in ("png", "bmp"))
-    message = request("/", picture, Content_Type="image/png")
     with tempfile.TemporaryDirectory() as scratch:
-        models = servable(model, Path(scratch))
-        for _ in range(given.rounds):
-            bare = ["python3", "-c", BARE, str(given.seconds)]
-            mount = Mount(models, "/models")
-            for row, tile in ((BARE_LOOP, ""), (DECODING, "/models/tile.png")):
-                for threads, column in ((1, "1"), (serving_peers.CORES, "8")):
-                    command = [*bare, str(threads), tile]
-                    text = execute(sandbox, images["function"], command, mount)
-                    found = json.loads(text.splitlines()[-1])
-                    table.add(row, **{f"rate_{column}": found["rate"]})
-                    if column == "1":
-                        table.add(row, p50_1=found["p50"], cpu=found["cpu"])
-            began = time.perf_counter()
-            with serving(sandbox, images["function"], models) as function:
-                starts.append(time.perf_counter() - began)
-                used = partial(_cpu_of, function)
-                measure(table, "the function", function.port, message, given.seconds, used)
-                plain = request("/", bitmap, Content_Type="image/bmp")
-                measure(table, "the function, BMP", function.port, plain, given.seconds, used)
-                measure(table, TENSOR, function.port, tensor(), given.seconds, used)
-                many = load(function.port, tensor(MANY), 1, given.seconds)
-                table.add(BATCH, rate_1=many.rate, rate_8=many.rate * MANY)
-                with health_watched(function) as watched:
-                    load(function.port, message, 8, given.seconds)
-                health.append(watched[0].percentile(0.99))
+        bench = Bench(sandbox, images, servable(model, Path(scratch)), given.seconds)
+        for number in range(given.rounds):
+            about = f"round {number + 1} of {given.rounds}:"
+            if "bare" in only:
+                told(f"{about} the bare call")
+                bench.bare()
+            if "function" in only:
+                told(f"{about} {OURS}")
+                bench.function(picture, bitmap)
             for peer, programs in list(peers.items()):
-                work = Path(scratch) / peer.name
+                told(f"{about} {peer.name}")
                 try:
-                    running = serving_peers.serving(peer, programs, work, models / "A.onnx")
-                    with running as (port, process):
-                        used = partial(serving_peers.cpu_seconds, process)
-                        asked = peer.message(picture)
-                        measure(table, peer.name, port, asked, given.seconds, used)
+                    bench.peer(peer, programs, Path(scratch) / peer.name, picture)
                 except (RuntimeError, OSError) as error:
                     skipped[peer.name] = str(error)
                     del peers[peer]
-        for _ in range(3):
-            began = time.perf_counter()
-            execute(sandbox, images["train"], ["python3", "-c", KERAS], Mount(models, "/models"))
-            table.add("a Keras process a request", p50_1=time.perf_counter() - began)
-    table.print()
-    _print_bars(table, health, starts, images["function"])
+        for number in range(3 if "keras" in only else 0):
+            told(f"{KERAS_EACH}: {number + 1} of 3")
+            bench.keras()
+    bench.table.print()
+    _print_bars(bench, images["function"])
     for name, reason in skipped.items():
         print(f"skipped: {name}: {reason}")
+
+
+def told(line: str) -> None:
+    """Say what begins now, and when."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 def _cpu_of(function: Function) -> float:
     return function.metrics()["process_cpu_seconds_total"]
 
 
-def _print_bars(table: Table, health: list[float], starts: list[float], image: oci.Image) -> None:
-    ours, keras = "the function", "a Keras process a request"
+def _print_bars(bench: Bench, image: oci.Image) -> None:
+    """Print and record what was measured, and the ratios of which both sides were."""
+    table = bench.table
     lines: list[tuple[str, float, str, float]] = []
+
+    def ratio(label: str, row: str, other: str, column: str, sign: str, bar: float) -> None:
+        if row in table.values and other in table.values:
+            lines.append((label, table.ratio(row, other, column), sign, bar))
+
     # The same decoding counts on both sides: a tensor has none.
-    for row, bare, name in ((ours, DECODING, "PNG"), (TENSOR, BARE_LOOP, "tensor")):
-        lines += [
-            (f"{name}: p50 at 1 over the bare call's", table.ratio(row, bare, "p50_1"), "<=", 1.15),
-            (f"{name}: rate at 8 over bare loops'", table.ratio(row, bare, "rate_8"), ">=", 0.9),
-        ]
-    lines += [
-        ("a Keras process a request over p50 at 1", table.ratio(keras, ours, "p50_1"), ">=", 100),
-        ("health p99 while saturated, ms", statistics.median(health) * 1000, "<=", 20),
-        ("start to ready, s", statistics.median(starts), "<=", 0.3),
-        ("image without models, MB", image.size / 1e6, "<=", 80),
-    ]
-    spread = table.ratio(BATCH, BARE_LOOP, "rate_8")
-    lines.append(
-        (f"{MANY} tiles in one request: tiles a second over bare loops'", spread, ">=", 0.9)
-    )
-    for peer in (p.name for p in serving_peers.PEERS if p.name in table.values):
-        lines += [
-            (f"{peer}: our rate at 8 over its", table.ratio(ours, peer, "rate_8"), ">=", 1.3),
-            (f"{peer}: its p50 at 1 over ours", table.ratio(peer, ours, "p50_1"), ">=", 1),
-        ]
+    for row, bare, name in ((OURS, DECODING, "PNG"), (TENSOR, BARE_LOOP, "tensor")):
+        ratio(f"{name}: p50 at 1 over the bare call's", row, bare, "p50_1", "<=", 1.15)
+        ratio(f"{name}: rate at 8 over bare loops'", row, bare, "rate_8", ">=", 0.9)
+    ratio(f"{KERAS_EACH} over p50 at 1", KERAS_EACH, OURS, "p50_1", ">=", 100)
+    if bench.starts:
+        health = statistics.median(bench.health) * 1000
+        lines.append(("health p99 while saturated, ms", health, "<=", 20))
+        lines.append(("start to ready, s", statistics.median(bench.starts), "<=", 0.3))
+    lines.append(("image without models, MB", image.size / 1e6, "<=", 80))
+    many = f"{MANY} tiles in one request: tiles a second over bare loops'"
+    ratio(many, BATCH, BARE_LOOP, "rate_8", ">=", 0.9)
+    for peer in serving_peers.PEERS:
+        ratio(f"{peer.name}: our rate at 8 over its", OURS, peer.name, "rate_8", ">=", 1.3)
+        ratio(f"{peer.name}: its p50 at 1 over ours", peer.name, OURS, "p50_1", ">=", 1)
     print()
-    for row in (ours, TENSOR, BARE_LOOP, DECODING, *(peer.name for peer in serving_peers.PEERS)):
+    for row in (OURS, TENSOR, BARE_LOOP, DECODING, *(peer.name for peer in serving_peers.PEERS)):
         if row in table.values:
             shown = (
                 f"{table.median(row, 'p50_1') * 1000:.1f} ms, {table.median(row, 'rate_8'):.0f}/s"
