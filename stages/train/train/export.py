@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 
 from train.canonical import canonical
+from train.planes import by_planes
 
 NAMES = ("model.keras", "model.onnx", "model.int8.onnx")
 # How far the exported file may be from the network it was exported from, in probability.
@@ -33,6 +34,7 @@ def export(model: keras.Model, tiles: NDArray[np.uint8], folder: Path) -> None:
     signature = [keras.InputSpec(dtype="uint8", shape=(None, 256, 256, 3), name="tiles")]
     model.export(fp32, format="onnx", input_signature=signature, verbose=False)
     named = canonical(onnx.load(fp32), "probability")
+    by_planes(named)
     onnx.checker.check_model(named, full_check=True)
     onnx.save(named, fp32)
     sample = np.ascontiguousarray(tiles[:4])
