@@ -22,11 +22,11 @@ def signing_key(sign: str) -> Any:
 
     Raises BuilderError where it cannot be opened.
     """
-    from builder.signing.keys import check_revoked, read_signing
-
     name = sign or os.environ.get("PLATELINE_SIGNING_KEY", "")
     if not name:
         return None
+    from builder.signing.keys import check_revoked, read_signing  # cryptography costs time
+
     key = read_signing(Path(name), lambda: _password(f"password of {name}: "))
     check_revoked(ROOT, key.public)
     return key

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -328,6 +328,20 @@ class Transfer:
         if owner == repository:
             return Moved()
         return self._move(repository, blob, sent, owner)
+
+    def found(self, repository: str, digests: Iterable[str]) -> None:
+        """Take it that `repository` has these blobs: nobody asks, and others mount them."""
+        ready: Future[None] = Future()
+        ready.set_result(None)
+        with self._lock:
+            for digest in digests:
+                self._owners.setdefault(digest, (repository, ready))
+
+    def lost(self, digests: Iterable[str]) -> None:
+        """Forget who has these blobs."""
+        with self._lock:
+            for digest in digests:
+                self._owners.pop(digest, None)
 
     def _claim(self, digest: str, repository: str) -> tuple[str, Future[None], bool]:
         """Return who has the blob, when it will be there, and whether that is up to the caller."""

@@ -9,12 +9,14 @@ from typing import BinaryIO
 
 from builder import oci
 from builder.errors import BuilderError
+from builder.oci import canonical
 from builder.oci.reference import Reference
 from builder.registry import pull
 from builder.registry.artifacts import attach
 from builder.registry.blobs import Blob, Moved, Transfer
 from builder.registry.cache import key_tag
 from builder.registry.client import Registry
+from builder.registry.connection import RegistryError
 from builder.store import Store, origins
 
 
@@ -31,6 +33,9 @@ class Pushed:
     attached: int = 0
 
 
+# What a registry answers to a manifest that names a blob it lacks: MANIFEST_BLOB_UNKNOWN,
+# https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes.
+_LACKING = (400, 404)
 # CycloneDX as JSON, for `push` and those who look for it.
 INVENTORY = "application/vnd.cyclonedx+json"
 
@@ -59,7 +64,9 @@ def push(
 
     `prefix` is HOST/PATH. An image that is there under its key is left alone after one request,
     and after none where `there` has its name: it was found just now.
-    The manifest goes last, so that no tag ever points at half an image. `progress` is called with
+    The manifest goes last, so that no tag ever points at half an image. What the image has in
+    common with the one that was pushed there before is not asked for, blob by blob, where the
+    registry still has that one: it keeps what a manifest names. `progress` is called with
     an image's name and the bytes that just arrived. What `inventory` returns for an image that
     goes up, its bill of materials, refers to it in the registry. Raises RegistryError, and
     BuilderError where the store lacks a layer that the registry lacks too.
@@ -87,16 +94,34 @@ def push(
         if found and found.digest == image.digest and not tags:
             return Pushed(name, reference, 0, 0, 0, already=True)
         every = (*(layer.blob for layer in image.layers), image.config_blob)
-        wanted = {blob.digest: blob for blob in every}.values()
+        wanted = {blob.digest: blob for blob in every}
+        known = _blobs_there(store, registry, reference) & wanted.keys()
+        transfer.found(reference.repository, known)
         with ThreadPoolExecutor(jobs) as pool:
             # What refers to the image may be there before it.
             attaching = pool.submit(describe, name, reference.repository) if inventory else None
-            moves = pool.map(lambda blob: bring(name, reference.repository, blob), wanted)
-            moved = sum(moves, Moved())
+            new = (blob for digest, blob in wanted.items() if digest not in known)
+            moved = sum(
+                pool.map(lambda blob: bring(name, reference.repository, blob), new), Moved()
+            )
         attached = attaching.result() if attaching else 0
         manifest = store.read(image.digest)
-        for tag in (key_tag(key), *tags):
-            registry.put_manifest(reference.repository, tag, manifest, image.manifest.media_type)
+
+        def tag_it() -> None:
+            for tag in (key_tag(key), *tags):
+                registry.put_manifest(
+                    reference.repository, tag, manifest, image.manifest.media_type
+                )
+
+        try:
+            tag_it()
+        except RegistryError as error:
+            if not known or error.status not in _LACKING:
+                raise
+            transfer.lost(known)  # it has lost some of what it should have
+            moved = sum((bring(name, reference.repository, wanted[d]) for d in known), moved)
+            tag_it()
+        store.put_result(_place(reference), {"manifest": image.digest})
         return Pushed(
             name,
             reference,
@@ -111,6 +136,27 @@ def push(
         raise BuilderError(f"{prefix!r} is not HOST/PREFIX, for example localhost:5000/plateline")
     with store.in_use(), ThreadPoolExecutor(jobs) as pool:
         return dict(zip(images, pool.map(one, images), strict=True))
+
+
+def _place(reference: Reference) -> str:
+    """Return the key under which the store remembers what was pushed to a repository last."""
+    name = f"pushed to {reference.host}/{reference.repository}"
+    return canonical.sha256(name.encode()).removeprefix("sha256:")
+
+
+def _blobs_there(store: Store, registry: Registry, reference: Reference) -> set[str]:
+    """Return the blobs of the image that was pushed there last, if the repository still has it."""
+    before = store.get_result(_place(reference))
+    try:
+        image = store.image(before["manifest"]) if before else None
+    except BuilderError:
+        return set()
+    if image is None:
+        return set()
+    found = registry.head_manifest(reference.repository, image.digest)
+    if found is None or found.digest != image.digest:
+        return set()
+    return {image.config_blob.digest, *(layer.blob.digest for layer in image.layers)}
 
 
 def stored(store: Store, registry: Registry, repository: str, blob: oci.Descriptor) -> Blob:

@@ -16,8 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-
 from builder.errors import BuilderError
 from builder.inspect.bill.part import UNKNOWN
 from builder.oci.entry import Entry
@@ -86,6 +84,11 @@ def _spelled(text: str) -> str:
 
 def _spdx(text: str) -> str:
     """Return an SPDX expression in its one spelling; empty for what is none."""
+    from packaging.licenses import (  # costs time
+        InvalidLicenseExpression,
+        canonicalize_license_expression,
+    )
+
     try:
         return str(canonicalize_license_expression(text))
     except InvalidLicenseExpression:

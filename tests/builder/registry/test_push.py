@@ -13,6 +13,7 @@ import pytest
 
 from builder import oci
 from builder.build.make import build
+from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.oci.reference import Reference
 from builder.registry.cache import RegistryCache, find_by_key
@@ -148,6 +149,49 @@ def test_what_a_registry_has_lost_is_made_again(
         unpacked(fresh, layer)
     assert build(workspace, fresh)["a"].image == first["a"].image
     assert unpacked(fresh, layer).is_dir()
+
+
+def test_blobs_of_the_image_that_was_pushed_before_are_not_asked_for(
+    make: Make, store: Store, registry_host: str
+) -> None:
+    """After a new line of source the registry is asked for that image, not for its layers."""
+    copies = {f"part{n}": str(n) for n in range(9)}
+    recipe = "FROM scratch\n" + "".join(f"COPY {name} /{name}\n" for name in copies)
+    workspace = make(f"{recipe}COPY src/ /app/\n", **copies, **{"src/run": "x"})
+    asked = []
+    for line in ("one", "two"):
+        (workspace.root / "src/run").write_text(line)
+        built = build(Workspace.load(workspace.root), store)["a"]
+        with Registry(registry_host) as registry:
+            pushed = push(store, {"a": (built.key, built.image)}, f"{registry_host}/p", registry)
+            asked.append(registry.requests)
+        assert pushed["a"].uploaded_blobs == (11 if line == "one" else 2)
+    assert asked[1] <= 10
+    assert asked[0] >= 30
+
+
+@pytest.mark.parametrize("lost", ["a layer", "the image"])
+def test_a_blob_that_the_registry_lost_since_goes_up_again(
+    make: Make, store: Store, registry_host: str, tmp_path: Path, lost: str
+) -> None:
+    workspace = make(
+        "FROM scratch\nCOPY kept /kept\nCOPY src/ /app/\n", kept="k", **{"src/run": "x"}
+    )
+    built = build(workspace, store)["a"]
+    with Registry(registry_host) as registry:
+        push(store, {"a": (built.key, built.image)}, f"{registry_host}/p", registry)
+    (workspace.root / "src/run").write_text("y")
+    layer = built.image.layers[0].blob.digest.removeprefix("sha256:")
+    registry_data = tmp_path / "registry/data/docker/registry/v2"
+    if lost == "a layer":
+        shutil.rmtree(registry_data / f"blobs/sha256/{layer[:2]}/{layer}")
+        shutil.rmtree(registry_data / f"repositories/p/a/_layers/sha256/{layer}")
+    else:
+        shutil.rmtree(registry_data)
+    again = build(Workspace.load(workspace.root), store)["a"]
+    with Registry(registry_host) as registry:
+        pushed = push(store, {"a": (again.key, again.image)}, f"{registry_host}/p", registry)
+        assert pull(Store.open(tmp_path / "fresh"), registry, pushed["a"].reference) == again.image
 
 
 def test_pieces_that_went_up_are_not_kept_in_memory(store: Store, registry_host: str) -> None:
