@@ -321,6 +321,27 @@ def cold_validate(bench: Bench) -> None:
     print("  ours: empty store, so the base image is made too; Docker: --no-cache, base kept")
 
 
+def first_step(bench: Bench) -> None:
+    """Measure from a registry that has an image to the end of its first command, nothing here."""
+    from benchmarks.run import chain  # kfp costs time
+
+    found, _, _ = bench.invoke("push-images", "--registry", f"{bench.registry}/ours")
+    reference = found["prepare"]["reference"]
+    command = ("python3", "-c", "import numpy")
+    package = chain(bench.folder / "first.yaml", reference, 1, command)
+    runs = str(bench.folder / "runs")
+    words = ("run", "--file", str(package), "--trust", "--no-cache", "--runs", runs)
+    ours, docker = [], []
+    for _ in range(bench.repeats):
+        shutil.rmtree(bench.folder / "first", ignore_errors=True)
+        ours.append(bench.invoke(*words, "--engine", "bubblewrap", store="first")[2])
+        pulled = bench.docker("pull", "-q", reference)
+        docker.append(pulled + bench.docker("run", "--rm", reference, *command))
+        bench.docker("rmi", "-f", reference)
+    seconds("registry to the end of a first step (prepare, nothing here)",
+            statistics.median(ours), statistics.median(docker), "docker's", ratio=1)  # fmt: skip
+
+
 def plain_size(store: Store, layer: oci.Layer) -> int:
     """Return the bytes of a layer's tar."""
     from isal import igzip
@@ -444,7 +465,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--clean-builds", type=int, default=0, help="20 for the whole comparison")
-    parser.add_argument("--only", default="", help="of nothing,line,wheel,cold,size,memory,many")
+    parser.add_argument(
+        "--only", default="", help="of nothing,line,wheel,cold,first,size,memory,many"
+    )
     given = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(dir=downloads_folder().parent) as folder,
@@ -463,6 +486,7 @@ def main() -> None:
             "line": lambda: one_line_changed(bench),
             "wheel": lambda: one_wheel_bumped(bench),
             "cold": lambda: cold_validate(bench),
+            "first": lambda: first_step(bench),
             "size": lambda: image_size(bench),
             "memory": lambda: peak_memory(bench),
             "many": lambda: many_files(bench),

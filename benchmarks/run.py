@@ -13,7 +13,7 @@ import logging
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kfp import compiler, components, dsl, local
@@ -74,12 +74,12 @@ def main() -> None:
                 show("kfp.local, DockerRunner", steps, lambda: kfp_local(package, folder / "root"))
 
 
-def chain(path: Path, image: str, steps: int) -> Path:
-    """Compile a chain of steps that do nothing."""
+def chain(path: Path, image: str, steps: int, command: Sequence[str] = COMMAND) -> Path:
+    """Compile a chain of steps that run a command, which does nothing without one."""
 
     @dsl.container_component
     def nothing():
-        return dsl.ContainerSpec(image, list(COMMAND))
+        return dsl.ContainerSpec(image, list(command))
 
     @dsl.pipeline(name="chain")
     def pipeline():

@@ -19,7 +19,7 @@ from builder.oci.entry import Entry, arrange
 from builder.oci.overlay import lay_over
 from builder.oci.tree import Bounds
 from builder.sandbox.extract import extract, open_below
-from builder.sandbox.layer_tar import bring, read
+from builder.sandbox.layer_tar import read
 from builder.store import Store
 
 _DELETES = ("whiteout", "opaque")
@@ -27,8 +27,8 @@ _DELETES = ("whiteout", "opaque")
 # paths of forty layers fit the page of memory that an overlay's options have.
 _NAME = 40
 _OPTIONS = 3800
-# Layers that are fetched at the same time.
-_FETCHED = 4
+# Layers that are fetched and unpacked at the same time; a registry and a disk are waited for most.
+_TOGETHER = 4
 # Two steps that start together share layers: each is unpacked once.
 _turns: dict[Path, threading.Lock] = {}
 
@@ -51,19 +51,16 @@ def folders(store: Store, image: oci.Image) -> list[Path]:
         return [whole(store, image)]
     if all(name.exists() for name in names):
         return names
-    with ThreadPoolExecutor(_FETCHED) as pool:
-        # One is unpacked while those above it come from their registry.
-        coming = [pool.submit(bring, store, layer) for layer in image.layers]
+    with ThreadPoolExecutor(_TOGETHER) as pool:
+        # Some are unpacked while others come from their registry.
+        coming = [pool.submit(unpacked, store, layer) for layer in image.layers]
         try:
-            found = []
-            for layer, fetched in zip(image.layers, coming, strict=True):
-                fetched.result()
-                found.append(unpacked(store, layer))
+            return [one.result() for one in coming]
         except _DeletesError:
-            return [whole(store, image)]
+            pass
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-    return found
+            pool.shutdown(cancel_futures=True)
+    return [whole(store, image)]
 
 
 def whole(store: Store, image: oci.Image) -> Path:
