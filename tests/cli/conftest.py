@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,4 +46,17 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "cli", "compile", "--allow-local", "--output", str(path)],
         cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="session")
+def tried_once(compiled: Path) -> Path:
+    """Return that package with steps that are not tried again, after a pause, where they fail.
+
+    This checkout did not compile it: `run` needs --trust.
+    """
+    path = compiled.with_name("once.yaml")
+    text, number = re.subn("maxRetryCount: [0-9]+", "maxRetryCount: 0", compiled.read_text())
+    assert number
+    path.write_text(text)
     return path

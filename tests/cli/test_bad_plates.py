@@ -48,6 +48,7 @@ def _double(plate: Path) -> None:
     shutil.copy(plate / "c1-A1.bmp", plate / "C1-A1.BMP")
 
 
+ONCE = ("--trust", "--file")
 SPOILS = [
     (_truncate, "c1-A1.bmp"),
     (_fill_with_text, "c1-A1.bmp"),
@@ -62,12 +63,12 @@ SPOILS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "name"), SPOILS)
 def test_a_run_on_a_damaged_plate_fails_in_prepare_and_names_the_file(
-    invoke: Task, plate: Path, compiled: Path, spoil: Callable[[Path], None], name: str
+    invoke: Task, plate: Path, tried_once: Path, spoil: Callable[[Path], None], name: str
 ):
     spoil(plate)
     before = {path: path.read_bytes() for path in plate.iterdir()}
     done = invoke(
-        "run", "--file", str(compiled), "--plate", str(plate), "--param", "plate_layout=small.toml"
+        "run", *ONCE, str(tried_once), "--plate", str(plate), "--param", "plate_layout=small.toml"
     )
     refused(done, name, "prepare")
     assert done.returncode == 1
@@ -75,18 +76,18 @@ def test_a_run_on_a_damaged_plate_fails_in_prepare_and_names_the_file(
 
 
 def test_an_unknown_layout_is_refused_with_those_that_are_known(
-    invoke: Task, plate: Path, compiled: Path
+    invoke: Task, plate: Path, tried_once: Path
 ):
     done = invoke(
-        "run", "--file", str(compiled), "--plate", str(plate), "--param", "plate_layout=bbbc999"
+        "run", *ONCE, str(tried_once), "--plate", str(plate), "--param", "plate_layout=bbbc999"
     )
     refused(done, "bbbc999", "bbbc013")
 
 
-def test_an_empty_folder_is_refused(invoke: Task, tmp_path: Path, compiled: Path):
+def test_an_empty_folder_is_refused(invoke: Task, tmp_path: Path, tried_once: Path):
     (tmp_path / "empty").mkdir()
     done = invoke(
-        "run", "--file", str(compiled), "--plate", "empty", "--param", "plate_layout=bbbc013"
+        "run", *ONCE, str(tried_once), "--plate", "empty", "--param", "plate_layout=bbbc013"
     )
     refused(done, "no image")
 
@@ -97,10 +98,10 @@ def test_a_plate_that_is_not_there_is_refused_before_anything_runs(invoke: Task,
 
 @pytest.mark.slow
 def test_an_unknown_model_type_fails_the_training_and_names_those_there_are(
-    invoke: Task, plate: Path, compiled: Path
+    invoke: Task, plate: Path, tried_once: Path
 ):
     done = invoke(
-        "run", "--file", str(compiled), "--plate", str(plate), "--param", "plate_layout=small.toml",
+        "run", *ONCE, str(tried_once), "--plate", str(plate), "--param", "plate_layout=small.toml",
         "--param", "model_type=VGG99",
     )  # fmt: skip
     refused(done, "VGG99", "EfficientNet_Lite0")
