@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnxruntime
+import pytest
 from common import tiles
 from common.stage_io import StageIO
+from train import export
 from train.stage import train
 
 
@@ -53,6 +56,20 @@ def run(source: Path, out: Path, **parameters: Any) -> Path:
     train(task)
     task.finish()
     return out / "model"
+
+
+def trained(source: Path, out: Path, **parameters: Any) -> keras.Model:
+    """Return the network that a run trains; the export, as long as all the rest, is left out."""
+
+    def save(model: keras.Model, _calibration: np.ndarray, folder: Path) -> None:
+        for name in export.NAMES:
+            (folder / name).touch()
+        model.save(folder / export.NAMES[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "export", save)
+        folder = run(source, out, **parameters)
+    return keras.saving.load_model(folder / export.NAMES[0])
 
 
 def answers(file: Path, tiles: np.ndarray) -> np.ndarray:

@@ -38,8 +38,8 @@ def test_newton_and_sgd_agree_on_what_they_call_positive() -> None:
     validation = np.arange(40) % 4 < 2
     one = fit.fit_newton(features, labels)
     other = fit.fit_sgd(
-        [features, features + 0.1], labels, validation, epochs=8, batch_size=8,
-        learning_rate=0.05, seed=0, report=lambda _: None,
+        [features, features + 0.1], labels, validation, epochs=4, batch_size=8,
+        learning_rate=0.1, seed=0, report=lambda _: None,
     )  # fmt: skip
     for head in (one, other):
         assert ((features @ head.kernel + head.bias > 0) == labels).all()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from common import digest
 from common.errors import StageError
-from train import network
+from small import answers
+from train import export, network
 
 SCALING = network.Normalisation((0.0, 0.0, 0.0), (30.0, 30.0, 30.0))
 
@@ -61,6 +62,18 @@ def test_the_networks_of_keras_applications_take_raw_tiles(name: str, features: 
     assert body.frozen is None
     assert body.model.output_shape == (None, features)
     assert np.isfinite(np.asarray(body.model(tiles()[:1]))).all()
+
+
+@pytest.mark.slow
+def test_the_export_of_a_network_of_keras_applications_answers_in_8_bits_too(
+    tmp_path: Path,
+) -> None:
+    body = network.build("ResNet50", SCALING, "none").model
+    kernel = np.random.default_rng(0).normal(0, 1e-3, body.output_shape[1]).astype(np.float32)
+    export.export(network.with_head(body, kernel, 0.0), tiles()[:1], tmp_path)
+    for name in ("model.onnx", "model.int8.onnx"):
+        found = answers(tmp_path / name, tiles())
+        assert ((found > 0) & (found < 1)).all(), name
 
 
 def test_a_file_of_weights_is_checked_and_read(tmp_path: Path) -> None:

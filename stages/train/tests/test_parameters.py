@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from common.errors import StageError
-from small import answers, make_tiles, run
+from small import make_tiles, run, trained
 
 
 @pytest.mark.slow
 def test_without_pretrained_weights_everything_is_trained(source: Path, tmp_path: Path) -> None:
-    model = run(source, tmp_path, model_type="ResNet50", weights="none", batch_size=2, most_tiles=5)
-    facts = json.loads((model / "model.json").read_text())
+    model = trained(source, tmp_path, weights="none", batch_size=2, most_tiles=5)
+    facts = json.loads((tmp_path / "model/model.json").read_text())
     assert facts["tuned"]
     assert facts["options"]["weights"] == "none"
-    assert np.isfinite(answers(model / "model.int8.onnx", np.load(source / "tiles.npy")[:2])).all()
+    first = model.get_layer("_bn0")
+    assert np.asarray(first.moving_mean).any()
+    assert (np.asarray(first.gamma) != 1).any()
+    assert np.isfinite(np.asarray(model(np.load(source / "tiles.npy")[:2]))).all()
 
 
 @pytest.mark.parametrize(
