@@ -1,7 +1,8 @@
 """Parts of the server's libraries that they load and that nothing here uses: a tenth of the start.
 
-uvicorn loads its command line, with click and multiprocessing, where only its server is wanted;
-prometheus_client loads a web server of its own, and a client that pushes.
+uvicorn loads its command line, with click and multiprocessing, where only its server is wanted, and
+what reads files of settings for its log; prometheus_client loads a web server of its own, and a
+client that pushes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NoReturn
 
-UNUSED = ("uvicorn.main", "http.server", "urllib.request", "wsgiref.simple_server")
+UNUSED = (
+    "uvicorn.main", "logging.config", "configparser",
+    "http.server", "urllib.request", "wsgiref.simple_server",
+)  # fmt: skip
 
 
 class _Part(ModuleType):

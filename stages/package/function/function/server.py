@@ -31,6 +31,7 @@ def _config(app: Any, settings: Settings, port: int, grace: int | None = None) -
         http=Connection.within(settings.write_timeout),
         ws="none",
         lifespan="off",
+        log_config=None,  # warnings go to stderr as they are
         log_level="warning",
         access_log=False,
         server_header=False,
