@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from builder.build.workspace import Workspace
 from builder.errors import BuilderError
 from builder.sandbox.docker import Docker
 from builder.store import Store
+from tests import task
 from tests.cli.conftest import ROOT, Task, refused
 from tests.conftest import missing
 
@@ -73,28 +75,35 @@ def _answers(host: str) -> bool:
     return True
 
 
-def test_a_fresh_clone_compiles_from_a_filled_registry_without_a_layer(
-    invoke: Task, filled: str, tmp_path: Path
-):
-    store = tmp_path / "fresh" / "store"
-    done = invoke(
-        "compile", "--registry", filled, "--json",
-        PLATELINE_STORE=str(store), PLATELINE_CACHE_SAMPLE="0",
+@pytest.fixture(scope="module")
+def fresh(filled: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Return an empty store after `compile --registry`, and what that printed."""
+    folder = tmp_path_factory.mktemp("fresh")
+    store = folder / "cache" / "store"
+    done = subprocess.run(
+        [*task.TASK, "compile", "--registry", filled, "--json"],
+        cwd=folder, capture_output=True, text=True, check=False,
+        env=task.environment(PLATELINE_STORE=str(store), PLATELINE_CACHE_SAMPLE="0"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    pins = json.loads(done.stdout)["pins"]
-    assert all(pin.startswith(f"{filled}/") and "@sha256:" in pin for pin in pins.values())
+    return store, json.loads(done.stdout)
+
+
+def test_a_fresh_clone_compiles_from_a_filled_registry_without_a_layer(
+    fresh: tuple[Path, dict[str, Any]], filled: str
+):
+    store, said = fresh
+    assert said["pins"]
+    assert all(p.startswith(f"{filled}/") and "@sha256:" in p for p in said["pins"].values())
     kept = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     assert kept < 2_000_000, "layers were downloaded"
 
 
-def test_both_ways_to_the_images_give_the_same_package(invoke: Task, filled: str, tmp_path: Path):
-    one = json.loads(invoke("compile", "--registry", filled, "--json").stdout)
-    fresh = str(tmp_path / "fresh" / "store")
-    other = json.loads(
-        invoke("compile", "--registry", filled, "--json", PLATELINE_STORE=fresh).stdout
-    )
-    assert one["digest"] == other["digest"]
+def test_both_ways_to_the_images_give_the_same_package(
+    invoke: Task, filled: str, fresh: tuple[Path, dict[str, Any]]
+):
+    built = json.loads(invoke("compile", "--registry", filled, "--json").stdout)
+    assert built["digest"] == fresh[1]["digest"]
 
 
 def test_a_registry_that_lacks_the_images_is_refused_with_the_command(invoke: Task, filled: str):
