@@ -5,11 +5,12 @@ Those of a variant V are in exclude.V.in, as its wheels are in requirements.V.in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from builder.errors import BuilderError
 from builder.packages import lock_file
+from builder.platform import KNOWN
 
 
 def wanted(asked: lock_file.Requirements) -> str:
@@ -21,8 +22,8 @@ def read(asked: lock_file.Requirements, names: Iterable[str]) -> Mapping[str, tu
     """Return the patterns of exclude.in by the package's name as the lock has it, one of `names`.
 
     A line is `PACKAGE PATTERN`; what follows a # is a comment. There is none where the file is not
-    there. Raises BuilderError for another line, for one that is there twice, and for a package
-    that is not locked.
+    there. A line for a package that only another platform's lock has means nothing here. Raises
+    BuilderError for another line, for one that is there twice, and for a package that no lock has.
     """
     path = asked.folder / wanted(asked)
     if not path.exists():
@@ -30,7 +31,9 @@ def read(asked: lock_file.Requirements, names: Iterable[str]) -> Mapping[str, tu
     from packaging.utils import canonicalize_name  # costs time
 
     locked = {canonicalize_name(name): name for name in names}
+    elsewhere = {canonicalize_name(name) for name in _locked_for_any(asked)} - locked.keys()
     found: dict[str, tuple[str, ...]] = {}
+    seen: set[tuple[str, str]] = set()
     for number, line in enumerate(lock_file.read(path).splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
@@ -40,16 +43,27 @@ def read(asked: lock_file.Requirements, names: Iterable[str]) -> Mapping[str, tu
                 f"{path}:{number}: not `PACKAGE PATTERN`: {line.strip()!r}; write for example "
                 "`numpy numpy/*/tests/*`"
             )
-        name, pattern = locked.get(canonicalize_name(words[0])), words[1]
-        if name is None:
+        package, pattern = canonicalize_name(words[0]), words[1]
+        if package not in locked and package not in elsewhere:
             raise BuilderError(
                 f"{path}:{number}: {words[0]} is not among the wheels that are locked; take the "
                 "line out"
             )
-        if pattern in found.get(name, ()):
+        if (package, pattern) in seen:
             raise BuilderError(f"{path}:{number}: this is there twice; take one of the lines out")
-        found[name] = (*found.get(name, ()), pattern)
+        seen.add((package, pattern))
+        if name := locked.get(package):
+            found[name] = (*found.get(name, ()), pattern)
     return found
+
+
+def _locked_for_any(asked: lock_file.Requirements) -> Iterator[str]:
+    """Yield the packages in the target's locks for all platforms, those that it has."""
+    for platform in KNOWN.values():
+        lock = asked.folder / asked.lock(platform)
+        if lock.exists():
+            lines = lock_file.read(lock).splitlines()
+            yield from (line.partition("==")[0] for line in lines if not line.startswith("#"))
 
 
 def taken(files: Collection[str], patterns: Iterable[str], wheel: str) -> set[str]:

@@ -25,6 +25,7 @@ from builder.oci.entry import Entry
 from builder.packages import bytecode, exclude, lock_file, wheel_layout, wheels
 from builder.packages.python import DEFAULT
 from builder.packages.wheel_layout import LayerDestination, lost_modules
+from builder.platform import ARM64
 from tests.builder import locks
 
 NOBODY = bytecode.Interpreter(key="none", run=lambda _script, _records: b"")
@@ -323,6 +324,23 @@ def test_a_variant_has_an_exclude_file_of_its_own(tmp_path: Path) -> None:
     read = exclude.read(lock_file.Requirements(tmp_path, "gpu"), ["p", "Q_GPU"])
     assert read == {"Q_GPU": ("q/*",)}
     assert exclude.read(lock_file.Requirements(tmp_path), ["p"]) == {"p": ("p/a",)}
+
+
+def test_a_package_that_only_another_platform_has_may_be_in_an_exclude_file(tmp_path: Path) -> None:
+    asked = lock_file.Requirements(tmp_path)
+    (tmp_path / asked.lock(ARM64)).write_text(
+        f"# q\np-arm==1 --hash=sha256:{'0' * 64}  # 9 bytes\n"
+    )
+    path = tmp_path / "exclude.in"
+    path.write_text("p p/a\nP_Arm p/a\n")
+    assert exclude.read(asked, ["p"]) == {"p": ("p/a",)}
+    assert exclude.read(asked, ["p", "p-arm"]) == {"p": ("p/a",), "p-arm": ("p/a",)}
+    path.write_text("p-arm p/a\np.arm p/a\n")
+    with pytest.raises(BuilderError, match=r"exclude\.in:2: this is there twice"):
+        exclude.read(asked, ["p"])
+    path.write_text("q p/a\n")
+    with pytest.raises(BuilderError, match=r"exclude\.in:1: q is not among the wheels"):
+        exclude.read(asked, ["p"])
 
 
 def test_layers_without_excluded_files_keep_their_key_and_others_tell_them(tmp_path: Path) -> None:
