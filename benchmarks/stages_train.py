@@ -7,6 +7,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +92,9 @@ def resnet50(kind: str) -> dict[str, Any]:
         x = keras.layers.Rescaling(1 / 127.5, -1)(tensor)
         x = keras.applications.ResNet50(include_top=False, weights=None, pooling="avg")(x)
         model = keras.Model(tensor, keras.layers.Dense(1, activation="sigmoid")(x))
-        model.compile(
-            keras.optimizers.SGD(0.001, momentum=0.9), "binary_crossentropy", jit_compile=False
-        )
-        note = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda _epoch, _logs: times.append(time.perf_counter())
-        )
-        model.fit(
-            tiles[~validation], labels[~validation], batch_size=8, epochs=2, verbose=0,
-            validation_data=(tiles[validation], labels[validation]), callbacks=[note],
-            validation_batch_size=8,
+        _bare_fit(
+            model, tiles, labels, validation, epochs=2, learning_rate=0.001,
+            note=lambda: times.append(time.perf_counter()),
         )  # fmt: skip
     else:
         from train.network import Normalisation, build
@@ -118,6 +112,23 @@ def resnet50(kind: str) -> dict[str, Any]:
                 report=lambda _: times.append(time.perf_counter()),
             )  # fmt: skip
     return {"images": int((~validation).sum()) / (times[-1] - times[-2])}
+
+
+def _bare_fit(
+    model: Any, tiles: Any, labels: Any, validation: Any, *, epochs: int, learning_rate: float,
+    note: Callable[[], None],
+) -> None:  # fmt: skip
+    """Train by Keras' own `fit`, batch 8, and call `note` after each epoch."""
+    import keras
+
+    optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9)
+    model.compile(optimizer, "binary_crossentropy", jit_compile=False)
+    end = keras.callbacks.LambdaCallback(on_epoch_end=lambda _epoch, _logs: note())
+    model.fit(
+        tiles[~validation], labels[~validation], batch_size=8, epochs=epochs, verbose=0,
+        validation_data=(tiles[validation], labels[validation]), callbacks=[end],
+        validation_batch_size=8,
+    )  # fmt: skip
 
 
 def fine_tuning(kind: str, name: str) -> dict[str, Any]:
@@ -159,14 +170,7 @@ def fine_tuning(kind: str, name: str) -> dict[str, Any]:
         if kind == "bare":
             head = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="zeros")
             model = keras.Model(body.model.input, head(body.model.output))
-            optimizer = keras.optimizers.SGD(1e-12, momentum=0.9)
-            model.compile(optimizer, "binary_crossentropy", jit_compile=False)
-            end = keras.callbacks.LambdaCallback(on_epoch_end=lambda _epoch, _logs: note())
-            model.fit(
-                tiles[~validation], labels[~validation], batch_size=8, epochs=3, verbose=0,
-                validation_data=(tiles[validation], labels[validation]), callbacks=[end],
-                validation_batch_size=8,
-            )  # fmt: skip
+            _bare_fit(model, tiles, labels, validation, epochs=3, learning_rate=1e-12, note=note)
         else:
             batches.run(body.frozen, [tiles[:8]], 8)
             note()

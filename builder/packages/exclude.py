@@ -31,9 +31,8 @@ def read(asked: lock_file.Requirements, names: Iterable[str]) -> Mapping[str, tu
     from packaging.utils import canonicalize_name  # costs time
 
     locked = {canonicalize_name(name): name for name in names}
-    elsewhere = {canonicalize_name(name) for name in _locked_for_any(asked)} - locked.keys()
+    known = locked.keys() | {canonicalize_name(name) for name in _locked_for_any(asked)}
     found: dict[str, tuple[str, ...]] = {}
-    seen: set[tuple[str, str]] = set()
     for number, line in enumerate(lock_file.read(path).splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
@@ -44,17 +43,15 @@ def read(asked: lock_file.Requirements, names: Iterable[str]) -> Mapping[str, tu
                 "`numpy numpy/*/tests/*`"
             )
         package, pattern = canonicalize_name(words[0]), words[1]
-        if package not in locked and package not in elsewhere:
+        if package not in known:
             raise BuilderError(
                 f"{path}:{number}: {words[0]} is not among the wheels that are locked; take the "
                 "line out"
             )
-        if (package, pattern) in seen:
+        if pattern in found.get(package, ()):
             raise BuilderError(f"{path}:{number}: this is there twice; take one of the lines out")
-        seen.add((package, pattern))
-        if name := locked.get(package):
-            found[name] = (*found.get(name, ()), pattern)
-    return found
+        found[package] = (*found.get(package, ()), pattern)
+    return {name: found[package] for package, name in locked.items() if package in found}
 
 
 def _locked_for_any(asked: lock_file.Requirements) -> Iterator[str]:
