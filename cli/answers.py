@@ -1,5 +1,6 @@
 """What a task printed when it had nothing to do, printed again while nothing it read has changed.
 
+A part of what a task does can be kept in the same way, for tasks that were asked something else.
 Planning all images loads a hundred modules and reads every input. Here the status of each input is
 compared instead: kind and mode, inode, size, and the times of its last write and last change, to
 the nanosecond. Nothing sets the time of the last change (ctime) but the kernel's clock, so a write
@@ -18,7 +19,7 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from builder import folders
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Part of every question: a change in what is kept, or of what, makes what was kept useless.
-_FORMAT = 1
+_FORMAT = 2
 _YOUNG = 2 * 10**9  # nanoseconds; file systems with coarser clocks have at most this
 _STEP = 10**8  # nanoseconds by which the wall's clock and the other one may differ in one task
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -36,17 +37,21 @@ _GIT = ("git", "-C", _ROOT, "status", "--porcelain=v2", "--branch")
 
 Row = tuple[int, int, int, int, int] | None
 Question = tuple[object, ...]
+# A part of what tasks do: its name, and what it depends on beside files. Only what marshal writes.
+Part = tuple[object, ...]
 # HOST/PATH of a registry, whether plain HTTP will do, and images by name with their digests.
 There = tuple[str, bool, dict[str, str]]
 # What this process was asked, and when by both clocks: `keep` answers that and nothing else.
 _pending: list[tuple[Question, int, int]] = []
+# What this process has recalled or kept of parts, as `keep` wrote it.
+_parts: dict[Part, tuple[Any, ...]] = {}
 
 
 def given(words: list[str]) -> bool:
     """Print what was kept for a command line, if all that it came from is as it was."""
     began = time.perf_counter()
     try:
-        text, note = _known(_question(words))
+        *_, text, note = _known(_question(words))
     except (OSError, ValueError, EOFError):  # nothing is kept, or it is true no longer
         return False
     try:
@@ -60,25 +65,41 @@ def given(words: list[str]) -> bool:
     return True
 
 
+def recalled(part: Part) -> Any:
+    """Return what was kept as `part`, if all that it came from is as it was, otherwise None."""
+    try:
+        kept = _known(_question([part]))
+    except (OSError, ValueError, EOFError):
+        return None
+    _parts[part] = kept
+    return kept[-2]
+
+
 def begin(words: list[str]) -> None:
     """Say that what this process prints from now on answers `words`, and may be kept."""
     _pending.clear()
+    _parts.clear()
     with suppress(OSError):  # this folder has been removed
         _pending.append((_question(words), time.time_ns(), time.monotonic_ns()))
 
 
 def keep(
-    text: str,
+    answer: Any,
     *,
     inputs: Iterable[str],
     results: Iterable[str],
+    part: Part = (),
+    upon: Part = (),
     copies: Mapping[str, str] | None = None,
     git: bytes | None = None,
     there: There | None = None,
     note: str = "",
 ) -> None:
-    """Keep `text`, which this process prints in the end, as the answer to what it was asked.
+    """Keep `answer`, the text that this process prints in the end, for who asks the same again.
 
+    With `part` it is not the text but what this process found out as that part, of types that
+    marshal writes. The part `upon`, which this process has kept or recalled, went into the answer:
+    what that came from is what this comes from as well. Where it is neither, nothing is kept.
     `inputs` are all files and folders that it read, those that were not there as well. `results`
     are read by content, and their time is set to now whenever the answer is given, for `gc`.
     `copies` has the files that were written, each with the input that it is a copy of; `git` is
@@ -86,9 +107,11 @@ def keep(
     must still have. `note` follows the time it took.
     Nothing is kept where something might change unseen, nor where the store cannot be written.
     """
-    if not _pending:
+    if not _pending or (upon and upon not in _parts):
         return
     question, wall, steady = _pending[0]
+    if part:
+        question = _question([part])
     if abs((time.time_ns() - wall) - (time.monotonic_ns() - steady)) > _STEP:
         return
     rows = {path: _row(path) for path in inputs}
@@ -99,7 +122,11 @@ def keep(
         return
     try:
         contents = {path: _read(path) for path in results}
-        kept: Any = (question, rows, contents, dict(copies or {}), git, there, text, note)
+        if upon:
+            _, its_rows, its_contents, _, git, there, *_ = _parts[upon]
+            # As they were when the part was found out, which may be some time ago.
+            rows, contents = {**rows, **its_rows}, {**contents, **its_contents}
+        kept: Any = (question, rows, contents, dict(copies or {}), git, there, answer, note)
         data = marshal.dumps(kept)
         path = _path(question)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -109,9 +136,11 @@ def keep(
         os.replace(temporary, path)
     except OSError:
         return
+    if part:
+        _parts[part] = kept
 
 
-def _question(words: list[str]) -> Question:
+def _question(words: Sequence[object]) -> Question:
     environment = (
         (name, value)
         for name, value in sorted(os.environ.items())
@@ -131,19 +160,19 @@ def _path(question: Question) -> str:
     return os.path.join(folders.store(), "answers", name)
 
 
-def _known(question: Question) -> tuple[str, str]:
-    """Return the text and the note that are kept for `question`, and set the times of results.
+def _known(question: Question) -> tuple[Any, ...]:
+    """Return what `keep` wrote for `question`, and set the times of results.
 
-    Raises OSError and ValueError where there are none that are still true.
+    Raises OSError, ValueError, and EOFError where nothing is kept that is still true.
     """
     path = _path(question)
     data = _read(path)
     if int.from_bytes(data[:4], "big") != zlib.crc32(data[4:]):
         raise ValueError(f"{path} is damaged")
-    kept = marshal.loads(data[4:])  # noqa: S302 - from the user's own store
+    kept: Any = marshal.loads(data[4:])  # noqa: S302 - from the user's own store
     if kept[0] != question:
         raise ValueError(f"{path} answers another question")
-    _, rows, contents, copies, git, there, text, note = kept
+    _, rows, contents, copies, git, there, *_ = kept
     said = git_status() if git is not None else lambda: None
     lock = os.open(os.path.join(folders.store(), "lock"), os.O_RDONLY)
     try:
@@ -159,7 +188,7 @@ def _known(question: Question) -> tuple[str, str]:
             os.utime(name)
     finally:
         os.close(lock)
-    return text, note
+    return tuple(kept)
 
 
 def _has(prefix: str, insecure: bool, digests: Mapping[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""What the answer of a task with nothing to do came from: files of the checkout and the store."""
+"""What a build came from: the files of the checkout and of the store that it read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _CODE = ("builder", "cli", "pipeline")
 _FILES = ("tasks.py", "requirements.lock")
 
 
-def keep(text: str, workspace: Any, store: Any, *more: str, **how: Any) -> None:
-    """Keep what a task prints, for `cli.answers`, with all that it read and `more` files.
+def keep(answer: Any, workspace: Any, store: Any, **how: Any) -> None:
+    """Keep what a build found out, for `cli.answers`, with all that it read.
 
     Whatever else `answers.keep` takes is in `how`.
     """
@@ -30,13 +30,18 @@ def keep(text: str, workspace: Any, store: Any, *more: str, **how: Any) -> None:
     installed = (path for path in sys.path if path.startswith(sys.prefix))
     keys = ROOT / named.FOLDER
     trusted = files(str(keys)) if keys.exists() else [str(keys)]
-    results = {path for path in store.used if path.startswith(f"{store.root / 'results'}/")}
+    blobs, results = used(store)
     answers.keep(
-        text,
+        answer,
         inputs=[
-            *recipes, *code, *installed, *trusted, *(str(ROOT / name) for name in _FILES), *more,
-            *(store.used - results),
+            *recipes, *code, *installed, *trusted, *(str(ROOT / name) for name in _FILES), *blobs,
         ],
         results=results,
         **how,
     )  # fmt: skip
+
+
+def used(store: Any) -> tuple[set[str], set[str]]:
+    """Return the files of the store that were used: blobs and the like, and results."""
+    results = {path for path in store.used if path.startswith(f"{store.root / 'results'}/")}
+    return store.used - results, results

@@ -181,23 +181,35 @@ def hold(policy: Any, pinned: Pinned, *, insecure: bool = False) -> None:
 
 def make_package(
     pinned: Pinned, gpus: int, builder: str, output: str, settings: str = "",
-    pipeline: str = "plateline", plates_at_once: int = 8, status: bytes | None = None,
+    pipeline: str = "plateline", plates_at_once: int = 8,
 ) -> Any:  # fmt: skip
-    """Compile with the pinned images and write the package to `output`.
+    """Compile with the pinned images and write the package to `output`."""
+    from pipeline.release.materials import collect
 
-    `status` is what `git status` said, where that is known.
+    made_from = collect(pinned.workspace, pinned.built)
+    return write_package(
+        pinned.pins, made_from, pinned.store, gpus, builder, output, settings, pipeline,
+        plates_at_once,
+    )  # fmt: skip
+
+
+def write_package(
+    pins: Mapping[str, str], made_from: Any, store: Any, gpus: int, builder: str, output: str,
+    settings: str, pipeline: str, plates_at_once: int,
+) -> Any:  # fmt: skip
+    """Compile with the images `pins`, which were `made_from` a Provenance, and write the package.
+
+    Returns it as `Compiled`.
     """
     from pipeline.definition.pipelines import definition
     from pipeline.definition.settings import Settings
-    from pipeline.release import materials
     from pipeline.spec.compile import compile_package, remember, write
 
-    made_from = materials.collect(pinned.workspace, pinned.built, status=status)
     fixed = Settings(gpus, builder, cluster_settings(settings), plates_at_once)
     chosen = definition(fixed, pipeline)
-    compiled = compile_package(chosen, pinned.pins, made_from, pinned.store)
+    compiled = compile_package(chosen, pins, made_from, store)
     write(compiled.data, Path(output))
-    remember(pinned.store, ROOT, compiled.digest)
+    remember(store, ROOT, compiled.digest)
     return compiled
 
 
@@ -238,7 +250,9 @@ def compile(  # noqa: A001 - the task's name
 ) -> None:
     """Compile a pipeline with every image pinned by digest, and print the package's digest."""
     from builder.platform import parse
+    from builder.store import Store
     from pipeline.errors import PipelineError
+    from pipeline.spec.provenance import Provenance
 
     started = time.monotonic()
     registry = registry or ("" if allow_local else os.environ.get("PLATELINE_REGISTRY", ""))
@@ -247,45 +261,74 @@ def compile(  # noqa: A001 - the task's name
             "no registry was named, and a cluster cannot pull from this machine's store; "
             "give --registry HOST/PREFIX, or --allow-local for `invoke run` on this machine"
         )
-    status = answers.git_status()  # while the rest is being loaded
     platforms = parse(platform)
     refuse_docker(builder, platforms)
     asked = policies.read(policy)
-    targets = pipeline_targets(pipeline, gpus).split(",")
-    pinned = (
-        pin_in_registry(
-            registry, jobs, insecure=insecure, targets=targets, platforms=platforms,
-            compression=compression,
-        )
-        if registry
-        else pin_local(jobs, targets, platforms, compression)
-    )  # fmt: skip
-    if asked:
-        hold(asked, pinned, insecure=insecure)
+    # What is known of the images, whatever the settings are. Another --jobs looks at them again.
+    how = (registry, insecure, pipeline, gpus, compression, jobs)
+    part = ("images", *how, *(each.name for each in platforms))
+    known = None if asked else answers.recalled(part)
+    if known:
+        pins, made_from, store = known[0], Provenance(*known[1]), Store.open()
+    else:
+        status = answers.git_status()  # while the rest is being loaded
+        from pipeline.release.materials import collect
+
+        targets = pipeline_targets(pipeline, gpus).split(",")
+        pinned = (
+            pin_in_registry(
+                registry, jobs, insecure=insecure, targets=targets, platforms=platforms,
+                compression=compression,
+            )
+            if registry
+            else pin_local(jobs, targets, platforms, compression)
+        )  # fmt: skip
+        if asked:
+            hold(asked, pinned, insecure=insecure)
+        git, pins, store = status(), pinned.pins, pinned.store
+        made_from = collect(pinned.workspace, pinned.built, status=git)
+        if not asked:
+            _keep_images(part, pinned, made_from, git, registry, insecure=insecure)
     output = output or f"dist/{pipeline}.yaml"
-    git = status()
-    compiled = make_package(pinned, gpus, builder, output, settings, pipeline, plates_at_once, git)
+    compiled = write_package(
+        pins, made_from, store, gpus, builder, output, settings, pipeline, plates_at_once
+    )
     found = {
         "package": output,
         "digest": compiled.digest,
-        "pins": dict(pinned.pins),
+        "pins": dict(pins),
         "kfp_imported": "kfp" in sys.modules,
     }
     rows = [("what", "digest")]
-    rows += [(name, pin) for name, pin in pinned.pins.items()]
+    rows += list(pins.items())
     rows.append((output, compiled.digest))
     text, note = told(found, rows, as_json=json), ", unchanged" if compiled.cached else ""
     print(text)
     say(f"{time.monotonic() - started:.2f} s{note}")
-    built = [b for made in pinned.built.values() for b in made.images.values()]
-    done = compiled.cached and all(b.cached for b in built)
-    if done and not asked and git is not None and len(platforms) == 1:
-        copied = {str(Path(output).absolute()): str(pinned.store.path(compiled.digest))}
-        there = (registry, insecure, {b.name: b.image.digest for b in built}) if registry else None
-        inputs.keep(
-            text, pinned.workspace, pinned.store, settings_path(settings),
-            copies=copied, git=git, there=there, note=note,
+    if compiled.cached and not asked:
+        blobs, results = inputs.used(store)
+        copied = {str(Path(output).absolute()): str(store.path(compiled.digest))}
+        answers.keep(
+            text, upon=part, inputs=[*blobs, settings_path(settings)], results=results,
+            copies=copied, note=note,
         )  # fmt: skip
+
+
+def _keep_images(
+    part: answers.Part, pinned: Pinned, made_from: Any, git: bytes | None, registry: str, *,
+    insecure: bool,
+) -> None:  # fmt: skip
+    """Keep pins and Provenance for a compilation with other settings, if nothing was made."""
+    from dataclasses import astuple
+
+    images = {name: list(made.images.values()) for name, made in pinned.built.items()}
+    if git is None or not all(len(of) == 1 and of[0].cached for of in images.values()):
+        return
+    there = (registry, insecure, {n: made.digest for n, made in pinned.built.items()})
+    inputs.keep(
+        (dict(pinned.pins), astuple(made_from)), pinned.workspace, pinned.store,
+        part=part, git=git, there=there if registry else None,
+    )  # fmt: skip
 
 
 def pairs(values: list[str], option: str) -> dict[str, str]:

@@ -205,6 +205,85 @@ def test_a_registry_is_asked_each_time_for_the_images_that_an_answer_names(input
     assert not answers.given(WORDS), "the registry is gone"
 
 
+PART = ("images", "plateline", 2)
+
+
+def keep_part(folder: Path) -> None:
+    """Keep a part that came from a.py."""
+    answers.begin(["compile"])
+    answers.keep({"base": "one"}, part=PART, inputs=[str(folder / "a.py")], results=[])
+
+
+def test_a_part_is_recalled_by_other_tasks_while_what_it_came_from_is_the_same(
+    inputs: Path,
+) -> None:
+    keep_part(inputs)
+    answers.begin(["compile", "--gpus", "1"])
+    assert answers.recalled(PART) == {"base": "one"}
+    assert answers.recalled((*PART, "other")) is None
+    rewritten(inputs)
+    assert answers.recalled(PART) is None
+
+
+@pytest.mark.parametrize("recall", [False, True])
+def test_an_answer_came_from_all_that_a_part_of_it_came_from(inputs: Path, *, recall: bool) -> None:
+    keep_part(inputs)
+    if recall:
+        answers.begin(WORDS)
+        assert answers.recalled(PART)
+    words = WORDS if recall else ["compile"]
+    answers.keep("the answer", upon=PART, inputs=[], results=[])
+    assert answers.given(words)
+    rewritten(inputs)
+    assert not answers.given(words)
+
+
+def test_an_answer_upon_a_part_that_is_not_known_to_be_true_now_is_not_kept(inputs: Path) -> None:
+    keep_part(inputs)
+    answers.begin(WORDS)  # which neither recalls the part nor finds it out
+    answers.keep("the answer", upon=PART, inputs=[], results=[])
+    assert not answers.given(WORDS)
+
+
+def test_a_part_is_of_a_registry_that_still_has_its_images(inputs: Path) -> None:
+    digest = "sha256:" + "1" * 64
+    with with_referrers() as (host, has, _):
+        has[digest] = b"{}"
+        answers.begin(WORDS)
+        there = (f"{host}/p", False, {"x": digest})
+        answers.keep({"x": "pin"}, part=PART, inputs=[], results=[], there=there)
+        assert answers.recalled(PART) == {"x": "pin"}
+        answers.keep("the answer", upon=PART, inputs=[], results=[])
+        assert answers.given(WORDS)
+        del has[digest]
+        assert answers.recalled(PART) is None
+        assert not answers.given(WORDS)
+
+
+def test_a_compilation_with_another_setting_looks_at_no_image_and_makes_the_same_package(
+    tmp_path: Path,
+) -> None:
+    def run(at_once: int, jobs: int = 2) -> tuple[str, str]:
+        words = [task.TASK[0], "-X", "importtime", *task.TASK[1:]]
+        asked = ["--pipeline", "plateline-plates", "--plates-at-once", str(at_once)]
+        done = subprocess.run(
+            [*words, "compile", "--allow-local", *asked, "--jobs", str(jobs)],
+            cwd=tmp_path, env=task.environment(), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout, done.stderr
+
+    asked = time.time_ns() % 1_000_000
+    for at_once in range(asked, asked + 20):  # the first of them may have read a young file
+        text, loaded = run(at_once)
+        if "builder.build" not in loaded:
+            break
+    assert "builder.build" not in loaded
+    assert "kfp.compiler" in loaded
+    afresh, loaded = run(at_once, time.time_ns() % 1_000_000)
+    assert "builder.build" in loaded
+    assert afresh == text
+
+
 def test_a_build_with_nothing_to_do_says_again_what_it_said_and_loads_no_builder(
     tmp_path: Path,
 ) -> None:
