@@ -172,9 +172,9 @@ def fine_tuning(kind: str, name: str) -> dict[str, Any]:
             model = keras.Model(body.model.input, head(body.model.output))
             _bare_fit(model, tiles, labels, validation, epochs=3, learning_rate=1e-12, note=note)
         else:
-            batches.run(body.frozen, [tiles[:8]], 8)
+            batches.run(body.frozen, [tiles[:8]])
             note()
-            found = batches.run(body.frozen, [tiles], 8)
+            found = batches.run(body.frozen, [tiles])
             note()
             maps = (times[1] - times[0]) / len(tiles)
             tune(

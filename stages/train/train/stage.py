@@ -225,7 +225,7 @@ def _fit(
     """Fit the head, then fine-tune; return the head for the body as it is then, and whether it is
     another one.
     """
-    labels, validation, batch = wells.labels, wells.validation, options.batch_size
+    labels, validation = wells.labels, wells.validation
     for part, name in ((~validation, "training"), (validation, "validation")):
         fit.check_classes(labels[part], name)
     views: list[batches.Arrays] = []
@@ -234,13 +234,13 @@ def _fit(
         if (made := done.load(f"view-{number}")) is None:
             made = [augment.view(wells.tiles, number, options.seed)]
             if body.frozen is not None:
-                done.save(f"view-{number}", batches.run(body.frozen, made, batch))
+                done.save(f"view-{number}", batches.run(body.frozen, made))
                 made = done.load(f"view-{number}") or made
                 say(f"features of view {number + 1} of {count}")
         views.append(made)
 
     def features() -> list[NDArray[np.float32]]:
-        return [batches.run(body.tunable, view, batch)[0] for view in views]
+        return [batches.run(body.tunable, view)[0] for view in views]
 
     def newton(found: list[NDArray[np.float32]], part: NDArray[np.bool_]) -> fit.Head:
         stacked = np.concatenate([view[part] for view in found])
@@ -266,7 +266,7 @@ def _fit(
         validation,
         start,
         epochs=options.epochs,
-        batch_size=batch,
+        batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         seed=options.seed,
         progress=done,
@@ -283,7 +283,7 @@ def _fit(
         labels,
         validation,
         epochs=options.epochs,
-        batch_size=batch,
+        batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         seed=options.seed,
         report=report,

@@ -51,7 +51,7 @@ def tune(
     train = np.flatnonzero(~validation)
 
     def judge() -> float:
-        (found,) = batches.run(model, plain, batch_size)
+        (found,) = batches.run(model, plain)
         found = np.clip(found[:, 0].astype(np.float64), 1e-7, 1 - 1e-7)
         return float(-np.log(np.where(labels[validation] == 1, found, 1 - found)).mean())
 
