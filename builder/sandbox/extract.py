@@ -7,10 +7,10 @@ in its place is an error (openat(2), O_NOFOLLOW).
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -18,6 +18,7 @@ from builder.oci.entry import Entry
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 1 << 20
 
 
 def extract(root: Path, entries: Iterable[Entry]) -> None:
@@ -55,47 +56,46 @@ def open_below(root: Path, path: str) -> BinaryIO:
 
 
 class _Below:
-    """The folders below `root`, opened one from the other; the last one stays open."""
+    """The folders below `root`, opened one from the other; all on the way to the last stay open."""
 
     def __init__(self, root: Path, *, make: bool = True) -> None:
-        self._root = os.open(root, _FOLDER)
-        self._path, self._last = "", os.dup(self._root)
+        self._open = [os.open(root, _FOLDER)]
+        self._parts: list[str] = []
+        self._path = ""
         self._make = make
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._root)
-        os.close(self._last)
+        for folder in self._open:
+            os.close(folder)
 
     def folder(self, path: str) -> int:
         """Return a descriptor of the folder `path`, valid until the next call."""
         if path == self._path:
-            return self._last
-        if self._path and path.startswith(self._path + "/"):
-            here, rest = self._last, path[len(self._path) + 1 :]
-        else:
-            os.close(self._last)
-            here, rest = os.dup(self._root), path
-        self._path, self._last = "", here  # closed in any case
-        for name in rest.split("/") if rest else ():
-            there = self._enter(name)
-            os.close(self._last)
-            self._last = there
-        self._path = path
-        return self._last
+            return self._open[-1]
+        parts = path.split("/") if path else []
+        both = zip(parts, self._parts, strict=False)
+        shared = sum(1 for _ in takewhile(lambda names: names[0] == names[1], both))
+        while len(self._parts) > shared:
+            self._path = self._path.rpartition("/")[0]
+            self._parts.pop()
+            os.close(self._open.pop())
+        for name in parts[shared:]:
+            self._open.append(self._enter(name))
+            self._parts.append(name)
+            self._path = "/".join(self._parts)
+        return self._open[-1]
 
     def _enter(self, name: str) -> int:
-        try:
-            return os.open(name, _FOLDER, dir_fd=self._last)
-        except FileNotFoundError:
-            if not self._make:
-                raise
-        os.mkdir(name, 0o755, dir_fd=self._last)
-        made = os.open(name, _FOLDER, dir_fd=self._last)
-        os.fchmod(made, 0o755)  # whatever the umask
-        return made
+        if self._make:
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=self._open[-1])
+                made = os.open(name, _FOLDER, dir_fd=self._open[-1])
+                os.fchmod(made, 0o755)  # whatever the umask
+                return made
+        return os.open(name, _FOLDER, dir_fd=self._open[-1])
 
 
 def _again(name: str, folder: int) -> None:
@@ -110,9 +110,19 @@ def _file(entry: Entry, name: str, folder: int) -> None:
     except FileExistsError:
         _again(name, folder)
         opened = os.open(name, _NEW, 0o600, dir_fd=folder)
-    with os.fdopen(opened, "wb") as sink, entry.open() as stream:
-        shutil.copyfileobj(stream, sink, 1 << 20)
+    try:
+        with entry.open() as stream:
+            while chunk := stream.read(_CHUNK):
+                _write(opened, chunk)
         os.fchmod(opened, entry.mode & 0o1777 | 0o400)
+    finally:
+        os.close(opened)
+
+
+def _write(file: int, data: bytes) -> None:
+    """Write all of `data`: the kernel takes a part where the disk is full, and refuses the rest."""
+    while (written := os.write(file, data)) < len(data):
+        data = data[written:]
 
 
 def _link(below: _Below, entry: Entry) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ _NAME = 40
 _OPTIONS = 3800
 # Layers that are fetched and unpacked at the same time; a registry and a disk are waited for most.
 _TOGETHER = 4
+# Bytes that are written before the room on the disk is looked at again.
+_LOOK = 64 << 20
 # Two steps that start together share layers: each is unpacked once.
 _turns: dict[Path, threading.Lock] = {}
 
@@ -69,18 +72,18 @@ def whole(store: Store, image: oci.Image) -> Path:
     folder = _folder(store, chain, "")
     if not folder.exists():
         entries = image_entries(store, image)
-        _make_room(store, sum(entry.size or 0 for entry in entries), f"image {image.digest[:19]}")
-        _fill(store, folder, entries)
+        _fill(store, folder, _fitting(store, entries, f"image {image.digest[:19]}"))
     return folder
 
 
 def unpacked(store: Store, layer: oci.Layer) -> Path:
     """Return the folder with the layer's files, unpacking it at first use.
 
-    The layer is read twice: to hash and to check it, before anything is written, and to write it.
-    Owners are not kept: the files are the user's own. Raises BuilderError for a damaged blob, for
-    content that is not what its diff_id says, for what `Tree.add` refuses, for devices, for a full
-    disk, and for whiteouts, which a folder cannot hold.
+    One pass: each entry is checked before it is written, and the folder gets its name when the
+    whole content was hashed and is what the diff_id says; before that, it is removed. Owners are
+    not kept: the files are the user's own. Raises BuilderError for a damaged blob, for content that
+    is not what its diff_id says, for what `Tree.add` refuses, for devices, for a full disk, and for
+    whiteouts, which a folder cannot hold.
     """
     return _unpacked(store, layer, "")
 
@@ -94,9 +97,9 @@ def _unpacked(store: Store, layer: oci.Layer, suffix: str) -> Path:
 
 
 def _written(store: Store, layer: oci.Layer, folder: Path, suffix: str) -> Path:
-    size = sum(entry.size or 0 for entry in _holding(read(store, layer), layer, bool(suffix)))
-    _make_room(store, size, f"layer {layer.blob.digest[:19]}")
-    return _fill(store, folder, _holding(read(store, layer), layer, bool(suffix)))
+    with closing(read(store, layer)) as entries:
+        held = _holding(entries, layer, bool(suffix))
+        return _fill(store, folder, _fitting(store, held, f"layer {layer.blob.digest[:19]}"))
 
 
 def _folder(store: Store, digest: str, suffix: str) -> Path:
@@ -116,15 +119,25 @@ def _holding(entries: Iterable[Entry], layer: oci.Layer, deletes: bool) -> Itera
             )
 
 
-def _make_room(store: Store, size: int, what: str) -> None:
-    """Raise BuilderError where the store's disk has no room for `size` bytes."""
-    free, kept = shutil.disk_usage(store.root).free, Bounds.read().free
-    if size > free - kept:
-        raise BuilderError(
-            f"{what} unpacks to {size / 1e6:.0f} MB, but {store.root} has {free / 1e6:.0f} MB "
-            f"free, of which {kept / 1e6:.0f} stay free (PLATELINE_UNPACK_FREE); run `invoke gc`, "
-            "or point PLATELINE_STORE at a larger disk"
-        )
+def _fitting(store: Store, entries: Iterable[Entry], what: str) -> Iterator[Entry]:
+    """Yield `entries` as long as the store's disk has room for the next one; raise BuilderError."""
+    kept, written, allowed = Bounds.read().free, 0, -1
+    for entry in entries:
+        size = entry.size or 0
+        allowed -= size
+        if allowed < 0:
+            free = shutil.disk_usage(store.root).free
+            if size > free - kept:
+                raise BuilderError(
+                    f"{what} does not fit: {written / 1e6:.0f} MB of it were unpacked, "
+                    f"{entry.path[-60:]!r} has {size / 1e6:.0f} MB, but {store.root} has "
+                    f"{free / 1e6:.0f} MB free, of which {kept / 1e6:.0f} stay free "
+                    "(PLATELINE_UNPACK_FREE); run `invoke gc`, or point PLATELINE_STORE at a "
+                    "larger disk"
+                )
+            allowed = min(free - kept - size, _LOOK)
+        written += size
+        yield entry
 
 
 def _fill(store: Store, folder: Path, entries: Iterable[Entry]) -> Path:

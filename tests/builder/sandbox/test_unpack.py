@@ -6,10 +6,12 @@ import io
 import os
 import shutil
 import tarfile
+import threading
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -112,18 +114,18 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_hostile_layer_is_refused_before_anything_is_written(
-    store: Store, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+def test_a_hostile_layer_is_refused_and_leaves_nothing(
+    store: Store, tmp_path: Path, name: str
 ) -> None:
     victim = host(tmp_path / "host")
     before = state(victim)
     layer = add(store, tar(member("first", data=b"x"), *REFUSED[name](victim)))
-    monkeypatch.setattr("builder.sandbox.unpack.extract", lambda *_: pytest.fail("it wrote"))
     with pytest.raises(BuilderError, match="refused"):
         unpacked(store, layer)
     with pytest.raises(BuilderError, match="refused"):
         layer_index.below(store, [layer])
     assert state(victim) == before
+    assert "unpacking" not in {thread.name for thread in threading.enumerate()}
     assert list((store.root / "unpacked").iterdir()) == []
     assert list((store.root / "tmp").iterdir()) == []
 
@@ -321,6 +323,21 @@ def test_what_unpacks_to_too_much_is_refused_and_the_bound_can_be_set(
         layer = add(store, tar(member("x", data=b"x")))
     monkeypatch.setenv(variable, value)
     with pytest.raises(BuilderError, match=match):
+        unpacked(store, layer)
+    assert list((store.root / "unpacked").iterdir()) == []
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_the_disk_is_watched_while_a_layer_is_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = add(store, tar(*[member(f"f{n}", data=b"x" * 200) for n in range(3)]))
+    kept, free = Bounds().free, iter([300, 100])  # another process takes some meanwhile
+    monkeypatch.setattr(
+        "builder.sandbox.unpack.shutil.disk_usage",
+        lambda _: SimpleNamespace(free=kept + next(free)),
+    )
+    with pytest.raises(BuilderError, match=r"does not fit.*'f1'.*PLATELINE_UNPACK_FREE"):
         unpacked(store, layer)
     assert list((store.root / "unpacked").iterdir()) == []
     assert list((store.root / "tmp").iterdir()) == []
