@@ -356,7 +356,7 @@ def test_tests_are_laid_over_a_base_of_others_and_nothing_of_our_own_base_is(
     workspace = make(older, **others, **{"stages/testing_a/Dockerfile": own})
     image = with_testing(workspace, store, "a")
     assert image == build(workspace, store)["testing_a"].image
-    assert pytest_in(image, store.root, ()).env["PYTHONPATH"] == path
+    assert pytest_in(image, store.root, ()).env["PYTHONPATH"] == f"{path}:/inside"
     own = own.replace("FROM a", "FROM base")
     with pytest.raises(BuilderError, match="does not stand on the stage; begin it with `FROM a`"):
         with_testing(make(older, **others, **{"stages/testing_a/Dockerfile": own}), store, "a")
