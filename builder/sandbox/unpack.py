@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from builder.oci.entry import Entry, arrange
 from builder.oci.overlay import lay_over
 from builder.oci.tree import Bounds
 from builder.sandbox.extract import extract, open_below
-from builder.sandbox.layer_tar import read
+from builder.sandbox.layer_tar import bring, read
 from builder.store import Store
 
 _DELETES = ("whiteout", "opaque")
@@ -28,7 +28,8 @@ _DELETES = ("whiteout", "opaque")
 # paths of forty layers fit the page of memory that an overlay's options have.
 _NAME = 40
 _OPTIONS = 3800
-# Layers that are fetched and unpacked at the same time; a registry and a disk are waited for most.
+# Layers that are fetched at the same time, while one that has come is unpacked: a registry is
+# waited for most, but of threads that write files one waits for the other (Python's lock).
 _TOGETHER = 4
 # Bytes that are written before the room on the disk is looked at again.
 _LOOK = 64 << 20
@@ -54,16 +55,19 @@ def folders(store: Store, image: oci.Image) -> list[Path]:
         return [whole(store, image)]
     if all(name.exists() for name in names):
         return names
+    missing = {name: layer for name, layer in zip(names, image.layers, strict=True)
+               if not name.exists()}  # fmt: skip
     with ThreadPoolExecutor(_TOGETHER) as pool:
-        # Some are unpacked while others come from their registry.
-        coming = [pool.submit(unpacked, store, layer) for layer in image.layers]
+        coming = {pool.submit(bring, store, layer): layer for layer in missing.values()}
         try:
-            return [one.result() for one in coming]
+            for come in as_completed(coming):
+                come.result()
+                unpacked(store, coming[come])
         except _DeletesError:
-            pass
+            return [whole(store, image)]
         finally:
             pool.shutdown(cancel_futures=True)
-    return [whole(store, image)]
+    return names
 
 
 def whole(store: Store, image: oci.Image) -> Path:
