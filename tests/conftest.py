@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.registry.http import Timing
+from builder.registry.transport import Timing
 from builder.store import Store
 from tests import registries
 

@@ -72,8 +72,10 @@ def keep(temporary: Path, sha256: str, path: Path, source: str, advice: str = ST
 
 def read(url: str, sink: object) -> None:
     """Stream `url` into the callable `sink`; raises BuilderError where it cannot be read."""
+    import httpx  # costs time
+
     from builder.registry.connection import TRANSIENT
-    from builder.registry.http import httpx, tls_context
+    from builder.registry.transport import tls_context
 
     assert callable(sink)
     if url.startswith("file:"):
@@ -112,7 +114,9 @@ def read(url: str, sink: object) -> None:
 
 def size(url: str) -> int | None:
     """Return how many bytes `url` (http, https or file) has, None where that is not said."""
-    from builder.registry.http import httpx, tls_context
+    import httpx  # costs time
+
+    from builder.registry.transport import tls_context
 
     try:
         if url.startswith("file:"):

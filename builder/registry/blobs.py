@@ -17,7 +17,8 @@ from builder import oci
 from builder.oci.numbers import whole
 from builder.oci.reference import Reference
 from builder.registry.connection import BLOB, TRANSIENT, Answer, Connection, RegistryError
-from builder.registry.http import LARGEST, DamagedError, httpx
+from builder.registry.http import LARGEST, DamagedError
+from builder.registry.transport import FAILURES
 
 # Blobs above this go up in pieces of this size, so that a cut connection costs one piece.
 PIECE = 8 << 20
@@ -108,10 +109,10 @@ class BlobClient(Connection):
                     expect=(200, 206, 404),
                     headers=headers,
                 ) as answer:
-                    if answer.status_code == 404:
+                    if answer.status == 404:
                         raise RegistryError(f"{name} is not there", 404)
-                    skip = size if answer.status_code == 200 else 0
-                    for chunk in answer.iter_raw():
+                    skip = size if answer.status == 200 else 0
+                    for chunk in answer.pieces():
                         fresh, skip = chunk[skip:], max(0, skip - len(chunk))
                         seen.update(fresh)
                         size += len(fresh)
@@ -120,7 +121,7 @@ class BlobClient(Connection):
                         sink(fresh)
                 if size >= blob.size:
                     break
-            except httpx.TransportError as error:
+            except FAILURES as error:
                 if attempt == self.timing.tries - 1:
                     raise self.unreachable(f"reading {name}", error) from None
                 time.sleep(self.timing.pause)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from builder.oci import numbers
 from builder.oci.reference import api_host
@@ -25,16 +25,13 @@ from builder.registry.authentication import Login
 from builder.registry.http import (
     Answer,
     RegistryError,
-    Timing,
-    client,
-    httpx,
     is_loopback,
     join,
     origin,
     read,
     shown,
-    tls_context,
 )
+from builder.registry.transport import FAILURES, Client, Response, TimedOut, Timing
 
 __all__ = ["BLOB", "TRANSIENT", "Answer", "Connection", "RegistryError", "Timing", "is_loopback"]
 
@@ -48,7 +45,7 @@ _PATIENCE = 1.5
 # The type of a body that is a blob, or a piece of one.
 BLOB = "application/octet-stream"
 TRANSIENT = {408, 429, 500, 502, 503, 504}
-Body = Callable[[], bytes | Iterator[bytes]]
+Body = Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,7 @@ class Connection:
         self._notice = notice
         self._noticed: dict[str, float] = {}
         self._lock = threading.Lock()
-        self._client: httpx.Client | None = None
+        self._client: Client | None = None
         self._base = ""
 
     def __enter__(self) -> Self:
@@ -105,17 +102,15 @@ class Connection:
         if self._client is not None:
             self._client.close()
 
-    def _connect(self) -> httpx.Client:
+    def _connect(self) -> Client:
         with self._lock:
             if self._client is None:
                 scheme = "https"
                 if self._plain and not self._speaks_tls():
                     scheme = "http"
                 self._base = f"{scheme}://{self._address}/v2/"
-                self._client = client(
-                    self.timing,
-                    tls_context(self._address) if scheme == "https" else False,
-                    proxies=not is_loopback(self._address),
+                self._client = Client(
+                    self._address, self.timing, proxies=not is_loopback(self._address)
                 )
             return self._client
 
@@ -167,17 +162,17 @@ class Connection:
         scope: str,
         expect: tuple[int, ...],
         headers: Mapping[str, str] | None = None,
-    ) -> Iterator[httpx.Response]:
+    ) -> Iterator[Response]:
         """Send a request as `request` does and yield the answer with its body still to be read."""
         call = _Call(method, path, scope, expect, headers or {}, None, None)
         answer = self._try(call, self.timing.tries, whole=False)
-        assert isinstance(answer, httpx.Response)
+        assert isinstance(answer, Response)
         try:
             yield answer
         finally:
             answer.close()
 
-    def _try(self, call: _Call, left: int, *, whole: bool) -> Answer | httpx.Response:
+    def _try(self, call: _Call, left: int, *, whole: bool) -> Answer | Response:
         session = self._connect()
         url = join(self._base, call.path, f"{call.method} at {self.host}")
         what = f"{call.method} {shown(urlsplit(url).path)} at {self.host}"
@@ -189,24 +184,24 @@ class Connection:
             try:
                 with self._patience(call):
                     answer, asked = self._follow(session, call, url, what)
-                    known = answer.status_code in call.expect
+                    known = answer.status in call.expect
                     if known and not whole:
                         return answer
                     body = read(answer, what, whole=known)
                 if known:
-                    return Answer(answer.status_code, answer.headers, body, asked, what)
+                    return Answer(answer.status, answer.headers, body, asked, what)
                 first = not tried
-                if answer.status_code == 401 and (self._let_in(answer, call.scope, tried) or first):
+                if answer.status == 401 and (self._let_in(answer, call.scope, tried) or first):
                     tried.add("")  # a 401 that offers nothing may be an accident, once
                     left += 1
                     continue
                 error = self._refused(what, answer, body)
-                if answer.status_code not in TRANSIENT:
+                if answer.status not in TRANSIENT:
                     raise error
                 if after := answer.headers.get("Retry-After", ""):
                     seconds = numbers.whole(after)
                     wait = wait if seconds is None else min(seconds, _LONGEST_WAIT)
-            except httpx.TransportError as cause:
+            except FAILURES as cause:
                 error = self.unreachable(what, cause)
             if left <= 0:
                 raise error
@@ -214,46 +209,26 @@ class Connection:
             time.sleep(wait)
             pause = min(pause * 2, _LONGEST_WAIT)
 
-    def _follow(
-        self, session: httpx.Client, call: _Call, url: str, what: str
-    ) -> tuple[httpx.Response, str]:
+    def _follow(self, session: Client, call: _Call, url: str, what: str) -> tuple[Response, str]:
         """Send a request and go where the answer points, a few times; return it and its address."""
-        params = call.params
+        if call.params:
+            url = f"{url}?{urlencode(call.params)}"
         for _ in range(_REDIRECTS + 1):
             with self._lock:
                 self.requests += 1
-            body = call.content() if call.content else None
-            sizes = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
-            request = session.build_request(
+            answer = session.send(
                 call.method,
                 url,
-                headers={**call.headers, **sizes, **self._authorization(url, call.scope)},
-                # httpx's answers refer to themselves and so keep their request for long;
-                # an iterator that has ended keeps no bytes.
-                content=iter((body,)) if isinstance(body, bytes) else body,
-                params=params,
+                {**call.headers, **self._authorization(url, call.scope)},
+                call.content() if call.content else None,
             )
-            del body
-            answer = self._sent(session, request, what)
-            follow = answer.status_code in _REDIRECT.get(call.method, _REDIRECT_BODY)
+            follow = answer.status in _REDIRECT.get(call.method, _REDIRECT_BODY)
             target = answer.headers.get("Location", "")
-            if answer.status_code in call.expect or not (follow and target):
+            if answer.status in call.expect or not (follow and target):
                 return answer, url
             answer.close()
-            url, params = self._allowed(url, target, what), None
+            url = self._allowed(url, target, what)
         raise RegistryError(f"{what} was sent on more than {_REDIRECTS} times; it was given up")
-
-    @staticmethod
-    def _sent(session: httpx.Client, request: httpx.Request, what: str) -> httpx.Response:
-        try:
-            return session.send(request, stream=True)
-        except (httpx.InvalidURL, httpx.RemoteProtocolError) as error:
-            # httpx looks at the Location of every redirect, followed or not.
-            if isinstance(error, httpx.RemoteProtocolError) and "location" not in str(error):
-                raise
-            raise RegistryError(
-                f"{what} was sent on to what is no address ({shown(error)}); it was given up"
-            ) from None
 
     def _allowed(self, url: str, target: str, what: str) -> str:
         """Return where a redirect leads; raises RegistryError where no client should go."""
@@ -300,42 +275,40 @@ class Connection:
             self._noticed[line] = now
         self._notice(line)
 
-    def unreachable(self, what: str, cause: httpx.TransportError) -> RegistryError:
+    def unreachable(self, what: str, cause: Exception) -> RegistryError:
         """Return the error that says that the request `what` failed without an answer."""
         reason = shown(cause) or type(cause).__name__
-        if isinstance(cause, httpx.TimeoutException) and "slower" not in reason:
+        if isinstance(cause, TimedOut) and "slower" not in reason:
             reason = f"no byte for {self.timing.stall:g} s"
         hint = "check that the registry runs and the name is right"
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             hint = "name the CA's file in SSL_CERT_FILE"
         return RegistryError(f"{what} failed ({reason}); {hint}")
 
-    def _refused(self, what: str, answer: httpx.Response, body: bytes) -> RegistryError:
+    def _refused(self, what: str, answer: Response, body: bytes) -> RegistryError:
         try:
             entries = json.loads(body)["errors"]
             messages = [str(entry.get("message") or entry.get("code")) for entry in entries[:5]]
             reason = shown("; ".join(messages))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            reason = shown(answer.reason_phrase)
+            reason = shown(answer.reason)
         hint = {
             401: f"; run `docker login {self.host}`",
             403: f"; the user that `docker login {self.host}` knows lacks the right",
             429: "; the registry limits requests, try again later",
-        }.get(answer.status_code, "")
-        if self._login.withheld and answer.status_code in (401, 403):
+        }.get(answer.status, "")
+        if self._login.withheld and answer.status in (401, 403):
             hint = self._login.hint()
-        return RegistryError(
-            f"{what} answered {answer.status_code} ({reason}){hint}", answer.status_code
-        )
+        return RegistryError(f"{what} answered {answer.status} ({reason}){hint}", answer.status)
 
     def _authorization(self, url: str, scope: str) -> dict[str, str]:
         return self._login.header(scope) if origin(url) == origin(self._base) else {}
 
-    def _let_in(self, answer: httpx.Response, scope: str, tried: set[str]) -> bool:
+    def _let_in(self, answer: Response, scope: str, tried: set[str]) -> bool:
         """Answer a 401 as `Login.meet` does; no other origin than the registry's own gets one."""
-        if origin(str(answer.request.url)) != origin(self._base):
+        if origin(answer.url) != origin(self._base):
             return False
-        sent = answer.request.headers.get("Authorization", "")
+        sent = answer.sent.get("Authorization", "")
         offered = answer.headers.get_list("WWW-Authenticate")
         own = urlsplit(self._base).hostname or ""
         return self._login.meet(offered, sent, scope, tried, own, self._ask_token)
@@ -347,13 +320,16 @@ class Connection:
         session = self._connect()
         with self._lock:
             self.requests += 1
+        content, method = None, "GET"
         if form:
-            request = session.build_request("POST", realm, data=form, headers=header)
-        else:
-            request = session.build_request("GET", realm, params=[*query], headers=header)
+            method, content = "POST", urlencode(form).encode()
+            header = {**header, "Content-Type": "application/x-www-form-urlencoded"}
+        elif query:
+            realm = realm.partition("#")[0]
+            realm += ("&" if "?" in realm else "?") + urlencode(query)
         what = f"the token server of {self.host}"
         try:
-            answer = self._sent(session, request, what)
-            return answer.status_code, read(answer, what)
-        except httpx.TransportError as error:
+            answer = session.send(method, realm, header, content)
+            return answer.status, read(answer, what)
+        except FAILURES as error:
             raise RegistryError(f"{what} did not answer ({type(error).__name__})") from None

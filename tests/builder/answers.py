@@ -71,7 +71,7 @@ def answering(answer: Callable[[Asked], Reply]) -> Iterator[Server]:
             except OSError:
                 self.close_connection = True
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = any_method
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = any_method
 
         def _send(self, data: bytes, drip: float) -> None:
             if not drip:

@@ -58,7 +58,7 @@ def test_the_bill_is_the_same_in_every_process(environ: dict[str, str], tmp_path
         bills.append((tmp_path / seed / "bill.json").read_bytes())
     assert bills[0] == bills[1]
     names = {component["name"] for component in json.loads(bills[0])["components"]}
-    assert {"libc6", "httpx", "stages/package/Dockerfile"} <= names
+    assert {"libc6", "httpcore", "stages/package/Dockerfile"} <= names
 
 
 def test_store_and_gc_tell_number_and_bytes(environ: dict[str, str], tmp_path: Path) -> None:

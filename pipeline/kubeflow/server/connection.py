@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import httpx
+
 from builder.errors import BuilderError
-from builder.registry.http import httpx, is_loopback, shown, tls_context
+from builder.registry.http import is_loopback, shown
+from builder.registry.transport import tls_context
 from pipeline.errors import PipelineError
 from pipeline.kubeflow.server import access as credentials
 from pipeline.kubeflow.server.access import Access

@@ -107,9 +107,9 @@ def test_credentials_come_from_docker_config_or_the_mounted_secret_or_home(
 
 def test_it_needs_nothing_outside_its_image() -> None:
     import docker
-    import httpx
+    import httpcore
 
     assert docker.__file__.startswith("/opt/venv")
-    assert httpx.__file__.startswith("/opt/venv")
+    assert httpcore.__file__.startswith("/opt/venv")
     assert sys.version_info[:2] == (3, 13)
     assert os.getuid() != 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -248,19 +246,3 @@ def test_a_registry_that_answers_nonsense_is_an_error_and_no_crash(
             with pytest.raises(BuilderError):
                 pull(Store.open(tmp_path / "s"), registry, Reference(registry_host, "p/a",
                      digest=digest))  # fmt: skip
-
-
-def test_what_no_request_needs_is_loaded_by_whoever_asks_for_it() -> None:
-    script = """
-import sys, builder.registry.client as client
-costly = {"anyio", "certifi.core", "rich", "subprocess", "trio", "zstandard"}
-print(*costly & set(sys.modules))
-import anyio, certifi, zstandard
-print(certifi.where().endswith(".pem"), hasattr(anyio, "run"), zstandard.compress(b"") != b"")
-import httpx
-httpx.Client(proxy="https://127.0.0.1:1").close()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-    assert (done.stdout, done.stderr) == ("\nTrue True True\n", "")

@@ -7,7 +7,7 @@ import yaml
 
 from builder import oci
 from builder.registry.client import Registries, Registry
-from builder.registry.http import Timing
+from builder.registry.transport import Timing
 from builder.signing.signatures import sign
 from builder.store import Store
 from pipeline.errors import PipelineError
