@@ -64,7 +64,7 @@ def test_the_networks_of_keras_applications_take_raw_tiles(name: str, features: 
     assert np.isfinite(np.asarray(body.model(tiles()[:1]))).all()
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("thin_resnet")
 def test_the_export_of_a_network_of_keras_applications_answers_in_8_bits_too(
     tmp_path: Path,
 ) -> None:
@@ -76,6 +76,7 @@ def test_the_export_of_a_network_of_keras_applications_answers_in_8_bits_too(
         assert ((found > 0) & (found < 1)).all(), name
 
 
+@pytest.mark.usefixtures("thin_resnet")
 def test_a_file_of_weights_is_checked_and_read(tmp_path: Path) -> None:
     path = tmp_path / "resnet.weights.h5"
     tensor = keras.Input((256, 256, 3))

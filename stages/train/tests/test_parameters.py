@@ -12,7 +12,7 @@ from common.errors import StageError
 from small import make_tiles, run, trained
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("thin_lite0")
 def test_without_pretrained_weights_everything_is_trained(source: Path, tmp_path: Path) -> None:
     model = trained(source, tmp_path, weights="none", batch_size=2, most_tiles=5)
     facts = json.loads((tmp_path / "model/model.json").read_text())
@@ -53,6 +53,7 @@ def test_without_pretrained_weights_everything_is_trained(source: Path, tmp_path
         "diverging",
     ],
 )
+@pytest.mark.usefixtures("thin_lite0", "thin_resnet")
 def test_what_cannot_be_trained_says_why(
     source: Path, tmp_path: Path, made: dict[str, Any], parameters: dict[str, Any], says: str
 ) -> None:
