@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ import onnxruntime
 from common.errors import StageError
 from numpy.typing import NDArray
 from onnxruntime import quantization
+from onnxruntime.quantization import calibrate
 
 from train.canonical import canonical
 from train.planes import by_planes
@@ -51,7 +54,10 @@ def quantise(fp32: Path, int8: Path, tiles: NDArray[np.uint8]) -> None:
     convolution, moments and head, where small differences count, stay as they are.
     """
     logging.getLogger().setLevel(logging.ERROR)  # it advises a step that Keras' export has done
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(calibrate.CalibraterBase, "create_inference_session", _calibrating),
+    ):
         folded = Path(folder, "folded.onnx")
         _fold(fp32, folded)
         outside = [node.name for node in onnx.load(folded).graph.node if _outside(node)]
@@ -66,6 +72,20 @@ def quantise(fp32: Path, int8: Path, tiles: NDArray[np.uint8]) -> None:
             weight_type=quantization.QuantType.QInt8,
             extra_options={"TemporaryFolder": folder},
         )
+
+
+def _calibrating(calibrater: Any) -> None:
+    """Open the session that measures the maps' ranges, as `calibrater` would, on one thread.
+
+    With more, each waits for the others by spinning, after every one of hundreds of small
+    operations: that costs twice the processor time, and more where another fold wants the cores.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    calibrater.infer_session = onnxruntime.InferenceSession(
+        calibrater.augmented_model_path, options, providers=calibrater.execution_providers
+    )
 
 
 def _fold(path: Path, folded: Path) -> None:
