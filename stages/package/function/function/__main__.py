@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 def loading(settings: Settings) -> Future[Models]:
     """Begin to load the models."""
-    from .models import load
+    with left_out():
+        from .models import load
 
     pool = ThreadPoolExecutor(1, "loading")
     return pool.submit(load, settings.models, settings.workers, settings.intra_op_threads)

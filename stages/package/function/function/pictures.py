@@ -56,16 +56,25 @@ def decode(data: bytes, most_pixels: int, targets: Mapping[Size, Size]) -> Pictu
 
 
 def warm() -> None:
-    """Let Pillow load all it needs, which it would do at the first pictures otherwise.
+    """Let Pillow load what a PNG needs, which it would do at the first one otherwise."""
+    _decode_empty("PNG")
+
+
+def warm_others() -> None:
+    """Let Pillow load what the other formats need.
 
     For bodies that are no picture it looks at the formats that are allowed, and loads every one
     that it knows where one of these is missing; TIFF is none of those that it loads first.
     """
     importlib.import_module("PIL.TiffImagePlugin")
     for form in FORMATS:
-        stream = io.BytesIO()
-        Image.new("RGB", (TILE, TILE)).save(stream, form)
-        decode(stream.getvalue(), TILE * TILE, {})
+        _decode_empty(form)
+
+
+def _decode_empty(form: str) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (TILE, TILE)).save(stream, form)
+    decode(stream.getvalue(), TILE * TILE, {})
 
 
 def parse_json(body: bytes, tokens: bytes) -> Any:

@@ -17,7 +17,7 @@ from . import receipts
 from .bodies import Bodies
 from .metrics import Metrics
 from .models import Model, Models
-from .pictures import warm
+from .pictures import warm, warm_others
 from .receipts import Receipts
 from .settings import Settings
 
@@ -89,6 +89,7 @@ class Service:
         gc.freeze()  # what is loaded stays, so no later collection, which stops all, looks at it
         gc.enable()
         self._models = loaded
+        self.pool.submit(warm_others)  # a TIFF that comes sooner loads the same, and waits for it
 
     def drain(self) -> None:
         """Fail health and readiness from now on, and go on serving."""

@@ -16,6 +16,27 @@ uvicorn.run("app")
 """
 
 
+LATER_SCRIPT = """
+import sys
+from types import ModuleType
+from function.parts import LATER, left_out
+with left_out():
+    from function import models, server
+assert not [name for name in LATER if type(sys.modules[name]) is ModuleType]
+import http.client
+from PIL import ExifTags
+print(http.client.responses[404], ExifTags.Base.Orientation.name)
+assert type(sys.modules["numpy._core._add_newdocs"]) is not ModuleType
+"""
+
+
+def test_what_libraries_hardly_use_is_run_when_it_is_used():
+    ended = subprocess.run(
+        [sys.executable, "-c", LATER_SCRIPT], check=True, capture_output=True, text=True
+    )
+    assert ended.stdout == "Not Found Orientation\n"
+
+
 def test_what_is_left_out_is_there_for_whoever_asks_later():
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT], check=False, capture_output=True, text=True
