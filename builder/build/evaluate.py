@@ -23,6 +23,8 @@ from builder.platform import NATIVE, Platform
 from builder.store import Store
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What the builder itself makes: COPY --from=NAME / takes the whole of it.
+CONTEXTS = ("bytecode", "debian", "wheels")
 
 
 ImageOf = Callable[[ImagePlan], tuple[Store, oci.Image]]
@@ -239,7 +241,7 @@ class _Stage:
         sources, destination, flags = self._taken(instruction)
         line = _line("COPY", flags, sources, destination)
         source = flags.get("from", "")
-        if source in ("wheels", "debian"):
+        if source in CONTEXTS:
             self._context(source, sources, destination, line)
             return
         copy = self._copying(tuple(sources), destination, flags)
@@ -368,11 +370,40 @@ class _Stage:
         plan = LayerPlan(name="byte-code of the library", inputs=inputs, entries=entries)
         self._add(plan, "byte-code of the Python library")
 
+    def _sources_bytecode(self, where: str, line: str) -> None:
+        """Add the byte-code of the Python files that this stage copied from the workspace.
+
+        It is that of the files below `where`; raises BuilderError where there are none.
+        """
+        folder = copying.normal(where)
+        steps = [s for s in self.layers if any(_is_source(path, folder) for path in s.plan.files)]
+        if self.base is None or not steps:
+            raise BuilderError(
+                f"COPY --from=bytecode compiles what was copied before into {where}, and no .py "
+                "file was; write it after the COPY of the sources, in a stage that begins with "
+                "FROM base"
+            )
+        interpreter = self.outer.plans.interpreter(self.base)
+
+        def entries() -> Iterable[Entry]:
+            placed = {e.path: e for step in steps for e in step.plan.entries()}
+            sources = [e for path, e in placed.items() if _is_source(path, folder)]
+            return map(bytecode.checked, bytecode.compile_sources(sources, interpreter))
+
+        inputs = {
+            "compiled": [step.key for step in steps], "destination": where,
+            "bytecode": interpreter.key, "format": bytecode.FORMAT,
+        }  # fmt: skip
+        self._add(LayerPlan(name=line, inputs=inputs, entries=entries), line)
+
     def _context(self, name: str, sources: list[str], destination: str, line: str) -> None:
         if sources != ["/"]:
             raise BuilderError(f"only the whole context can be copied: COPY --from={name} / …")
         folder, plans = self.outer.target.folder, self.outer.plans
         where = posixpath.join(self.workdir, destination)
+        if name == "bytecode":
+            self._sources_bytecode(where, line)
+            return
         if name == "debian":
             for plan in debian.plan(folder, plans.downloads, where, plans.platform):
                 self._add(plan, line)
@@ -409,6 +440,10 @@ class _Stage:
         asked = self.outer.target.requirements
         for plan in wheels.plan(asked, plans.downloads, where, interpreter, make):
             self._add(plan, f"{line} # {plan.name}")
+
+
+def _is_source(path: str, folder: str) -> bool:
+    return path.endswith(".py") and (not folder or path.startswith(f"{folder}/"))
 
 
 def _line(name: str, flags: Mapping[str, str], sources: Sequence[str], destination: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from builder import oci
+from builder.build.evaluate import CONTEXTS
 from builder.build.make import Builder, ignore
 from builder.build.plan import ImagePlan, LayerStep
 from builder.build.workspace import Target, Workspace
@@ -21,8 +22,6 @@ from builder.oci import canonical, layer
 from builder.oci.entry import Entry
 from builder.sandbox.unpack import image_entries, unpacked
 from builder.store import Store, roots
-
-_CONTEXTS = ("debian", "wheels")
 
 
 def bake(workspace: Workspace, store: Store, names: Sequence[str] = (), jobs: int = 2) -> bytes:
@@ -60,12 +59,12 @@ def document(workspace: Workspace, contexts: Mapping[str, Mapping[str, str]]) ->
 
 
 def _contexts(target: Target, builder: Builder, plan: ImagePlan) -> Iterator[tuple[str, Path]]:
-    """Yield `debian` and `wheels` with their folders, as far as the recipe copies from them."""
+    """Yield the builder's own contexts and their folders, those that the recipe copies from."""
     seen: set[str] = set()
     for stage in _stages(target, plan):
         lines = {step.line: step.created_by for step in reversed(stage.layers)}
         for line, text in sorted(lines.items()):
-            context = next((c for c in _CONTEXTS if text.startswith(f"COPY --from={c} ")), "")
+            context = next((c for c in CONTEXTS if text.startswith(f"COPY --from={c} ")), "")
             if context and context not in seen:
                 seen.add(context)
                 yield context, _folder(builder, stage, line, f"bake {target.name} {context}")

@@ -258,7 +258,7 @@ def _inputs(
 
 
 # Keys of images, and what earlier instructions made: what changed there is told by itself.
-_DERIVED = {"bytecode", "library", "from", "folders"}
+_DERIVED = {"bytecode", "library", "from", "folders", "compiled"}
 
 
 def _pin(old: Sequence[str] | None, new: Sequence[str] | None) -> tuple[str, str]:

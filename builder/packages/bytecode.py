@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import BinaryIO, cast
 
@@ -133,6 +133,15 @@ def compile_sources(
     with ThreadPoolExecutor(2) as pool:
         for entries in pool.map(compiled, _batches(sources)):
             yield from entries
+
+
+def checked(compiled: Entry) -> Entry:
+    """Return byte-code that Python takes only while its source is as it was (PEP 552).
+
+    So a layer above may bring another source of that name.
+    """
+    data = _read(compiled)
+    return replace(compiled, content=data[:4] + (3).to_bytes(4, "little") + data[8:])
 
 
 def _key(path: str, data: bytes) -> bytes:
