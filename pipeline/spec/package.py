@@ -14,7 +14,7 @@ from builder.oci import canonical
 from pipeline.errors import PipelineError
 from pipeline.spec import values
 from pipeline.spec.documents import MOST_BYTES, load_yaml
-from pipeline.spec.sdk import load_kfp, load_kubernetes
+from pipeline.spec.sdk import messages
 
 # Names that kfp-kubernetes writes where the driver makes or deletes a claim: nothing is pulled.
 STUBS = frozenset({"argostub/createpvc", "argostub/deletepvc"})
@@ -90,11 +90,7 @@ def read(path: Path) -> tuple[Package, list[Fault]]:
 
 
 def _package(path: Path, digest: str, spec: Any, platform: Any) -> tuple[Package, list[Fault]]:
-    load_kfp()
-    load_kubernetes()
-    from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes
-    from kfp.pipeline_spec import pipeline_spec_pb2 as pb
-
+    pb, kubernetes = messages()
     faults: list[Fault] = []
 
     def parsed(where: str, document: Any, message: Any) -> dict[str, Any]:

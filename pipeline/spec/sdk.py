@@ -5,11 +5,13 @@ Both take longer to load than the rest, and no task uses them.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, TextIO
 
@@ -32,6 +34,28 @@ def load_kfp() -> None:
             del os.environ[_SWITCH]
         else:
             os.environ[_SWITCH] = before
+
+
+def messages() -> tuple[Any, Any]:
+    """Return the modules of KFP's messages: of pipelines, and of what kfp.kubernetes sets.
+
+    kfp.kubernetes itself is not loaded, which loads all of kfp.dsl; whoever imports it later gets
+    it whole.
+    """
+    load_kfp()
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    package, name = "kfp.kubernetes", "kfp.kubernetes.kubernetes_executor_config_pb2"
+    if package in sys.modules:
+        return pipeline_spec_pb2, importlib.import_module(name)
+    empty = ModuleType(package)
+    empty.__path__ = [str(Path(folder, "kubernetes")) for folder in sys.modules["kfp"].__path__]
+    sys.modules[package] = empty
+    try:
+        return pipeline_spec_pb2, importlib.import_module(name)
+    finally:
+        # Loading the messages again gives the same classes: protobuf knows them by their names.
+        del sys.modules[package], sys.modules[name]
 
 
 def compiler() -> Any:

@@ -86,6 +86,18 @@ def test_no_client_is_loaded_and_none_is_in_the_way_of_the_real_one(first: str) 
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
+def test_a_package_is_read_without_the_sdk_s_language_which_still_loads_whole() -> None:
+    script = (
+        "import sys; from pathlib import Path; from pipeline.spec import package, sdk;"
+        f"package.load(Path('{GOOD}')); assert 'kfp.dsl' not in sys.modules;"
+        "_, before = sdk.messages(); sdk.compiler(); import kfp.kubernetes;"
+        "now = kfp.kubernetes.kubernetes_executor_config_pb2;"
+        "assert now.KubernetesExecutorConfig is before.KubernetesExecutorConfig;"
+        "assert sdk.messages()[1] is now"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
 # What libyaml writes is printable ASCII, without an empty name.
 PLAIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=200)
 TEXT = st.text(st.characters(max_codepoint=0x17F), max_size=200) | st.text("ab \n'\":#-…")
