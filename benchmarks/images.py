@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -326,6 +327,22 @@ def cold_validate(bench: Bench) -> None:
     print("  ours: empty store, so the base image is made too; Docker: --no-cache, base kept")
 
 
+def cold_all(bench: Bench) -> None:
+    """Measure from an empty store, with the wheels at hand, to every image, and processor time."""
+    times, used = [], []
+    for _ in range(3):
+        shutil.rmtree(bench.folder / "cold", ignore_errors=True)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found, _, took = bench.invoke("build-images", store="cold")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(took)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    ours = statistics.median(times)
+    row(f"empty store to all {len(found)} images (wheels there)", f"{ours:.1f} s",
+        target="<= 8 s", missed=ours > 8)  # fmt: skip
+    row("processor time of it", f"{statistics.median(used):.1f} s")
+
+
 def first_step(bench: Bench) -> None:
     """Measure from a registry that has an image to the end of its first command, nothing here."""
     from benchmarks.run import chain  # kfp costs time
@@ -471,7 +488,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--clean-builds", type=int, default=0, help="20 for the whole comparison")
     parser.add_argument(
-        "--only", default="", help="of nothing,line,wheel,cold,first,size,memory,many"
+        "--only", default="", help="of nothing,line,wheel,cold,all,first,size,memory,many"
     )
     given = parser.parse_args()
     with (
@@ -491,6 +508,7 @@ def main() -> None:
             "line": lambda: one_line_changed(bench),
             "wheel": lambda: one_wheel_bumped(bench),
             "cold": lambda: cold_validate(bench),
+            "all": lambda: cold_all(bench),
             "first": lambda: first_step(bench),
             "size": lambda: image_size(bench),
             "memory": lambda: peak_memory(bench),
