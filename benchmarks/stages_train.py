@@ -142,7 +142,7 @@ def fine_tuning(kind: str, name: str) -> dict[str, Any]:
     """
     import keras
     import numpy as np
-    from train import batches
+    from train import maps as frozen_maps
     from train.network import Normalisation, build
     from train.progress import Progress
     from train.stage import make_deterministic
@@ -172,9 +172,10 @@ def fine_tuning(kind: str, name: str) -> dict[str, Any]:
             model = keras.Model(body.model.input, head(body.model.output))
             _bare_fit(model, tiles, labels, validation, epochs=3, learning_rate=1e-12, note=note)
         else:
-            batches.run(body.frozen, [tiles[:8]])
+            compute = frozen_maps.computing(body.frozen)
+            compute(tiles[:8])
             note()
-            found = batches.run(body.frozen, [tiles])
+            found = compute(tiles)
             note()
             maps = (times[1] - times[0]) / len(tiles)
             tune(

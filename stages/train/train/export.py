@@ -34,8 +34,7 @@ def export(model: keras.Model, tiles: NDArray[np.uint8], folder: Path) -> None:
     """
     keras_file, fp32, int8 = (folder / name for name in NAMES)
     model.save(keras_file)
-    signature = [keras.InputSpec(dtype="uint8", shape=(None, 256, 256, 3), name="tiles")]
-    model.export(fp32, format="onnx", input_signature=signature, verbose=False)
+    write_onnx(model, fp32)
     named = canonical(onnx.load(fp32), "probability")
     by_planes(named)
     onnx.checker.check_model(named, full_check=True)
@@ -45,6 +44,12 @@ def export(model: keras.Model, tiles: NDArray[np.uint8], folder: Path) -> None:
     if not apart <= _PARITY:
         raise StageError(f"the exported model differs from the trained one by {apart:.2g}")
     quantise(fp32, int8, tiles)
+
+
+def write_onnx(model: keras.Model, path: Path) -> None:
+    """Write `model`, which takes tiles [n, 256, 256, 3] as uint8, as Keras' own export does."""
+    signature = [keras.InputSpec(dtype="uint8", shape=(None, 256, 256, 3), name="tiles")]
+    model.export(path, format="onnx", input_signature=signature, verbose=False)
 
 
 def quantise(fp32: Path, int8: Path, tiles: NDArray[np.uint8]) -> None:

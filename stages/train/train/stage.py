@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import time
@@ -20,7 +21,7 @@ from common.tiles import Tiles
 from common.workspace import with_checkpoint
 from numpy.typing import NDArray
 
-from train import augment, batches, export, fit, network
+from train import augment, batches, export, fit, maps, network
 from train.progress import Progress, progress
 from train.tune import tune
 
@@ -230,11 +231,12 @@ def _fit(
         fit.check_classes(labels[part], name)
     views: list[batches.Arrays] = []
     count = 1 + min(options.epochs, augment.VIEWS)
+    computing = functools.cache(maps.computing)  # a run that goes on may have all of them
     for number in range(count):
         if (made := done.load(f"view-{number}")) is None:
             made = [augment.view(wells.tiles, number, options.seed)]
             if body.frozen is not None:
-                done.save(f"view-{number}", batches.run(body.frozen, made))
+                done.save(f"view-{number}", computing(body.frozen)(made[0]))
                 made = done.load(f"view-{number}") or made
                 say(f"features of view {number + 1} of {count}")
         views.append(made)
