@@ -107,6 +107,8 @@ class Tree:
 
     def _name(self, path: str) -> None:
         parts = path.split("/")
+        if path.isascii() and len(path) <= _NAME_MAX and len(parts) <= _DEPTH:
+            return  # nothing in it can be too long
         try:
             longest, whole = max(len(part.encode()) for part in parts), len(path.encode())
         except UnicodeEncodeError:
