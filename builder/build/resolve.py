@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from builder.errors import BuilderError
 from builder.packages import pip, sdist, wheels
 from builder.packages.download import downloads_folder, size
+from builder.packages.lock_file import normalized
 from builder.packages.python import DEFAULT, Python
 
 _LARGE = 10_000_000  # bytes of a wheel whose download is worth a line
@@ -86,7 +86,7 @@ def _requirements(path: Path) -> Iterator[Requirement]:
             requirement = Requirement(line)
         except InvalidRequirement:
             continue  # a comment, an option, an address: pip's to read
-        requirement.name = canonicalize_name(requirement.name)
+        requirement.name = normalized(requirement.name)
         yield requirement
 
 
@@ -118,7 +118,7 @@ def choose(
             "that requirements.lock has"
         )
     for item in document["install"]:
-        name, version = canonicalize_name(item["metadata"]["name"]), item["metadata"]["version"]
+        name, version = normalized(item["metadata"]["name"]), item["metadata"]["version"]
         sha256 = item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
         if not sha256:
             raise BuilderError(f"pip gave no sha256 for {name} {version}; is it from a folder?")

@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-
-from packaging.utils import canonicalize_name
+from typing import TYPE_CHECKING
 
 from builder.build.plan import ImagePlan
 from builder.build.workspace import Workspace
@@ -19,10 +18,13 @@ from builder.inspect.bill import cyclonedx, licences, spdx
 from builder.inspect.bill.part import UNKNOWN, Part
 from builder.oci import canonical
 from builder.oci.reference import Reference
-from builder.packages import debian, download, sdist, wheels
-from builder.packages.lock_file import Requirements
+from builder.packages import debian, download, wheels
+from builder.packages.lock_file import Requirements, normalized
 from builder.platform import Platform, of_config
 from builder.store import Store
+
+if TYPE_CHECKING:
+    from builder.packages import sdist
 
 FORMAT = "sbom-3"
 FORMATS = {"cyclonedx": cyclonedx.render, "spdx": spdx.render}
@@ -62,7 +64,7 @@ def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:
             yield from _debs(target.folder, of_config(plan.config))
         for name, version, sha256 in inputs.get("wheels", ()):
             yield Part(
-                "wheel", canonicalize_name(name), version, sha256, licence=UNKNOWN,
+                "wheel", normalized(name), version, sha256, licence=UNKNOWN,
                 excluded=tuple(inputs.get("exclude", {}).get(name, ())),
             )  # fmt: skip
         address = next(iter(re.findall(r"\S+://\S+", step.created_by)), "").partition("#")[0]
@@ -74,6 +76,8 @@ def _parts(workspace: Workspace, plan: ImagePlan) -> Iterator[Part]:
 
 def differing(workspace: Workspace, plan: ImagePlan) -> list[sdist.Sdist]:
     """Return the sdists whose wheels in the image need not come out the same again."""
+    from builder.packages import sdist  # costs time
+
     folders = dict.fromkeys(asked.folder for asked in _asked(workspace, plan))
     pinned = (made for folder in folders for made in sdist.read_lock(folder))
     return [made for made in pinned if made.allowed]

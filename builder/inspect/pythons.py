@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 import builder
 from builder.build import planner
@@ -27,6 +26,7 @@ from builder.build.plan import ImagePlan
 from builder.errors import BuilderError
 from builder.oci import canonical
 from builder.packages import pip, python
+from builder.packages.lock_file import normalized
 from builder.store import Store
 
 CODE = Path(builder.__file__).parents[1]
@@ -143,7 +143,7 @@ def _needed(names: Sequence[str]) -> str:
     }
     needed, waiting = set(), list(names)
     while waiting:
-        name = canonicalize_name(waiting.pop())
+        name = normalized(waiting.pop())
         if name in needed or name not in blocks:
             continue  # what is not in the lock is for other systems
         needed.add(name)

@@ -28,10 +28,8 @@ def read(asked: lock_file.Requirements, names: Iterable[str]) -> Mapping[str, tu
     path = asked.folder / wanted(asked)
     if not path.exists():
         return {}
-    from packaging.utils import canonicalize_name  # costs time
-
-    locked = {canonicalize_name(name): name for name in names}
-    known = locked.keys() | {canonicalize_name(name) for name in _locked_for_any(asked)}
+    locked = {lock_file.normalized(name): name for name in names}
+    known = locked.keys() | {lock_file.normalized(name) for name in _locked_for_any(asked)}
     found: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(lock_file.read(path).splitlines(), 1):
         words = line.partition("#")[0].split()
@@ -42,7 +40,7 @@ def read(asked: lock_file.Requirements, names: Iterable[str]) -> Mapping[str, tu
                 f"{path}:{number}: not `PACKAGE PATTERN`: {line.strip()!r}; write for example "
                 "`numpy numpy/*/tests/*`"
             )
-        package, pattern = canonicalize_name(words[0]), words[1]
+        package, pattern = lock_file.normalized(words[0]), words[1]
         if package not in known:
             raise BuilderError(
                 f"{path}:{number}: {words[0]} is not among the wheels that are locked; take the "

@@ -53,6 +53,18 @@ class Requirements:
         return ".".join(filter(None, ("requirements", self.variant)))
 
 
+def normalized(name: str) -> str:
+    """Return the form of a Python package's name by which names are compared; pure.
+
+    Source: https://packaging.python.org/en/latest/specifications/name-normalization/. The library
+    that has it imports what takes as long as a small build.
+
+    >>> normalized("Ruamel.YAML_clib")
+    'ruamel-yaml-clib'
+    """
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def variants(names: Iterable[str]) -> list[str]:
     """Return the variants that a folder with files of these `names` declares, sorted; pure.
 

@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from packaging.utils import canonicalize_name
-
 from builder.errors import BuilderError
 from builder.packages import lock_file
 from builder.packages.download import fetch
@@ -77,11 +75,11 @@ def asked(folder: Path) -> Asked:
     for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         line = raw.partition("#")[0].strip()
         if match := _ASKED.fullmatch(line):
-            found.append((canonicalize_name(match[1]), match[2]))
+            found.append((lock_file.normalized(match[1]), match[2]))
         elif (named := _IMAGE.fullmatch(line)) and not image:
             image = named[1]
         elif match := _ALLOWED.fullmatch(line):
-            allowed[canonicalize_name(match[1])] = match[2]
+            allowed[lock_file.normalized(match[1])] = match[2]
         elif line:
             raise BuilderError(
                 f"{path}:{number}: not `name==version`, nor `allow NAME: REASON`, nor the one line "

@@ -34,11 +34,11 @@ from installer.records import Hash, InvalidRecordEntry, RecordEntry, parse_recor
 from installer.scripts import Script
 from installer.sources import WheelFile
 from installer.utils import Scheme, fix_shebang
-from packaging.utils import canonicalize_name
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry, check_path
 from builder.packages import bytecode, exclude
+from builder.packages.lock_file import normalized
 from builder.packages.python import DEFAULT, Python
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ class LayerDestination(WheelDestination):
 
     def place(self, scheme: str, path: str) -> str:
         """Return where a file of a scheme goes in the image."""
-        distribution = canonicalize_name(self.source.partition("-")[0])
+        distribution = normalized(self.source.partition("-")[0])
         folders = {
             "purelib": self.made_for.site, "platlib": self.made_for.site, "scripts": "bin",
             "data": "",

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from license_expression import AND, OR, ExpressionError, LicenseWithExceptionSymbol, Licensing
-from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from builder.errors import BuilderError
@@ -17,6 +16,7 @@ from builder.inspect.audit.advisories import Advisory
 from builder.inspect.audit.pins import Pin
 from builder.inspect.bill.part import UNKNOWN, Part
 from builder.oci.reference import Reference
+from builder.packages.lock_file import normalized
 from builder.policy.document import Policy
 from builder.policy.evidence import Evidence
 
@@ -198,7 +198,7 @@ def _pin(part: Part) -> Pin:
     qualifiers = dict(part.qualifiers)
     try:
         if part.kind == "wheel":
-            name = canonicalize_name(part.name)
+            name = normalized(part.name)
             return Pin("PyPI", name, name, str(Version(part.version)), part.sha256)
         number = int(qualifiers.get("distro", "").removeprefix("debian-"))
         source = qualifiers.get("upstream", part.name)

@@ -150,7 +150,7 @@ def test_an_argument_of_another_kind_is_left_to_invoke() -> None:
 # Each takes as long to load as a build that finds nothing to do takes for a stage.
 COSTLY = [
     "invoke", "asyncio", "unittest.mock", "subprocess", "httpx", "installer", "rich", "kfp",
-    "cryptography", "yaml", "email", "csv",
+    "cryptography", "yaml", "email", "csv", "packaging.utils",
 ]  # fmt: skip
 
 
@@ -159,6 +159,11 @@ COSTLY = [
     [
         "sys.argv[1:] = ['store', '--json']; import cli.__main__",
         "import cli.line, tasks, cli.images, builder.build.make",
+        # What a push of one changed line needs.
+        (
+            "import cli.images, builder.build.make, builder.registry.push, builder.registry.cache,"
+            "builder.inspect.inventory, builder.signing.named"
+        ),
         # What `compile` needs where it has the package already, and git, which is a program.
         (
             "import cli.pipeline, pipeline.definition.pipelines; cli.pipeline.policies.read('');"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +16,9 @@ _EXCLUDED = "plateline:excluded"
 
 def render(name: str, made_of: Sequence[Part]) -> bytes:
     """Return the document of the image `name`; pure."""
+    import datetime  # all of these cost time
+    import uuid
+
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.output import make_outputter

@@ -8,10 +8,8 @@ https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/.
 
 from __future__ import annotations
 
-import email
 import logging
 import re
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +45,8 @@ _NOT_IN_REFS = re.compile(r"[^A-Za-z0-9.]+")
 
 def of_wheel(path: Path) -> str:
     """Return the licence of a wheel; raises BuilderError for a file that is no wheel."""
+    import zipfile  # costs time
+
     try:
         with zipfile.ZipFile(path) as archive:
             (name,) = [n for n in archive.namelist() if _is_metadata(n)]
@@ -62,6 +62,8 @@ def _is_metadata(name: str) -> bool:
 
 def of_metadata(data: bytes) -> str:
     """Return the licence that a METADATA file says; of its three fields the newest one counts."""
+    import email  # costs time
+
     said = email.message_from_bytes(data)
     if expression := said["License-Expression"]:
         return _spdx(str(expression)) or UNKNOWN

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import re
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +17,9 @@ _REFERENCE = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 
 def render(name: str, made_of: Sequence[Part]) -> bytes:
     """Return the document of the image `name`; pure."""
+    import datetime  # both cost time
+    import uuid
+
     packages = [_package(number, part) for number, part in enumerate(made_of)]
     refs = sorted({ref for part in made_of for ref in _REFERENCE.findall(part.licence)})
     document = {
