@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import operator
 import os
 import posixpath
 import re
 import tarfile
+import tempfile
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from builder.errors import BuilderError
 from builder.oci.entry import Entry, check_path
@@ -104,17 +108,44 @@ def mirror(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> s
 def plan(
     folder: Path, cache: Path, destination: str, platform: Platform = NATIVE
 ) -> list[LayerPlan]:
-    """Plan the one layer of the lock in `folder`: packages, dpkg status, and what scripts do."""
+    """Plan the one layer of the lock in `folder`: packages, dpkg status, and what scripts do.
+
+    The packages are unpacked once, into a temporary file, for all that is made of them: the layer,
+    its byte-code, and the folder out of which their Python compiles.
+    """
     packages = read_lock(folder, platform)
     prefix = destination.strip("/")
+    turn = threading.Lock()
+    found: list[Entry] = []
 
     def entries() -> Iterator[Entry]:
-        for entry in unpack(packages, cache):
-            yield _below(entry, prefix) if prefix else entry
+        with turn:
+            if not found:
+                unpacked = unpack(packages, cache)
+                found.extend([*_kept(_below(e, prefix) if prefix else e for e in unpacked)])
+        yield from found
 
     pins = [[package.name, package.version, package.sha256] for package in packages]
     inputs = {"debian": pins, "destination": destination, "format": FORMAT}
     return [LayerPlan(name=f"{len(packages)} Debian packages", inputs=inputs, entries=entries)]
+
+
+def _kept(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the entries with the contents of files in one temporary file, which they hold open."""
+    spool = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - as long as the entries
+    for entry in entries:
+        if entry.kind == "file":
+            data, at = _content(entry), spool.tell()
+            spool.write(data)
+            opened = partial(_open, spool, len(data), at)
+            yield replace(entry, content=opened, size=len(data))
+        else:
+            yield entry
+    spool.flush()
+
+
+def _open(spool: BinaryIO, size: int, at: int) -> BinaryIO:
+    return io.BytesIO(os.pread(spool.fileno(), size, at))
 
 
 def _below(entry: Entry, prefix: str) -> Entry:

@@ -10,6 +10,7 @@ import lzma
 import re
 import tarfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,30 @@ def test_two_packages_that_bring_one_path_are_refused(
         rf"^the Debian packages [pq] and [pq] both {says}.*leave one of them out of debian\.in"
     )):  # fmt: skip
         together(tmp_path, *pair)
+
+
+def test_packages_are_unpacked_once_for_all_that_is_made_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = deb(tmp_path, (entry("./a"), b"one"), (entry("./b"), b"two"))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    kept = tmp_path / "cache" / sha256
+    kept.mkdir(parents=True)
+    path.rename(kept / path.name)
+    pinned = debian.Package("p", "1", f"pool/{path.name}", 1, sha256)
+    monkeypatch.setattr(debian, "read_lock", lambda *_: [pinned])
+    unpacked = []
+    read_deb = debian.read_deb
+    monkeypatch.setattr(
+        debian, "read_deb", lambda *given: unpacked.append(given) or read_deb(*given)
+    )
+    (layer,) = debian.plan(tmp_path, tmp_path / "cache", "/below")
+    with ThreadPoolExecutor(4) as pool:
+        several = [*pool.map(lambda _: [*layer.entries()], range(4))]
+    assert len(unpacked) == 1
+    for entries in several:
+        contents = {e.path: e.open().read() for e in entries if e.kind == "file"}
+        assert (contents["below/a"], contents["below/b"]) == (b"one", b"two")
 
 
 def test_folders_and_equal_files_may_be_in_two_packages(tmp_path: Path) -> None:
