@@ -33,6 +33,11 @@ def never() -> bytes:
 
 
 @pytest.fixture
+def in_memory() -> bool:
+    return True
+
+
+@pytest.fixture
 def keys(tmp_path: Path) -> tuple[SigningKey, SigningKey]:
     return key_pair(tmp_path / "keys", "lab"), key_pair(tmp_path / "keys", "stranger")
 

@@ -35,6 +35,11 @@ RECIPE = "FROM scratch\nCOPY src/ /app/\n"
 
 
 @pytest.fixture
+def in_memory() -> bool:
+    return True
+
+
+@pytest.fixture
 def workspace(make: Make) -> Workspace:
     return make(RECIPE, **FILES)
 
