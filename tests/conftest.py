@@ -63,11 +63,17 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def registry_host(tmp_path: Path) -> Iterator[str]:
+def in_memory() -> bool:
+    """Tell whether `registry_host` is in memory; where images are small a folder says it is."""
+    return False
+
+
+@pytest.fixture
+def registry_host(tmp_path: Path, in_memory: bool) -> Iterator[str]:
     """Yield HOST:PORT of an empty registry of Debian's package, ended after the test."""
     if not shutil.which(registries.PROGRAM):
         missing("docker-registry", "apt-get install docker-registry")
-    with registries.serve(tmp_path / "registry") as host:
+    with registries.serve(tmp_path / "registry", in_memory=in_memory) as host:
         yield host
 
 

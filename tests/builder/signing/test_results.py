@@ -31,6 +31,11 @@ COMMIT = "c" * 40
 
 
 @pytest.fixture
+def in_memory() -> bool:
+    return True
+
+
+@pytest.fixture
 def workspace(make: Make) -> Workspace:
     return make("FROM scratch\nCOPY src/ /app/\n", **FILES)
 

@@ -12,3 +12,9 @@ from tests.pipeline.release.parts import image
 def images(store: Store) -> dict[str, oci.Image]:
     """Return a small image for each target of the pipeline."""
     return {name: image(store, name) for name in TARGETS}
+
+
+@pytest.fixture
+def in_memory(request: pytest.FixtureRequest) -> bool:
+    """Tell that the images are small; a slow test releases whole ones."""
+    return request.node.get_closest_marker("slow") is None

@@ -70,7 +70,7 @@ def images(origin: Store) -> Images:
 def client(home: Path) -> Iterator[Registry]:
     if not shutil.which(registries.PROGRAM):
         missing("docker-registry", "apt-get install docker-registry")
-    with registries.serve(home / "registry") as host, Registry(host) as found:
+    with registries.serve(home / "registry", in_memory=True) as host, Registry(host) as found:
         yield found
 
 
@@ -84,7 +84,7 @@ def near(registry_host: str) -> Iterator[Registry]:
 @pytest.fixture
 def far(tmp_path: Path) -> Iterator[Registry]:
     """Yield another registry, empty."""
-    with registries.serve(tmp_path / "far") as host, Registry(host) as found:
+    with registries.serve(tmp_path / "far", in_memory=True) as host, Registry(host) as found:
         yield found
 
 
@@ -141,7 +141,7 @@ def test_a_registry_with_passwords_gets_it_with_the_password_alone(
 ) -> None:
     (tmp_path / "htpasswd").write_text(HTPASSWD)
     auth = {"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}}
-    with registries.serve(tmp_path / "closed", auth=auth) as host:
+    with registries.serve(tmp_path / "closed", auth=auth, in_memory=True) as host:
         cargo = mirror.survey(client, "p", "v1")
         with (
             Registry(host, docker_config=log_in(tmp_path / "out", host, "wrong")) as nobody,
