@@ -259,15 +259,15 @@ def shell(stage: str, engine: str = "auto", network: bool = False, timeout: floa
 @command(
     help={
         "slow": "run the tests marked slow as well",
-        "jobs": "how many files of tests run at the same time (0: one more than there are cores, "
-        "for tests wait for engines)",
+        "jobs": "how many files of tests run at the same time (0: two more than there are cores, "
+        "for tests wait for engines and disks)",
         "pytest": "further pytest arguments",
     }
 )
 def test(slow: bool = False, jobs: int = 0, pytest: str = "") -> None:
     """Run the tests."""
     environment.development_tools()
-    jobs = jobs or len(os.sched_getaffinity(0)) + 1
+    jobs = jobs or len(os.sched_getaffinity(0)) + 2
     command = [sys.executable, "-m", "pytest", *([] if slow else ["-m", "not slow"])]
     # A file's tests stay together, for they share what was made for the first of them. The order of
     # the files is that of tests/conftest.py.

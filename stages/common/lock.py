@@ -22,7 +22,6 @@ from .errors import StageError
 
 STALE_AFTER = 600.0  # seconds without a sign of life from a lock's owner
 _BEAT = 30.0
-_FRESH = 5.0  # seconds in which who made a lock file surely has the kernel's lock on it
 
 
 class Held:
@@ -114,7 +113,9 @@ def _refuse_or_clear(path: Path, folder: Path) -> None:
         owner = _owner(file)
         # With the kernel's lock on it nobody else can be about to clear the same file.
         free = _free(file)
-        gone = owner.get("host") == socket.gethostname() and silent > _FRESH
+        # An owner says who it is when it has the kernel's lock, so one that says so and lacks it is
+        # gone. Of one that has yet to say so nothing is known.
+        gone = owner.get("host") == socket.gethostname()
         if not free or not (gone or silent > STALE_AFTER):
             raise _held_by(owner, silent, folder)
         with contextlib.suppress(FileNotFoundError):

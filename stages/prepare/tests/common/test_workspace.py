@@ -182,8 +182,7 @@ def test_a_number_of_a_process_in_another_container_is_not_taken_for_one_of_this
             save(tmp_path)
 
 
-def test_a_killed_run_leaves_nothing_that_the_next_one_trusts(tmp_path, root, monkeypatch):
-    monkeypatch.setattr(lock, "_FRESH", 0)
+def test_a_killed_run_leaves_nothing_that_the_next_one_trusts(tmp_path, root):
     save(tmp_path)
     with another_run(root / "w" / "train-A-D") as running:
         half = root / "w" / ".train-A-D.new"
@@ -195,6 +194,15 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_trusts(tmp_path, root, mo
     again = stage(tmp_path, "three")
     workspace.with_checkpoint(again, "train", variant="A-D", restore=False, compute=compute(again))
     assert not list((root / "w").glob(".*"))
+
+
+def test_a_lock_file_whose_maker_has_yet_to_lock_it_is_left_to_it(tmp_path, root):
+    path = root / "w" / ".train-A-D.lock"
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(StageError, match="another run writes"):
+        save(tmp_path)
+    assert path.read_text() == ""
 
 
 def test_of_many_that_find_a_dead_ones_lock_one_gets_it(root):
