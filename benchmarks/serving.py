@@ -35,7 +35,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import figures, serving_peers
-from benchmarks.serving_load import load, probe, request
+from benchmarks.serving_load import Load, load, probe, request
 from builder import oci
 from builder.build.make import build
 from builder.build.workspace import Workspace
@@ -116,6 +116,7 @@ write_plate(folder, {"folds": ["A", "B"], "classes": ["negative", "positive"], "
 
 
 TENSOR = "the function, tensor"
+CROWD, INFLIGHT, PAUSE = 64, 8, 0.1  # clients, max_inflight, and seconds until one asks again
 MANY = 16  # tiles in one request, one request at a time; "1/s at 8" is in tiles then
 BATCH = f"the function, {MANY} tiles"
 BARE_LOOP, DECODING = "bare onnxruntime loop", "bare loop, PNG decoded"
@@ -264,6 +265,7 @@ class Bench:
         self.table = Table()
         self.health: list[float] = []
         self.starts: list[float] = []
+        self.crowded: list[tuple[Load, float]] = []
 
     def bare(self) -> None:
         """Measure the call in a loop, with and without decoding."""
@@ -293,6 +295,17 @@ class Bench:
             with health_watched(function) as watched:
                 load(function.port, message, 8, seconds)
             self.health.append(watched[0].percentile(0.99))
+
+    def overload(self, picture: bytes) -> None:
+        """Measure it with more clients than it may answer at a time, and with just so many."""
+        message = request("/", picture, Content_Type="image/png")
+        limit = {"max_inflight": str(INFLIGHT)}
+        with serving(self.sandbox, self.images["function"], self.models, **limit) as function:
+            load(function.port, message, INFLIGHT, min(1.0, self.seconds))
+            full = load(function.port, message, INFLIGHT, self.seconds)
+            self.crowded.append(
+                (load(function.port, message, CROWD, self.seconds, PAUSE), full.p50)
+            )
 
     def peer(self, peer: serving_peers.Peer, programs: Path, work: Path, picture: bytes) -> None:
         """Measure another server; raises RuntimeError or OSError where it does not serve."""
@@ -344,6 +357,7 @@ def main() -> None:
             if "function" in only:
                 told(f"{about} {OURS}")
                 bench.function(picture, bitmap)
+                bench.overload(picture)
             for peer, programs in list(peers.items()):
                 told(f"{about} {peer.name}")
                 try:
@@ -387,6 +401,12 @@ def _print_bars(bench: Bench, image: oci.Image) -> None:
         health = statistics.median(bench.health) * 1000
         lines.append(("health p99 while saturated, ms", health, "<=", 20))
         lines.append(("start to ready, s", statistics.median(bench.starts), "<=", 0.3))
+    if bench.crowded:
+        crowded = statistics.median(found.percentile(0.99) / p50 for found, p50 in bench.crowded)
+        what = f"p99 of what is answered to {CROWD} clients, over the p50 of {INFLIGHT} (its limit)"
+        lines.append((what, crowded, "<=", 2))
+        early = statistics.median(statistics.median(found.refused) for found, _ in bench.crowded)
+        lines.append(("a refusal (429) meanwhile, median, ms", early * 1000, "<=", 20))
     lines.append(("image without models, MB", image.size / 1e6, "<=", 80))
     many = f"{MANY} tiles in one request: tiles a second over bare loops'"
     ratio(many, BATCH, BARE_LOOP, "rate_8", ">=", 0.9)

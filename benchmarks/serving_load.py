@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Load:
-    """What was measured: seconds of each answer, and answers a second."""
+    """What was measured: seconds of each answer, answers a second, and seconds of each 429."""
 
     times: tuple[float, ...]
     rate: float
+    refused: tuple[float, ...] = ()
 
     @property
     def p50(self) -> float:
@@ -33,6 +34,10 @@ def request(path: str, body: bytes = b"", **headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+class BusyError(RuntimeError):
+    """The answer was 429: too many requests."""
+
+
 class Connection:
     """One kept connection. Less work a request than http.client: the load must not be the limit."""
 
@@ -41,13 +46,14 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, message: bytes) -> bytes:
-        """Return the body of the answer; raises RuntimeError unless it is a 200."""
+        """Return the body of a 200; raises BusyError for a 429, RuntimeError for any other."""
         self._socket.sendall(message)
         data = b""
         while b"\r\n\r\n" not in data:
             data += self._more()
         head, _, body = data.partition(b"\r\n\r\n")
-        if b" 200 " not in head[:20]:
+        busy = b" 429 " in head[:20]
+        if b" 200 " not in head[:20] and not busy:
             raise RuntimeError(f"the answer was {head[:200]!r} {body[:300]!r}")
         lower = head.lower()
         if b"content-length:" in lower:
@@ -57,6 +63,8 @@ class Connection:
         else:
             while not body.endswith(b"0\r\n\r\n"):
                 body += self._more()
+        if busy:
+            raise BusyError(body[:300].decode(errors="replace"))
         return body
 
     def _more(self) -> bytes:
@@ -69,9 +77,13 @@ class Connection:
         self._socket.close()
 
 
-def load(port: int, message: bytes, connections: int, seconds: float) -> Load:
-    """Send `message` on so many connections at the same time, for so long."""
+def load(port: int, message: bytes, connections: int, seconds: float, pause: float = 0) -> Load:
+    """Send `message` on so many connections at the same time, for so long.
+
+    With a `pause` who is told 429 asks again so many seconds later; without one it is an error.
+    """
     times: list[list[float]] = [[] for _ in range(connections)]
+    refused: list[float] = []
     problems: list[BaseException] = []
     end = time.perf_counter() + seconds
 
@@ -80,8 +92,14 @@ def load(port: int, message: bytes, connections: int, seconds: float) -> Load:
             connection = Connection(port)
             while time.perf_counter() < end:
                 began = time.perf_counter()
-                connection.ask(message)
-                own.append(time.perf_counter() - began)
+                try:
+                    connection.ask(message)
+                    own.append(time.perf_counter() - began)
+                except BusyError:
+                    if not pause:
+                        raise
+                    refused.append(time.perf_counter() - began)
+                    time.sleep(pause)
             connection.close()
         except BaseException as error:  # noqa: BLE001 - told by the thread that waits
             problems.append(error)
@@ -95,7 +113,7 @@ def load(port: int, message: bytes, connections: int, seconds: float) -> Load:
     if problems:
         raise problems[0]
     done = tuple(value for own in times for value in own)
-    return Load(done, len(done) / (time.perf_counter() - began))
+    return Load(done, len(done) / (time.perf_counter() - began), tuple(refused))
 
 
 def probe(port: int, message: bytes, stop: threading.Event, pause: float = 0.02) -> Load:
