@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import stat
@@ -19,6 +20,9 @@ from pathlib import Path
 
 from builder.errors import BuilderError
 from builder.store import default_root
+
+# Seconds in which an engine ends the containers that run in it, and itself.
+_PATIENCE = 30
 
 
 def folder() -> Path:
@@ -57,9 +61,10 @@ def start(answers: Callable[[], bool], say: Callable[[str], None]) -> None:
 
 
 def stop() -> bool:
-    """End the engine that `start` started; tell whether there was one.
+    """End the engine that `start` started, and wait until it is gone; tell whether there was one.
 
-    Raises BuilderError where the folder is open to others.
+    Before that another one would not start. Raises BuilderError where it does not end, and where
+    the folder is open to others.
     """
     path = folder() / "dockerd.json"
     try:
@@ -70,13 +75,21 @@ def stop() -> bool:
         return False
     try:
         program = os.path.realpath(f"/proc/{record['pid']}/exe")
-        same = program == os.path.realpath(record["program"])
-        if not same or _started(int(record["pid"])) != record["started"]:
+        ours = program == os.path.realpath(record["program"]) and (
+            _started(int(record["pid"])) == record["started"]
+        )
+        if not ours:
+            path.unlink()
             return False
         signal.pidfd_send_signal(process, signal.SIGTERM)
+        if not select.select([process], [], [], _PATIENCE)[0]:
+            raise BuilderError(
+                f"the Docker engine, process {record['pid']}, was told to end and still runs after "
+                f"{_PATIENCE} s; see {folder() / 'dockerd.log'}"
+            )
     finally:
         os.close(process)
-        path.unlink(missing_ok=True)
+    path.unlink()
     return True
 
 

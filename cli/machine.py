@@ -19,7 +19,8 @@ def doctor(fix: bool = False, stop_engine: bool = False, json: bool = False) -> 
     from cli import engine, machine_parts
 
     if stop_engine:
-        say("the engine ends" if engine.stop() else "no engine that `doctor --fix` started runs")
+        ended = engine.stop()
+        say("the engine has ended" if ended else "no engine that `doctor --fix` started runs")
         return
 
     found = machine_parts.checks()

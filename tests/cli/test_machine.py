@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,21 @@ def test_only_the_very_process_that_was_started_is_ended() -> None:
         assert other.poll() is None
         record(other.pid, engine._started(other.pid), program.strip())
         assert engine.stop()
-        assert other.wait(10) == -15
+        assert other.poll() == -15, "it was not waited for"
     assert not engine.stop()
+
+
+def test_an_engine_that_does_not_end_is_named_and_can_be_told_again(monkeypatch) -> None:
+    monkeypatch.setattr(engine, "_PATIENCE", 0.05)
+    deaf = "import signal as s; s.signal(15, s.SIG_IGN); print(1, flush=True); s.pause()"
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        record(other.pid, engine._started(other.pid), sys.executable)
+        for _ in range(2):
+            with pytest.raises(BuilderError, match=f"process {other.pid}, was told to end"):
+                engine.stop()
+        other.kill()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"pid": "x"}', '{"pid": 4194305}'])
