@@ -76,7 +76,7 @@ def _damaged(store: Store, layer: oci.Layer, error: Exception) -> BuilderError:
 
 def bring(store: Store, layer: oci.Layer) -> None:
     """Fetch the layer's blob where the store lacks it; raises BuilderError where that fails."""
-    from builder.registry import pull  # httpx costs time, and most layers are here
+    from builder.registry import pull  # costs time, and most layers are here
 
     pull.bring(store, layer.blob)
 
