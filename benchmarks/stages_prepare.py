@@ -60,7 +60,8 @@ def original(plate: str) -> dict[str, Any]:
         wells = np.zeros((96, 1024, 1024, 3))
         for number, name in enumerate(known.wells):
             for channel, meaning in ((1, "signal"), (2, "dna")):
-                with Image.open(images[plates.Place(name, 0, meaning)]) as image:
+                (plane,) = images[plates.Place(name, 0, meaning)]
+                with Image.open(plane.path) as image:
                     wells[number, ..., channel] = np.asarray(image.resize((1024, 1024)), float)
         wells = 2 * np.sqrt(wells + 3 / 8)
         for number in range(96 * 16):
