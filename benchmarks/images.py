@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.images [--repeats N] [--clean-builds N] [--only a,b]
 
 Prints a table; asserts nothing. The other side is BuildKit in the Docker Engine at hand, with the
-Dockerfiles of `stages/`, changed in two lines only: `COPY --from=debian` adds the very tars that
-the builder makes, and `COPY --from=wheels` is `pip install --no-index` of the very wheels, bound
+Dockerfiles of `stages/`, changed in three lines only: `COPY --from=debian` adds the very tars that
+the builder makes, `COPY --from=bytecode` is Python's own compileall, and `COPY --from=wheels` is `pip install --no-index` of the very wheels, bound
 from the context (so they are no layer), byte-code compiled by pip as is its default. Each number is
 a whole process; for Docker the sum of one `docker build` an image. Both push to one registry on
 loopback. Everything happens in a copy of the checkout with a store of its own.
@@ -152,6 +152,8 @@ def write_dockerfiles(bench: Bench, workspace: Workspace, store: Store) -> list[
             for path in fetch(wheels.read_lock(target.requirements), downloads_folder(), name):
                 os.link(path, folder / path.name)
             text = text.replace(match[0], _pip(name, match[1]))
+        if match := re.search(r"(?m)^COPY --from=bytecode / (\S+)$", text):
+            text = text.replace(match[0], _as_root("-m", "compileall", "-q", match[1]))
         (bench.folder / "dockerfiles" / name).write_text(text)
         order.append(name)
 
@@ -171,11 +173,11 @@ def _pip(name: str, destination: str) -> str:
         f"sys.argv = {['pip', *install[2:]]!r} + glob.glob('/wheels/{name}/*.whl'); "
         "runpy.run_module('pip', run_name='__main__')"
     )
-    bind = "--mount=type=bind,source=.wheels,target=/wheels"
-    return (
-        f"USER 0\nRUN {bind} {json.dumps(['/opt/venv/bin/python3', '-c', script])}\n"
-        "USER 65532:65532"
-    )
+    return _as_root("-c", script, bind="--mount=type=bind,source=.wheels,target=/wheels ")
+
+
+def _as_root(*words: str, bind: str = "") -> str:
+    return f"USER 0\nRUN {bind}{json.dumps(['/opt/venv/bin/python3', *words])}\nUSER 65532:65532"
 
 
 # -- what is measured -----------------------------------------------------------------------------
