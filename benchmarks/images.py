@@ -4,10 +4,11 @@
 
 Prints a table; asserts nothing. The other side is BuildKit in the Docker Engine at hand, with the
 Dockerfiles of `stages/`, changed in three lines only: `COPY --from=debian` adds the very tars that
-the builder makes, `COPY --from=bytecode` is Python's own compileall, and `COPY --from=wheels` is `pip install --no-index` of the very wheels, bound
-from the context (so they are no layer), byte-code compiled by pip as is its default. Each number is
-a whole process; for Docker the sum of one `docker build` an image. Both push to one registry on
-loopback. Everything happens in a copy of the checkout with a store of its own.
+the builder makes, `COPY --from=bytecode` is Python's own compileall, and `COPY --from=wheels` is
+`pip install --no-index` of the very wheels, bound from the context (so they are no layer),
+byte-code compiled by pip as is its default. Each number is a whole process; for Docker the sum of
+one `docker build` an image. Both push to one registry on loopback. Everything happens in a copy of
+the checkout with a store of its own.
 """
 
 from __future__ import annotations
