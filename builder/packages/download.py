@@ -7,9 +7,13 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError
 from builder.store import default_root
+
+if TYPE_CHECKING:
+    import httpx
 
 _CHUNK = 1 << 20
 _PART = 64 << 10  # larger ones are slower to allocate than to read
@@ -75,7 +79,6 @@ def read(url: str, sink: object) -> None:
     import httpx  # costs time
 
     from builder.registry.connection import TRANSIENT
-    from builder.registry.transport import tls_context
 
     assert callable(sink)
     if url.startswith("file:"):
@@ -85,10 +88,9 @@ def read(url: str, sink: object) -> None:
             raise BuilderError(f"{url} cannot be read ({error.strerror})") from None
         return
     try:
-        verify = tls_context(httpx.URL(url).host) if url.startswith("https") else False
         # A body compressed on the way would have another hash.
         headers = {"Accept-Encoding": "identity"}
-        with httpx.Client(follow_redirects=True, timeout=60, verify=verify) as client:
+        with _client(url, 60) as client:
             for attempt in range(_TRIES):
                 last = attempt == _TRIES - 1
                 try:
@@ -116,18 +118,25 @@ def size(url: str) -> int | None:
     """Return how many bytes `url` (http, https or file) has, None where that is not said."""
     import httpx  # costs time
 
-    from builder.registry.transport import tls_context
-
     try:
         if url.startswith("file:"):
             return Path(url.removeprefix("file://")).stat().st_size
-        verify = tls_context(httpx.URL(url).host) if url.startswith("https") else False
-        with httpx.Client(follow_redirects=True, timeout=30, verify=verify) as client:
+        with _client(url, 30) as client:
             answer = client.head(url, headers={"Accept-Encoding": "identity"})
             answer.raise_for_status()
             return int(answer.headers["Content-Length"])
     except (httpx.HTTPError, OSError, KeyError, ValueError):
         return None
+
+
+def _client(url: str, timeout: float) -> httpx.Client:
+    """Return a client that trusts this machine's CAs: plain HTTP may be sent on to TLS as well."""
+    import httpx  # costs time
+
+    from builder.registry.transport import tls_context
+
+    verify = tls_context(httpx.URL(url).host)
+    return httpx.Client(follow_redirects=True, timeout=timeout, verify=verify)
 
 
 def _reason(error: Exception) -> str:
