@@ -14,7 +14,8 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,6 +71,18 @@ def record(
     known = {one.key: one for one in read()}
     known[figure.key] = figure
     _write(known.values())
+
+
+def record_times(
+    group: str, what: str, times: Sequence[float], *, most: float = 0, digits: int = 2
+) -> None:
+    """Keep `median (minimum to maximum) s` of `times`; missed where the median is over `most`."""
+    median = statistics.median(times)
+    low, high = min(times), max(times)
+    record(
+        group, what, f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f}) s",
+        target=f"<= {most:g} s" if most else "", missed=bool(most and median > most),
+    )  # fmt: skip
 
 
 def machine() -> str:

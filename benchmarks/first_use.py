@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from benchmarks import figures
+from benchmarks import bbbc013, figures
 from benchmarks.figures import ROOT
 from builder.store import default_root
 
@@ -62,10 +62,7 @@ def _pip_cache() -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    shared = ROOT.parent / "shared/data/bbbc013v1"
-    parser.add_argument(
-        "--plate", type=Path, default=Path(os.environ.get("PLATELINE_BBBC013", shared))
-    )
+    bbbc013.option(parser)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     words = ("--plate", str(given.plate), "--layout", "bbbc013") if given.plate.is_dir() else ()
@@ -75,15 +72,10 @@ def main() -> None:
         print(f"round {number + 1} of {given.rounds}", file=sys.stderr)
         with tempfile.TemporaryDirectory(dir=default_root().parent) as folder:
             rounds.append(demo(Path(folder), words))
-    for what, times, most in zip(
-        ("fresh clone to the demo's first line", f"fresh clone to the demo's end, {plate}"),
-        zip(*rounds, strict=True), (20, 100), strict=True,
-    ):  # fmt: skip
-        median = statistics.median(times)
-        figures.record(
-            "first use", what, f"{median:.1f} ({min(times):.1f} to {max(times):.1f}) s",
-            target=f"<= {most} s", missed=median > most,
-        )  # fmt: skip
+    first, end = zip(*rounds, strict=True)
+    show = partial(figures.record_times, "first use", digits=1)
+    show("fresh clone to the demo's first line", first, most=20)
+    show(f"fresh clone to the demo's end, {plate}", end, most=100)
 
 
 if __name__ == "__main__":

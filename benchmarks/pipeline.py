@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -51,15 +50,14 @@ class Bench:
         return done.stdout
 
 
-def timed(repeats: int, work: Callable[[int], object]) -> tuple[str, float]:
-    """Return `median (minimum to maximum) s` of `work`, called with 0, 1, …, and the median."""
+def timed(repeats: int, work: Callable[[int], object]) -> list[float]:
+    """Return the seconds of `work`, called with 0, 1, …."""
     taken = []
     for number in range(repeats):
         started = time.monotonic()
         work(number)
         taken.append(time.monotonic() - started)
-    median = statistics.median(taken)
-    return f"{median:.2f} ({min(taken):.2f} to {max(taken):.2f}) s", median
+    return taken
 
 
 def main() -> None:
@@ -79,12 +77,8 @@ def main() -> None:
         time.sleep(2)  # what is younger, the package too, is read again each time
         bench.invoke(*compile_)
 
-        def show(what: str, measured: tuple[str, float], most: float = 0) -> None:
-            shown, median = measured
-            target = f"<= {most:g} s" if most else ""
-            figures.record(
-                "pipeline", what, shown, target=target, missed=bool(most and median > most)
-            )
+        def show(what: str, times: list[float], most: float = 0) -> None:
+            figures.record_times("pipeline", what, times, most=most)
 
         show("compile, nothing changed", timed(repeats, lambda _: bench.invoke(*compile_)),
              0.2)  # fmt: skip

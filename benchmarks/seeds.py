@@ -15,12 +15,12 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stages import ROOT, Images
+from benchmarks import bbbc013
+from benchmarks.stages import Images
 
 FOLDS = ("A-D", "E-H")
 MEASURES = ("V probability", "V log_odds", "Z' probability", "Z' log_odds", "wells right")
@@ -29,15 +29,11 @@ MEASURES = ("V probability", "V log_odds", "Z' probability", "Z' log_odds", "wel
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    shared = ROOT.parent / "shared/data/bbbc013v1"
-    parser.add_argument(
-        "--plate", type=Path, default=Path(os.environ.get("PLATELINE_BBBC013", shared))
-    )
+    bbbc013.option(parser)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--json", type=Path, help="also write every seed's numbers there")
     given = parser.parse_args()
-    if not given.plate.is_dir():
-        sys.exit(f"no BBBC013 plate at {given.plate}; set PLATELINE_BBBC013 or --plate")
+    bbbc013.require(given.plate)
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as folder:
         images = Images(Path(folder), given.plate)
         images("prepare", "tiles", "/plate", "bbbc013", "/out/tiles")

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures
+from benchmarks import bbbc013, figures
 from builder.build.make import Built, build
 from builder.build.workspace import Workspace
 from builder.sandbox.engines import choose
@@ -157,10 +157,7 @@ def main() -> None:
     """Measure the bars that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bars", nargs="*", choices=[*BARS, []], default=list(BARS))
-    shared = ROOT.parent / "shared/data/bbbc013v1"
-    parser.add_argument(
-        "--plate", type=Path, default=Path(os.environ.get("PLATELINE_BBBC013", shared))
-    )
+    bbbc013.option(parser)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--plates", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
@@ -178,8 +175,7 @@ def _measure(given: argparse.Namespace, scratch: Path) -> None:
     if "prepare" in bars:
         _prepare(images, given.plates)
     if bars & {"bbbc013", "seeds", "validate"}:
-        if not given.plate.is_dir():
-            sys.exit(f"no BBBC013 plate at {given.plate}; set PLATELINE_BBBC013 or --plate")
+        bbbc013.require(given.plate)
         images("prepare", "tiles", "/plate", "bbbc013", "/out/bbbc013")
         for seed in range(given.seeds if "seeds" in bars else 1):
             both = [

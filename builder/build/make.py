@@ -296,7 +296,7 @@ class Builder:
 
     def _from(self, cache: RemoteCache, plan: ImagePlan) -> oci.Image | None:
         """Return what the cache has for `plan`, compared with it; None also without its base."""
-        from builder.registry.cache import Expected  # httpx costs time
+        from builder.registry.cache import Expected  # costs time
 
         base = self._base_layers(plan)
         if base is None:

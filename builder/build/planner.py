@@ -99,7 +99,7 @@ class Planner:
                     f"{name!r} can be another image tomorrow; pin it: "
                     f"{reference.host}/{reference.repository}@sha256:…"
                 )
-            from builder.registry import pull  # httpx costs time
+            from builder.registry import pull  # costs time
 
             image = pull.pinned(self._store, reference, self.platform)
             key = action_key({"image": image.digest})

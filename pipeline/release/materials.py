@@ -60,7 +60,7 @@ def package_provenance(made: Mapping[str, Any]) -> dict[str, Any]:
 
     Source: https://slsa.dev/spec/v1.0/provenance.
     """
-    from builder.inspect.provenance import BUILDER, source  # httpx costs time
+    from builder.inspect.provenance import BUILDER, source  # costs time
 
     locks = [
         {"name": path, "digest": {"sha256": lock["sha256"].removeprefix("sha256:")}}

@@ -232,7 +232,7 @@ def find_images(
 
 def _stored(store: Store, digest: str) -> oci.Image | None:
     """Return the image that a digest names for this machine, if it is whole or can be brought."""
-    from builder.registry import pull  # httpx costs time
+    from builder.registry import pull  # costs time
 
     try:
         image = pull.stored(store, digest)

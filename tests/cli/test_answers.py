@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -190,17 +191,29 @@ def test_git_is_asked_again_where_an_answer_depends_on_it(
     assert not answers.given(WORDS)
 
 
-def test_a_registry_is_asked_each_time_for_the_images_that_an_answer_names(inputs: Path) -> None:
+@contextmanager
+def with_image() -> Iterator[tuple[answers.There, Callable[[bool], None]]]:
+    """Yield a registry's image as `keep` takes it, and what puts it there or takes it away."""
     digest = "sha256:" + "1" * 64
     with with_referrers() as (host, has, _):
-        has[digest] = b"{}"
+
+        def put(there: bool) -> None:
+            has.pop(digest, None)
+            if there:
+                has[digest] = b"{}"
+
+        put(True)
+        yield (f"{host}/p", False, {"x": digest}), put
+
+
+def test_a_registry_is_asked_each_time_for_the_images_that_an_answer_names(inputs: Path) -> None:
+    with with_image() as (there, put):
         answers.begin(WORDS)
-        there = (f"{host}/p", False, {"x": digest})
         answers.keep("the answer", inputs=[], results=[], there=there)
         assert answers.given(WORDS)
-        del has[digest]
+        put(False)
         assert not answers.given(WORDS)
-        has[digest] = b"{}"
+        put(True)
         assert answers.given(WORDS)
     assert not answers.given(WORDS), "the registry is gone"
 
@@ -246,16 +259,13 @@ def test_an_answer_upon_a_part_that_is_not_known_to_be_true_now_is_not_kept(inpu
 
 
 def test_a_part_is_of_a_registry_that_still_has_its_images(inputs: Path) -> None:
-    digest = "sha256:" + "1" * 64
-    with with_referrers() as (host, has, _):
-        has[digest] = b"{}"
+    with with_image() as (there, put):
         answers.begin(WORDS)
-        there = (f"{host}/p", False, {"x": digest})
         answers.keep({"x": "pin"}, part=PART, inputs=[], results=[], there=there)
         assert answers.recalled(PART) == {"x": "pin"}
         answers.keep("the answer", upon=PART, inputs=[], results=[])
         assert answers.given(WORDS)
-        del has[digest]
+        put(False)
         assert answers.recalled(PART) is None
         assert not answers.given(WORDS)
 

@@ -200,7 +200,7 @@ class Publication:
 
 def _blobs(store: Store, manifest: str) -> list[str]:
     """Return a manifest of the store and all it names, layers brought there; [] if it has none."""
-    from builder.registry import pull  # httpx costs time
+    from builder.registry import pull  # costs time
 
     try:
         document = json.loads(store.read(manifest))
